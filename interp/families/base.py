@@ -1,0 +1,254 @@
+"""What a checkpoint family is, and the registry that finds them.
+
+A new architecture is one new file in this folder that ends in `FAMILY = Family(...)`: how its config becomes a
+`ModelConfig`, and a table of its weight names. Nothing else has to be told about it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from interp.errors import CheckpointError, InputError, InterpError, UnsupportedModelError
+from interp.families.fields import Fields
+from interp.model.config import ModelConfig
+
+__all__ = [
+    "Checkpoint",
+    "Family",
+    "GGUFDialect",
+    "GGUFTensors",
+    "WeightRule",
+    "WeightTable",
+    "families",
+    "family_for_gguf",
+    "family_for_hf",
+]
+
+Split = Callable[[Tensor, ModelConfig], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What every road ends in: a config, weights under our names (perhaps memory-mapped), perhaps a tokenizer.
+
+    `afterwards` is called once the model stands; it may start work in the background.
+    """
+
+    config: ModelConfig
+    weights: Mapping[str, Tensor]
+    tokenizer: Any = None
+    afterwards: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class WeightRule:
+    """One stored tensor (or one per layer, `{l}`) and the tensors that it becomes.
+
+    Without `split` it is taken as it lies. With it, `split(tensor, config)` gives one tensor per target: the parts of
+    a fused q/k/v, a transposed Conv1D, rows in another order.
+    """
+
+    source: str
+    targets: tuple[str, ...]
+    split: Split | None = None
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        return _name_pattern(self.source)
+
+
+@dataclass(frozen=True)
+class WeightTable:
+    """All tensor names of one naming scheme. `harmless`: buffers that may be there and are not needed.
+
+    `prefix` is left out by checkpoints that hold the bare stack without its head (`model.`, `transformer.`).
+    """
+
+    rules: tuple[WeightRule, ...]
+    harmless: tuple[str, ...] = ()
+    prefix: str = ""
+
+    def refuse_unknown(self, names: Iterable[str], source: str, ignore: Iterable[str] = ()) -> None:
+        """Raise `UnsupportedModelError` for a tensor that no rule takes and no list excuses."""
+        for name in names:
+            if name not in ignore and self._find(name) is None and not self._is_harmless(name):
+                raise UnsupportedModelError(
+                    f"{source} holds a tensor {name!r} that this family's mathematics has no place for. "
+                    f"If you know that it changes nothing, load with ignore=({name!r},)."
+                )
+
+    def convert(self, name: str, tensor: Tensor, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+        """The tensors that one stored tensor becomes, under their new names; nothing for a harmless one."""
+        found = self._find(name)
+        if found is None:
+            return
+        rule, indices = found
+        try:
+            parts = rule.split(tensor, config) if rule.split else (tensor,)
+        except InterpError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"{name} has shape {tuple(tensor.shape)}, which does not fit the config. Get a sound copy."
+            ) from error
+        for target, part in zip(rule.targets, parts, strict=True):
+            yield target.format(**indices), part
+
+    def _find(self, name: str) -> tuple[WeightRule, dict[str, str]] | None:
+        for spelled in (name, self.prefix + name):
+            for rule in self._by_shape.get(_shape(spelled), ()):
+                if match := rule.pattern.fullmatch(spelled):
+                    return rule, match.groupdict()
+        return None
+
+    def _is_harmless(self, name: str) -> bool:
+        return any(pattern.fullmatch(spelled) for pattern in self._excused for spelled in (name, self.prefix + name))
+
+    @cached_property
+    def _by_shape(self) -> dict[str, list[WeightRule]]:
+        table: dict[str, list[WeightRule]] = {}
+        for rule in self.rules:
+            table.setdefault(_shape(re.sub(r"\{\w+\}", "0", rule.source)), []).append(rule)
+        return table
+
+    @cached_property
+    def _excused(self) -> list[re.Pattern[str]]:
+        return [_name_pattern(name) for name in self.harmless]
+
+
+class GGUFTensors(Protocol):
+    """The tensors of a GGUF file as a dialect may look at them before anything large is read."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor in float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class GGUFDialect:
+    """How llama.cpp's converter writes a family.
+
+    `to_hf_config` reads the `<architecture>.*` metadata (every key, or it is refused) into the fields of the family's
+    own config; `table` leads from GGUF names to the names of the hub, undoing what the converter did to the tensors.
+    """
+
+    architectures: tuple[str, ...]
+    to_hf_config: Callable[[Fields, GGUFTensors], dict[str, Any]]
+    table: WeightTable
+
+
+@dataclass(frozen=True)
+class Family:
+    """Checkpoints of one kind: which configs it reads, what its tensors are called, what it refuses."""
+
+    name: str
+    hf_model_types: tuple[str, ...]
+    read_config: Callable[[Fields], ModelConfig]
+    table: WeightTable
+    gguf: GGUFDialect | None = None
+    refuses: tuple[str, ...] = field(default=(), compare=False)  # for people: `interp models`
+
+    def config_from_hf(
+        self, hf: Mapping[str, Any], *, source: str = "config.json", ignore: Iterable[str] = ()
+    ) -> ModelConfig:
+        """A `ModelConfig`, or `UnsupportedModelError` naming the field that changes the mathematics."""
+        fields = Fields(hf, source, self.name, ignore=ignore)
+        try:
+            config = self.read_config(fields)
+        except InputError as error:  # sizes that contradict each other are the file's fault here
+            raise CheckpointError(f"{source}: {error}") from error
+        fields.finish_hf()
+        return config
+
+    def weights_from_hf(
+        self, tensors: Mapping[str, Tensor], config: ModelConfig, *, source: str, ignore: Iterable[str] = ()
+    ) -> dict[str, Tensor]:
+        """Tensors under the hub's names -> under ours, not copied where a rule takes them as they lie."""
+        ignore = tuple(ignore)
+        self.table.refuse_unknown(tensors, source, ignore)
+        weights: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            if name in ignore:
+                continue
+            for target, part in self.table.convert(name, tensor, config):
+                if target in weights:
+                    raise CheckpointError(f"{source} holds {target} twice, once as {name}. Get a sound copy.")
+                weights[target] = part
+        return _tied(weights, source) if config.tie_word_embeddings else weights
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """Every `FAMILY` that a module of this folder defines, by name."""
+    package = importlib.import_module("interp.families")
+    modules = (
+        importlib.import_module(f"interp.families.{info.name}") for info in pkgutil.iter_modules(package.__path__)
+    )
+    found = [module.FAMILY for module in modules if isinstance(getattr(module, "FAMILY", None), Family)]
+    return tuple(sorted(found, key=lambda family: family.name))
+
+
+def family_for_hf(hf: Mapping[str, Any], source: str) -> Family:
+    """The family that a hub config belongs to; the model's own code (`auto_map`) is never run."""
+    kind = hf.get("model_type")
+    if not isinstance(kind, str) or not kind:
+        raise CheckpointError(f"{source} has no model_type, so its architecture is unknown. Get a whole copy.")
+    for family in families():
+        if kind in family.hf_model_types:
+            return family
+    known = sorted(kind for family in families() for kind in family.hf_model_types)
+    own = " It comes with its own code (auto_map), which is never run." if "auto_map" in hf else ""
+    raise UnsupportedModelError(
+        f"{source} has model_type={kind!r}, which is not supported.{own} Supported are {', '.join(known)}."
+    )
+
+
+def family_for_gguf(architecture: Any, source: str) -> tuple[Family, GGUFDialect]:
+    """The family and dialect of a GGUF file's `general.architecture`."""
+    for family in families():
+        if family.gguf and architecture in family.gguf.architectures:
+            return family, family.gguf
+    known = sorted(name for family in families() if family.gguf for name in family.gguf.architectures)
+    raise UnsupportedModelError(
+        f"{source} is of architecture {architecture!r}, which is not supported. Supported are {', '.join(known)}."
+    )
+
+
+def _tied(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Without the unembedding, which must be the embedding where both are stored."""
+    unembed = weights.pop("unembed.weight", None)
+    if unembed is None:
+        return weights
+    embed = weights.setdefault(_embedding(weights), unembed)
+    same = embed is unembed or (embed.shape == unembed.shape and bool((embed == unembed).all()))
+    if not same:
+        raise CheckpointError(
+            f"{source} says tie_word_embeddings=true, yet its unembedding differs from its embedding. "
+            "Set tie_word_embeddings to false in the config, or remove the tensor that is not meant."
+        )
+    return weights
+
+
+def _embedding(weights: Mapping[str, Tensor]) -> str:
+    return next((name for name in weights if name.endswith("embed.weight")), "decoder.embed.weight")
+
+
+def _shape(name: str) -> str:
+    """A name without its numbers: few rules share one, so a lookup tries few patterns."""
+    return re.sub(r"\d+", "#", name)
+
+
+def _name_pattern(name: str) -> re.Pattern[str]:
+    escaped = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(name))
+    return re.compile(escaped)

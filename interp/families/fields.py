@@ -1,0 +1,186 @@
+"""Strict reading of a checkpoint's configuration: a field that nobody understood is refused by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from interp.errors import CheckpointError, UnsupportedModelError
+from interp.model.config import RotaryConfig, RotaryScaling
+from interp.model.mlp import ACTIVATIONS
+
+__all__ = ["BOOKKEEPING", "REQUIRED", "Fields", "read_activation", "read_rotary"]
+
+REQUIRED: Any = object()
+
+# Fields of the transformers library's configs that do not touch the logits of a trained model: names and versions,
+# what a call returns, defaults of text generation, initialisation, dropout (which is off when a model is read).
+BOOKKEEPING = frozenset(
+    ["_name_or_path", "name_or_path", "architectures", "auto_map", "model_type", "transformers_version", "tokenizer_class", "dtype", "torch_dtype", "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal", "attn_implementation", "_experts_implementation", "_commit_hash", "is_llama_config", "transformers.js_config", "unsloth_fixed", "unsloth_version", "return_dict", "use_return_dict", "output_hidden_states", "output_attentions", "output_scores", "return_dict_in_generate", "torchscript", "tf_legacy_loss", "use_cache", "is_decoder", "chunk_size_feed_forward", "tie_last_hidden_states", "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id", "decoder_start_token_id", "prefix", "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "suppress_tokens", "begin_suppress_tokens", "exponential_decay_length_penalty", "initializer_range", "attention_dropout", "hidden_dropout", "resid_dropout", "classifier_dropout"]
+)
+
+# Generic fields that may stand there, but only with a value that leaves the mathematics as it is.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "pruned_heads": ({},),
+    "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "tie_encoder_decoder": (False,),
+    "use_bfloat16": (False,),
+    "per_layer_config": ({},),
+}
+
+
+class Fields:
+    """A configuration that is used up by reading it; `finish` refuses what is left.
+
+    A field that is null counts as absent, as does one named in `ignore` (`"rope_scaling.beta_fast"` for a nested one).
+    """
+
+    def __init__(self, values: Mapping[str, Any], source: str, family: str, *, ignore: Iterable[str] = ()):
+        self.source, self.family, self._ignore = source, family, tuple(ignore)
+        self._left = {
+            name: value for name, value in values.items() if value is not None and str(name) not in self._ignore
+        }
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the field is there and has not been read yet."""
+        return name in self._left
+
+    def size(self, name: str, default: Any = REQUIRED) -> int:
+        """A positive whole number."""
+        value = self._take(name, default)
+        if value is default or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+            return value
+        if isinstance(value, list):
+            raise self.refuse(name, value, "sizes that differ between layers are not implemented")
+        raise self._bad(name, value, "a positive whole number")
+
+    def number(self, name: str, default: Any = REQUIRED) -> float:
+        """A finite number above zero."""
+        value = self._take(name, default)
+        if value is default:
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
+            return float(value)
+        raise self._bad(name, value, "a finite number above zero")
+
+    def flag(self, name: str, default: Any = REQUIRED) -> bool:
+        value = self._take(name, default)
+        if value is default or isinstance(value, bool):
+            return value
+        raise self._bad(name, value, "true or false")
+
+    def text(self, name: str, default: Any = REQUIRED) -> str:
+        value = self._take(name, default)
+        if value is default or isinstance(value, str):
+            return value
+        raise self._bad(name, value, "a string")
+
+    def nested(self, name: str) -> Fields | None:
+        """The fields inside a field, to be read and finished on their own; None where it is absent."""
+        value = self._take(name, None)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise self._bad(name, value, "an object")
+        inner = [entry[len(name) + 1 :] for entry in self._ignore if entry.startswith(name + ".")]
+        return Fields(value, f"{self.source}: {name}", self.family, ignore=inner)
+
+    def must_be(self, name: str, *neutral: Any) -> None:
+        """Refuse the field unless it is absent or has one of these values."""
+        value = self._left.get(name, neutral[0])
+        if not any(value == allowed and isinstance(value, type(allowed)) for allowed in neutral):
+            raise self.refuse(name, value, f"only {' or '.join(map(repr, neutral))} is implemented")
+        self._left.pop(name, None)
+
+    def harmless(self, names: Iterable[str]) -> None:
+        """Pass over fields that do not touch the mathematics."""
+        for name in names:
+            self._left.pop(name, None)
+
+    def finish(self) -> None:
+        """Refuse the first field that was neither read nor passed over."""
+        for name, value in self._left.items():
+            raise self.refuse(name, value, "which this version does not understand")
+
+    def finish_hf(self) -> None:
+        """`finish`, after what every config of the transformers library may hold."""
+        self.harmless(BOOKKEEPING)
+        if "quantization_config" in self:
+            method = self._left["quantization_config"]
+            method = method.get("quant_method", method) if isinstance(method, Mapping) else method
+            raise self.refuse("quantization_config", method, "quantised weights are read from GGUF files only")
+        for name, neutral in _NEUTRAL.items():
+            self.must_be(name, *neutral)
+        self.finish()
+
+    def refuse(self, name: str, value: Any, why: str) -> UnsupportedModelError:
+        """The error for a field whose value changes the mathematics in a way that is not implemented."""
+        return UnsupportedModelError(
+            f"{self.source} has {name}={_shortened(value)}: {why} (family {self.family}). "
+            f"If you know that it changes nothing, load with ignore=({name!r},)."
+        )
+
+    def _take(self, name: str, default: Any) -> Any:
+        if name in self._left:
+            return self._left.pop(name)
+        if default is REQUIRED:
+            raise CheckpointError(f"{self.source} has no {name}, which family {self.family} needs. Get a whole copy.")
+        return default
+
+    def _bad(self, name: str, value: Any, expected: str) -> CheckpointError:
+        return CheckpointError(f"{self.source} has {name}={_shortened(value)}; expected {expected}. Get a sound copy.")
+
+
+def read_activation(fields: Fields, name: str, default: Any = REQUIRED) -> str:
+    """The name of an activation function that the model knows."""
+    value = fields.text(name, default)
+    if value not in ACTIVATIONS:
+        raise fields.refuse(name, value, f"known activation functions are {', '.join(ACTIVATIONS)}")
+    return value
+
+
+def read_rotary(fields: Fields, dim: int, n_ctx: int, *, default_base: float = 10_000.0) -> RotaryConfig:
+    """Rotary positions as transformers 5 writes them (`rope_parameters`) or 4 (`rope_theta`, `rope_scaling`)."""
+    base = fields.number("rope_theta", None)
+    fields.must_be("partial_rotary_factor", 1.0, 1)
+    fields.must_be("rope_interleaved", False)
+    name = "rope_parameters" if "rope_parameters" in fields else "rope_scaling"
+    inner = fields.nested(name)
+    if inner is None:
+        return RotaryConfig(dim, base or default_base)
+    if "rope_scaling" in fields:
+        raise CheckpointError(f"{fields.source} has both rope_parameters and rope_scaling. Keep the one that is meant.")
+    inner_base = inner.number("rope_theta", base or default_base)
+    if base is not None and inner_base != base:
+        raise CheckpointError(
+            f"{fields.source} says rope_theta={base} and, in {name}, {inner_base}. Keep the one that is meant."
+        )
+    inner.must_be("partial_rotary_factor", 1.0, 1)
+    scaling = _read_scaling(inner, n_ctx)
+    inner.finish()
+    return RotaryConfig(dim, inner_base, scaling=scaling)
+
+
+def _read_scaling(inner: Fields, n_ctx: int) -> RotaryScaling | None:
+    legacy = inner.text("type", "default")
+    kind = inner.text("rope_type", legacy)
+    if kind == "default":
+        return None
+    if kind == "linear":
+        return RotaryScaling("linear", inner.number("factor"))
+    if kind == "llama3":
+        return RotaryScaling(
+            "llama3",
+            inner.number("factor"),
+            inner.number("low_freq_factor"),
+            inner.number("high_freq_factor"),
+            inner.size("original_max_position_embeddings", n_ctx),
+        )
+    raise inner.refuse("rope_type", kind, "known kinds of rotary scaling are default, linear, llama3")
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,130 @@
+"""Atomic writes and content hashes: a reader sees the old file or the new one, never half of either."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from interp.errors import StorageError
+
+__all__ = ["atomic_folder", "content_hash", "read_json", "write_atomically", "write_json", "write_text"]
+
+_CHUNK = 1 << 20
+
+
+def content_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
+    """Call `write` on a temporary neighbour of `path`, then rename it into place.
+
+    If `write` fails, the neighbour is removed and what stood at `path` stays. Raises `StorageError`
+    for what the operating system refuses (full disk, missing rights).
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {target}: {error.strerror or error}. Choose a folder you can write to."
+        ) from error
+    os.close(handle)
+    part = Path(name)
+    try:
+        write(part)
+        _flush_to_disk(part)
+        os.chmod(part, 0o666 & ~_umask())
+        os.replace(part, target)
+    except OSError as error:
+        raise StorageError(f"Cannot write {target}: {error.strerror or error}. Nothing was changed there.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder that becomes `path` when the block ends without an error.
+
+    A folder that already stands at `path` is replaced; on an error it stays as it was.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {target}: {error.strerror or error}. Choose a folder you can write to."
+        ) from error
+    try:
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                _flush_to_disk(file)
+        os.chmod(part, 0o777 & ~_umask())
+        _swap_in(part, target)
+    except OSError as error:
+        raise StorageError(f"Cannot write {target}: {error.strerror or error}. Nothing was changed there.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8") and None)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write a JSON document atomically; NaN and infinities are refused, since JSON has none."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON document; a damaged one raises `StorageError` naming the file."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StorageError(f"Cannot read {path}: {error}") from error
+
+
+def _swap_in(part: Path, target: Path) -> None:
+    if not target.exists():
+        try:
+            os.rename(part, target)
+            return
+        except OSError:
+            if not target.exists():  # otherwise another writer came first; replace what it left
+                raise
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    os.rename(target, old / "was")
+    try:
+        os.rename(part, target)
+    except OSError:
+        os.rename(old / "was", target)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""The forward pass: configs, layers, stacks, taps and caches."""

@@ -1,0 +1,177 @@
+"""Attention, in the order it happens: queries, keys and values; scores; mask; pattern; what each head writes.
+
+Axes: `pos` (or `q_pos`) runs over the queries' text, `k_pos` over the keys', `kv_head` over key/value heads, which
+several query heads share when the model groups its queries (Ainslie 2023). Self-attention has one text for both.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import einsum, rearrange, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from interp.model.config import AttentionConfig
+from interp.model.positions import Rows, rotate
+from interp.model.taps import Tap
+
+__all__ = ["Attention", "attention_pattern", "attention_scores", "head_results"]
+
+Projected = Float[Tensor, "batch pos head d_head"]
+KeyOrValue = Float[Tensor, "batch k_pos kv_head d_head"]
+Scores = Float[Tensor, "batch head q_pos k_pos"]
+
+
+class Attention(nn.Module):
+    """One attention layer over its own text or, given `memory`, over another (cross-attention)."""
+
+    def __init__(self, config: AttentionConfig, d_model: int, address: str):
+        super().__init__()
+        self.config, self.address = config, address
+        width, kv_width = config.n_heads * config.d_head, config.n_key_value_heads * config.d_head
+        self.q = nn.Linear(d_model, width, bias=config.bias_qkv)
+        self.k = nn.Linear(d_model, kv_width, bias=config.bias_qkv)
+        self.v = nn.Linear(d_model, kv_width, bias=config.bias_qkv)
+        self.o = nn.Linear(width, d_model, bias=config.bias_out)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        rows: Rows,
+        tap: Tap,
+        *,
+        memory: Float[Tensor, "batch k_pos d_model"] | None = None,
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Float[Tensor, "batch pos d_model"], tuple[Tensor, Tensor]]:
+        """What the heads write together, and this layer's keys and values (stored ones in front)."""
+        source = x if memory is None else memory
+        q = tap(self.address + "hook_q", self._split(self.q(x)))
+        k = tap(self.address + "hook_k", self._split(self.k(source)))
+        v = tap(self.address + "hook_v", self._split(self.v(source)))
+        if self.config.rotary is not None:
+            q = tap(self.address + "hook_rot_q", rotate(q, rows, self.config.rotary))
+            k = tap(self.address + "hook_rot_k", rotate(k, rows, self.config.rotary))
+        if past is not None:
+            k, v = _append(past[0], k), _append(past[1], v)
+        z = tap(self.address + "hook_z", self._attend(q, k, v, rows, tap))
+        return self._write(z, tap), (k, v)
+
+    def _attend(self, q: Projected, k: KeyOrValue, v: KeyOrValue, rows: Rows, tap: Tap) -> Projected:
+        """The values averaged by the pattern. Scores and pattern are made only if this call asks for them."""
+        needs_scores = tap.wants(self.address + "hook_attn_scores", self.address + "hook_pattern")
+        if not needs_scores and self.config.softcap is None:
+            return _fused(q, k, v, rows, self.config)
+        scores = attention_scores(q, k, rows.mask(self.config, q.shape[1]), self.config)
+        scores = tap(self.address + "hook_attn_scores", scores)
+        pattern = tap(self.address + "hook_pattern", attention_pattern(scores))
+        v = repeat(v, "batch k_pos kv_head d_head -> batch k_pos (kv_head group) d_head", group=self._group)
+        return einsum(pattern, v, "batch head q_pos k_pos, batch k_pos head d_head -> batch q_pos head d_head")
+
+    def _write(self, z: Projected, tap: Tap) -> Float[Tensor, "batch pos d_model"]:
+        name = self.address + "hook_result"
+        if tap.wants(name):
+            result = tap(name, head_results(z, self.W_O))
+            if tap.edits(name):
+                return result.sum(dim=2) + self.b_O
+        return self.o(rearrange(z, "batch pos head d_head -> batch pos (head d_head)"))
+
+    def _split(self, x: Float[Tensor, "batch pos width"]) -> Float[Tensor, "batch pos heads d_head"]:
+        return rearrange(x, "batch pos (head d_head) -> batch pos head d_head", d_head=self.config.d_head)
+
+    @property
+    def _group(self) -> int:
+        return self.config.n_heads // self.config.n_key_value_heads
+
+    # Weights in the shapes of the papers, as views: row vectors, x W_Q.
+
+    @property
+    def W_Q(self) -> Float[Tensor, "head d_model d_head"]:
+        return rearrange(self.q.weight, "(head d_head) d_model -> head d_model d_head", d_head=self.config.d_head)
+
+    @property
+    def W_K(self) -> Float[Tensor, "kv_head d_model d_head"]:
+        return rearrange(self.k.weight, "(head d_head) d_model -> head d_model d_head", d_head=self.config.d_head)
+
+    @property
+    def W_V(self) -> Float[Tensor, "kv_head d_model d_head"]:
+        return rearrange(self.v.weight, "(head d_head) d_model -> head d_model d_head", d_head=self.config.d_head)
+
+    @property
+    def W_O(self) -> Float[Tensor, "head d_head d_model"]:
+        return rearrange(self.o.weight, "d_model (head d_head) -> head d_head d_model", d_head=self.config.d_head)
+
+    @property
+    def b_Q(self) -> Float[Tensor, "head d_head"]:
+        return self._bias(self.q)
+
+    @property
+    def b_K(self) -> Float[Tensor, "kv_head d_head"]:
+        return self._bias(self.k)
+
+    @property
+    def b_V(self) -> Float[Tensor, "kv_head d_head"]:
+        return self._bias(self.v)
+
+    @property
+    def b_O(self) -> Float[Tensor, " d_model"]:
+        return self.o.bias if self.o.bias is not None else self.o.weight.new_zeros(len(self.o.weight))
+
+    def _bias(self, linear: nn.Linear) -> Tensor:
+        bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(len(linear.weight))
+        return rearrange(bias, "(head d_head) -> head d_head", d_head=self.config.d_head)
+
+
+def attention_scores(
+    q: Projected, k: KeyOrValue, mask: Bool[Tensor, "rows 1 q_pos k_pos"] | None, config: AttentionConfig
+) -> Scores:
+    """q·k × scale, softcapped where the model does so, −∞ where a query may not see a key."""
+    grouped = rearrange(q, "batch q_pos (kv_head group) d_head -> batch q_pos kv_head group d_head", kv_head=k.shape[2])
+    scores = einsum(
+        grouped * config.scale,
+        k,
+        "batch q_pos kv_head group d_head, batch k_pos kv_head d_head -> batch kv_head group q_pos k_pos",
+    )
+    scores = rearrange(scores, "batch kv_head group q_pos k_pos -> batch (kv_head group) q_pos k_pos")
+    if config.softcap is not None:
+        scores = config.softcap * torch.tanh(scores / config.softcap)
+    return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+
+
+def attention_pattern(scores: Scores) -> Scores:
+    """Softmax over the keys, in float32 or wider. A query that may see no key (padding) gets zeros, not NaN."""
+    wide = scores if scores.dtype == torch.float64 else scores.float()
+    empty = wide.amax(dim=-1, keepdim=True) == -torch.inf
+    pattern = wide.masked_fill(empty, 0.0).softmax(dim=-1).masked_fill(empty, 0.0)
+    return pattern.to(scores.dtype)
+
+
+def head_results(z: Projected, W_O: Float[Tensor, "head d_head d_model"]) -> Float[Tensor, "batch pos head d_model"]:
+    """What each head adds to the residual stream; with b_O they sum to attn_out."""
+    return einsum(z, W_O, "batch pos head d_head, head d_head d_model -> batch pos head d_model")
+
+
+def _fused(q: Projected, k: KeyOrValue, v: KeyOrValue, rows: Rows, config: AttentionConfig) -> Projected:
+    """The same as scores, pattern and averaging, in one kernel that never stores the pattern."""
+    causal = rows.plain_causal(config)
+    mask = None if causal else rows.mask(config, q.shape[1])
+    blind = None
+    if mask is not None and rows.key_mask is not None:  # kernels differ on queries that see nothing
+        blind = ~mask.any(dim=-1, keepdim=True)
+        mask = mask | blind
+    z = F.scaled_dot_product_attention(
+        *(rearrange(x, "batch pos head d_head -> batch head pos d_head") for x in (q, k, v)),
+        attn_mask=mask,
+        is_causal=causal and q.shape[1] > 1,
+        scale=config.scale,
+        enable_gqa=config.n_heads != config.n_key_value_heads,
+    )
+    if blind is not None:
+        z = z.masked_fill(blind, 0.0)
+    return rearrange(z, "batch head pos d_head -> batch pos head d_head")
+
+
+def _append(old: Tensor, new: Tensor) -> Tensor:
+    if len(old) == 1 < len(new):
+        old = old.expand(len(new), *old.shape[1:])
+    return torch.cat([old, new], dim=1)

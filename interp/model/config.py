@@ -1,0 +1,292 @@
+"""What an architecture is, as plain data. The forward pass reads these values and asks for no model by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from interp.errors import CheckpointError, InputError
+
+__all__ = [
+    "AttentionConfig",
+    "BlockConfig",
+    "MLPConfig",
+    "ModelConfig",
+    "NormConfig",
+    "RotaryConfig",
+    "RotaryScaling",
+    "StackConfig",
+]
+
+
+@dataclass(frozen=True)
+class NormConfig:
+    """`rms`: x / sqrt(mean x² + eps). `layer`: the same of x − mean x. `none`: x itself. Then a gain, perhaps a bias."""
+
+    kind: Literal["rms", "layer", "none"] = "rms"
+    eps: float = 1e-5
+    bias: bool = False
+    gain_offset: float = 0.0  # Gemma stores its gains minus one
+
+
+@dataclass(frozen=True)
+class RotaryScaling:
+    """A change of the rotary frequencies for long contexts. `linear`: f / factor. `llama3`: only the slow ones,
+    blended between the two wavelengths (Llama 3.1)."""
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_n_ctx: int = 8192
+
+
+@dataclass(frozen=True)
+class RotaryConfig:
+    """Rotary positions on the first `dim` coordinates of each head (Su 2021, §3.4)."""
+
+    dim: int
+    base: float = 10_000.0
+    interleaved: bool = False  # pairs (0,1)(2,3)… as GPT-J has them, else (0,half)(1,half+1)…
+    scaling: RotaryScaling | None = None
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """One attention: how many heads, which keys a query may see, and how its scores are made."""
+
+    n_heads: int
+    d_head: int
+    n_key_value_heads: int
+    scale: float  # scores are q·k × scale
+    mask: Literal["causal", "bidirectional"] = "causal"
+    window: int | None = None  # a query sees this many keys back, itself included
+    rotary: RotaryConfig | None = None
+    bias_qkv: bool = False
+    bias_out: bool = False
+    softcap: float | None = None  # scores become softcap × tanh(scores / softcap), before the mask
+
+    def __post_init__(self) -> None:
+        if self.n_heads % self.n_key_value_heads:
+            raise InputError(
+                f"{self.n_heads} query heads cannot share {self.n_key_value_heads} key/value heads evenly. "
+                "Make n_heads a multiple of n_key_value_heads."
+            )
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """`gated`: act(x W_gate) ⊙ (x W_in) before W_out; else act(x W_in)."""
+
+    d_mlp: int
+    act_fn: str = "silu"
+    gated: bool = True
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """`sequential`: attention, then (cross-attention, then) MLP, each on the residual so far. `parallel`: attention
+    and MLP side by side on the same residual."""
+
+    attn: AttentionConfig
+    mlp: MLPConfig | None
+    norm: NormConfig = NormConfig()
+    cross_attn: AttentionConfig | None = None
+    residual: Literal["sequential", "parallel"] = "sequential"
+    shared_norm: bool = False  # parallel blocks whose MLP reads ln1 too
+
+    def __post_init__(self) -> None:
+        cross = self.cross_attn
+        if cross is not None and (cross.mask != "bidirectional" or cross.rotary is not None or self.mlp is None):
+            raise InputError(
+                "A block with cross-attention needs an MLP, and a cross_attn with mask='bidirectional' and rotary=None: "
+                "its queries and keys stand in different texts."
+            )
+        if self.mlp is None and self.residual == "parallel":
+            raise InputError("A parallel block needs an MLP. Give mlp, or residual='sequential'.")
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """Blocks over one text: an encoder or a decoder."""
+
+    blocks: tuple[BlockConfig, ...]
+    final_norm: NormConfig | None = NormConfig()
+    learned_positions: int | None = None  # rows of a learned position table
+    embed_scale: float = 1.0
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.blocks)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole model. `decoder` alone, `encoder` alone, or both; sizes of a model with one kind of block can be read
+    by their TransformerLens names (`cfg.n_heads`, `cfg.d_mlp`, `cfg.rotary_base`, …)."""
+
+    d_model: int
+    d_vocab: int
+    n_ctx: int
+    decoder: StackConfig | None = None
+    encoder: StackConfig | None = None
+    tie_word_embeddings: bool = False
+    bias_unembed: bool = False
+    default_prepend_bos: bool = False
+    model_name: str = "custom"
+    family: str = "custom"  # a label for people and manifests; nothing is computed from it
+
+    def __post_init__(self) -> None:
+        if self.decoder is None and self.encoder is None:
+            raise InputError("A model needs a decoder, an encoder, or both. Give ModelConfig at least one StackConfig.")
+
+    @classmethod
+    def decoder_only(
+        cls,
+        *,
+        n_layers: int,
+        d_model: int,
+        n_heads: int,
+        d_vocab: int,
+        n_ctx: int,
+        d_head: int | None = None,
+        n_key_value_heads: int | None = None,
+        d_mlp: int | None = None,
+        act_fn: str = "silu",
+        gated_mlp: bool = True,
+        rotary: RotaryConfig | Literal["default"] | None = "default",
+        window_size: int | None = None,
+        norm: NormConfig = NormConfig(),
+        **model: Any,
+    ) -> ModelConfig:
+        """A causal decoder of equal blocks, Llama's layout by default. `d_mlp=0` leaves the MLPs out; `rotary=None`
+        gives learned positions."""
+        d_head = d_head or d_model // n_heads
+        if rotary == "default":
+            rotary = RotaryConfig(dim=d_head)
+        attn = AttentionConfig(
+            n_heads, d_head, n_key_value_heads or n_heads, d_head**-0.5, window=window_size, rotary=rotary
+        )
+        mlp = None if d_mlp == 0 else MLPConfig(d_mlp or 4 * d_model, act_fn, gated_mlp)
+        stack = StackConfig((BlockConfig(attn, mlp, norm),) * n_layers, norm, None if rotary else n_ctx)
+        return cls(d_model, d_vocab, n_ctx, decoder=stack, **model)
+
+    @property
+    def stacks(self) -> dict[str, StackConfig]:
+        """Stack name -> its config. The name is "" in a model with one stack, as in its sites."""
+        if self.encoder is not None and self.decoder is not None:
+            return {"encoder": self.encoder, "decoder": self.decoder}
+        return {"": self.decoder or typing.cast(StackConfig, self.encoder)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain data, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
+        """The inverse of `to_dict`; a field that this version does not know raises `CheckpointError` by name."""
+        return _build(cls, data)
+
+    # The names TransformerLens gives to sizes of a model whose blocks are alike.
+
+    @property
+    def n_layers(self) -> int:
+        return self._only_stack.n_layers
+
+    @property
+    def n_heads(self) -> int:
+        return self._common("n_heads", lambda block: block.attn.n_heads)
+
+    @property
+    def n_key_value_heads(self) -> int:
+        return self._common("n_key_value_heads", lambda block: block.attn.n_key_value_heads)
+
+    @property
+    def d_head(self) -> int:
+        return self._common("d_head", lambda block: block.attn.d_head)
+
+    @property
+    def attn_scale(self) -> float:
+        """What scores are divided by (TransformerLens' meaning), 1 / `AttentionConfig.scale`."""
+        return 1 / self._common("attn_scale", lambda block: block.attn.scale)
+
+    @property
+    def window_size(self) -> int | None:
+        return self._common("window_size", lambda block: block.attn.window)
+
+    @property
+    def d_mlp(self) -> int | None:
+        return self._common("d_mlp", lambda block: block.mlp and block.mlp.d_mlp)
+
+    @property
+    def act_fn(self) -> str | None:
+        return self._common("act_fn", lambda block: block.mlp and block.mlp.act_fn)
+
+    @property
+    def gated_mlp(self) -> bool:
+        return bool(self._common("gated_mlp", lambda block: block.mlp and block.mlp.gated))
+
+    @property
+    def attn_only(self) -> bool:
+        return all(block.mlp is None for block in self._only_stack.blocks)
+
+    @property
+    def parallel_attn_mlp(self) -> bool:
+        return self._common("parallel_attn_mlp", lambda block: block.residual == "parallel")
+
+    @property
+    def eps(self) -> float:
+        return self._common("eps", lambda block: block.norm.eps)
+
+    @property
+    def normalization_type(self) -> str | None:
+        kind = self._common("normalization_type", lambda block: block.norm.kind)
+        return {"rms": "RMS", "layer": "LN", "none": None}[kind]
+
+    @property
+    def positional_embedding_type(self) -> str:
+        return "rotary" if self._rotary else "standard" if self._only_stack.learned_positions else "none"
+
+    @property
+    def rotary_base(self) -> float | None:
+        return self._rotary and self._rotary.base
+
+    @property
+    def rotary_dim(self) -> int | None:
+        return self._rotary and self._rotary.dim
+
+    @property
+    def _rotary(self) -> RotaryConfig | None:
+        return self._common("rotary_base", lambda block: block.attn.rotary)
+
+    @property
+    def _only_stack(self) -> StackConfig:
+        if len(self.stacks) > 1:
+            raise InputError("This model has two stacks. Ask cfg.encoder or cfg.decoder, e.g. cfg.decoder.n_layers.")
+        return next(iter(self.stacks.values()))
+
+    def _common(self, name: str, read: typing.Callable[[BlockConfig], Any]) -> Any:
+        values = {read(block) for block in self._only_stack.blocks}
+        if len(values) != 1:
+            raise InputError(f"{name} differs between the layers of this model. Ask cfg.decoder.blocks[layer].")
+        return values.pop()
+
+
+def _build(kind: Any, data: Any) -> Any:
+    """A dataclass (or optional, or tuple of them) from what `asdict` and JSON made of it."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        inner = [arg for arg in typing.get_args(kind) if arg is not type(None)]
+        return None if data is None else _build(inner[0], data)
+    if typing.get_origin(kind) is tuple:
+        return tuple(_build(typing.get_args(kind)[0], item) for item in data)
+    if not dataclasses.is_dataclass(kind):
+        return data
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise CheckpointError(f"The model config has fields that this version does not know: {', '.join(unknown)}.")
+    return typing.cast(Any, kind)(**{name: _build(hints[name], value) for name, value in data.items()})

@@ -1,0 +1,131 @@
+"""What can be computed from other tensors of the same pass, so that a cache need not store it.
+
+One entry per derivable tensor: what it is made from, and how. The forward pass uses the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from interp.model.attention import attention_pattern, attention_scores, head_results
+from interp.model.block import block_kind
+from interp.model.config import AttentionConfig, BlockConfig, ModelConfig, NormConfig
+from interp.model.mlp import activation
+from interp.model.norms import norm_scale, normalize
+from interp.model.positions import Rows, rotate
+from interp.sites import AddressBook, Site
+
+__all__ = ["Deriver", "minimal_reads", "sources"]
+
+Get = Callable[[Site], Tensor]
+
+
+def sources(site: Site, config: ModelConfig) -> tuple[Site, ...]:
+    """The sites that this one is computed from; empty if it can only be read."""
+    stack = config.stacks[site.stack]
+    here = lambda name: replace(site, name=name)  # noqa: E731
+    if site.name in ("hook_scale", "hook_normalized"):
+        cut = _norm_input(site, stack.n_layers, stack.blocks[-1 if site.layer is None else site.layer])
+        return (cut,) if site.name == "hook_scale" else (cut, here("hook_scale"))
+    if site.layer is None:
+        return ()
+    block = stack.blocks[site.layer]
+    rotated = site.part.endswith("attn") and _attention(site, block).rotary is not None
+    match site.name:
+        case "hook_rot_q":
+            return (here("hook_q"),)
+        case "hook_rot_k":
+            return (here("hook_k"),)
+        case "hook_attn_scores":
+            return (here("hook_rot_q"), here("hook_rot_k")) if rotated else (here("hook_q"), here("hook_k"))
+        case "hook_pattern":
+            return (here("hook_attn_scores"),)
+        case "hook_result":
+            return (here("hook_z"),)
+        case "hook_post":
+            gated = block.mlp is not None and block.mlp.gated
+            return (here("hook_pre"), here("hook_pre_linear")) if gated else (here("hook_pre"),)
+    return ()
+
+
+def minimal_reads(wanted: Iterable[Site], edited: Iterable[str], config: ModelConfig) -> tuple[list[Site], list[Site]]:
+    """Split `wanted` into what the pass must store and what can be computed from that afterwards.
+
+    An edited site is always stored, since what stands upstream of it no longer tells what it was.
+    """
+    wanted, edited = list(wanted), set(edited)
+    have = {site for site in wanted if not sources(site, config) or str(site) in edited}
+    derived: set[Site] = set()
+    grew = True
+    while grew:  # scores become derivable once the rotated queries are
+        ready = {
+            site
+            for site in wanted
+            if site not in have and site not in derived and all(s in have | derived for s in sources(site, config))
+        }
+        derived |= ready
+        grew = bool(ready)
+    return [site for site in wanted if site not in derived], [site for site in wanted if site in derived]
+
+
+class Deriver:
+    """Computes derivable sites of one pass. `weights(site)` gives the W_O a head result needs, or raises."""
+
+    def __init__(self, config: ModelConfig, rows: Mapping[str, Rows], weights: Callable[[Site], Tensor]):
+        self.config, self.rows, self.weights = config, rows, weights
+
+    def __call__(self, site: Site, get: Get) -> Tensor:
+        made_from = [get(source) for source in sources(site, self.config)]
+        stack = self.config.stacks[site.stack]
+        if site.part == "ln_final":
+            return self._norm(site, made_from, stack.final_norm or NormConfig("none"))
+        assert site.layer is not None
+        block = stack.blocks[site.layer]
+        if site.part.startswith("ln"):
+            return self._norm(site, made_from, block.norm)
+        if site.part == "mlp":
+            assert block.mlp is not None
+            post = activation(block.mlp.act_fn)(made_from[0])
+            return post * made_from[1] if block.mlp.gated else post
+        return self._attention(site, made_from, _attention(site, block))
+
+    def _norm(self, site: Site, made_from: list[Tensor], norm: NormConfig) -> Tensor:
+        return norm_scale(made_from[0], norm) if site.name == "hook_scale" else normalize(*made_from, norm)
+
+    def _attention(self, site: Site, made_from: list[Tensor], attn: AttentionConfig) -> Tensor:
+        rows = self._rows(site)
+        if site.name in ("hook_rot_q", "hook_rot_k"):
+            assert attn.rotary is not None
+            return rotate(made_from[0], rows, attn.rotary)
+        if site.name == "hook_attn_scores":
+            return attention_scores(*made_from, rows.mask(attn, made_from[0].shape[1]), attn)
+        if site.name == "hook_pattern":
+            return attention_pattern(made_from[0])
+        return head_results(made_from[0], self.weights(site))
+
+    def _rows(self, site: Site) -> Rows:
+        rows = self.rows[site.stack]
+        return rows.across(self.rows["encoder"]) if site.part == "cross_attn" else rows
+
+
+def book_of(config: ModelConfig) -> AddressBook:
+    """The address book of any model with this config."""
+    from interp.model.stack import stack_sites
+
+    sites = [site for name, stack in config.stacks.items() for site in stack_sites(name, stack)]
+    return AddressBook([*sites, Site("hook_unembed")], {name: stack.n_layers for name, stack in config.stacks.items()})
+
+
+def _attention(site: Site, block: BlockConfig) -> AttentionConfig:
+    attn = block.cross_attn if site.part == "cross_attn" else block.attn
+    assert attn is not None
+    return attn
+
+
+def _norm_input(site: Site, n_layers: int, block: BlockConfig) -> Site:
+    if site.layer is None:
+        return Site("hook_resid_post", "", n_layers - 1, site.stack)
+    return Site(block_kind(block).norm_inputs[site.part], "", site.layer, site.stack)

