@@ -185,6 +185,10 @@ class AddressBook:
     def __contains__(self, name: object) -> bool:
         return str(name) in self._sites
 
+    def __getitem__(self, name: str) -> Site:
+        """The site of a canonical spelling (fast; `resolve` takes any)."""
+        return self._sites[name]
+
     @property
     def names(self) -> list[str]:
         """Canonical spellings in forward order."""
@@ -270,7 +274,7 @@ class AddressBook:
         return {key: list(sites.values()) for key, sites in found.items()}
 
     def _hint(self, text: str) -> str:
-        stack, rest = _split_stack(text)
+        _, rest = _split_stack(text)
         layer = re.search(r"(?<![a-z_\d])(\d+)(?!\d)", rest)
         counts = sorted(set(self._n_layers.values()))
         if layer and int(layer[1]) >= max(counts, default=0):

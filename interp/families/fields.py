@@ -16,9 +16,21 @@ REQUIRED: Any = object()
 
 # Fields of the transformers library's configs that do not touch the logits of a trained model: names and versions,
 # what a call returns, defaults of text generation, initialisation, dropout (which is off when a model is read).
-BOOKKEEPING = frozenset(
-    ["_name_or_path", "name_or_path", "architectures", "auto_map", "model_type", "transformers_version", "tokenizer_class", "dtype", "torch_dtype", "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal", "attn_implementation", "_experts_implementation", "_commit_hash", "is_llama_config", "transformers.js_config", "unsloth_fixed", "unsloth_version", "return_dict", "use_return_dict", "output_hidden_states", "output_attentions", "output_scores", "return_dict_in_generate", "torchscript", "tf_legacy_loss", "use_cache", "is_decoder", "chunk_size_feed_forward", "tie_last_hidden_states", "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id", "decoder_start_token_id", "prefix", "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "suppress_tokens", "begin_suppress_tokens", "exponential_decay_length_penalty", "initializer_range", "attention_dropout", "hidden_dropout", "resid_dropout", "classifier_dropout"]
-)
+_BOOKKEEPING = """
+_name_or_path name_or_path architectures auto_map model_type transformers_version tokenizer_class dtype torch_dtype
+_attn_implementation _attn_implementation_autoset _attn_implementation_internal attn_implementation
+_experts_implementation _commit_hash is_llama_config transformers.js_config unsloth_fixed unsloth_version
+return_dict use_return_dict output_hidden_states output_attentions output_scores return_dict_in_generate
+torchscript tf_legacy_loss use_cache is_decoder chunk_size_feed_forward tie_last_hidden_states
+id2label label2id num_labels problem_type finetuning_task task_specific_params
+bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id cls_token_id mask_token_id decoder_start_token_id
+prefix max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k
+top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
+num_return_sequences forced_bos_token_id forced_eos_token_id remove_invalid_values suppress_tokens
+begin_suppress_tokens exponential_decay_length_penalty
+initializer_range attention_dropout hidden_dropout resid_dropout classifier_dropout
+"""
+BOOKKEEPING = frozenset(_BOOKKEEPING.split())
 
 # Generic fields that may stand there, but only with a value that leaves the mathematics as it is.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import CheckpointError, InterpError, StorageError, UnsupportedModelError
+from interp.errors import CheckpointError, StorageError, UnsupportedModelError
 from interp.families import converted
 from interp.families.base import Checkpoint, family_for_gguf
 from interp.families.fields import Fields
@@ -63,8 +63,6 @@ class GGUFFile:
             self._reader = _reader_class()(path)
             self.metadata = {name: _plain(field) for name, field in self._reader.fields.items()}
             self._stored = {tensor.name: tensor for tensor in self._reader.tensors}
-        except InterpError:
-            raise
         except _DAMAGE as error:
             raise CheckpointError(
                 f"{path} is damaged or cut short ({os.path.getsize(path):,} bytes; {type(error).__name__}: {error}). "
@@ -235,7 +233,9 @@ def _reader_class() -> Any:
                 values, end = read_strings(memoryview(self.data), start, count)
             elif scalar := self.gguf_scalar_to_np.get(kind):
                 end = start + count * np.dtype(scalar).itemsize
-                values = np.frombuffer(self.data[start:end], scalar, count).tolist()
+                values = self._get(start, scalar, count).tolist()
+                if len(values) < count:
+                    raise ValueError(f"an array of {count} elements runs over the end of the file")
             else:
                 raise ValueError(f"an array of {kind.name} is not known")
             return end - orig_offs, [values], [0], [GGUFValueType.ARRAY, kind]

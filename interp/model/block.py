@@ -6,6 +6,7 @@ Each kind of block can be entered and left at its residual cuts, so a pass may r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class Memory:
 class Block(nn.Module):
     """What all kinds share. `norm_inputs` says which residual cut each norm reads."""
 
-    norm_inputs: dict[str, str] = {"ln1": "hook_resid_pre"}
+    norm_inputs: ClassVar[dict[str, str]] = {"ln1": "hook_resid_pre"}
 
     def __init__(self, config: BlockConfig, d_model: int, address: str):
         super().__init__()
@@ -66,7 +67,7 @@ class Block(nn.Module):
 class SequentialBlock(Block):
     """Attention, then the MLP on what attention left."""
 
-    norm_inputs = {"ln1": "hook_resid_pre", "ln2": "hook_resid_mid"}
+    norm_inputs: ClassVar[dict[str, str]] = {"ln1": "hook_resid_pre", "ln2": "hook_resid_mid"}
 
     def __init__(self, config: BlockConfig, d_model: int, address: str):
         super().__init__(config, d_model, address)
@@ -129,7 +130,7 @@ class AttentionOnlyBlock(Block):
 class ParallelBlock(SequentialBlock):
     """Attention and MLP side by side on the same residual (GPT-J, GPT-NeoX). There is no resid_mid."""
 
-    norm_inputs = {"ln1": "hook_resid_pre", "ln2": "hook_resid_pre"}
+    norm_inputs: ClassVar[dict[str, str]] = {"ln1": "hook_resid_pre", "ln2": "hook_resid_pre"}
 
     def __init__(self, config: BlockConfig, d_model: int, address: str):
         super().__init__(config, d_model, address)
@@ -156,7 +157,11 @@ class ParallelBlock(SequentialBlock):
 class CrossBlock(SequentialBlock):
     """A decoder's layer over an encoder: attention to its own text, then to the other, then the MLP."""
 
-    norm_inputs = {"ln1": "hook_resid_pre", "ln2": "hook_resid_mid", "ln3": "hook_resid_mid_cross"}
+    norm_inputs: ClassVar[dict[str, str]] = {
+        "ln1": "hook_resid_pre",
+        "ln2": "hook_resid_mid",
+        "ln3": "hook_resid_mid_cross",
+    }
 
     def __init__(self, config: BlockConfig, d_model: int, address: str):
         super().__init__(config, d_model, address)

@@ -32,13 +32,13 @@ _KEY_SITES = ("hook_k", "hook_rot_k")  # kept whole where positions are sliced: 
 class CacheContents:
     """The tensors, and what is needed to compute others from them."""
 
-    stored: dict[Site, Tensor]
-    derived: frozenset[Site]
+    stored: dict[str, Tensor]  # by canonical name
+    derived: frozenset[str]
     config: ModelConfig
     rows: dict[str, Rows]
     query_rows: dict[str, Rows]
     pos: Tensor | None = None  # which positions were kept, of the last stack's text
-    gradients: dict[Site, Tensor] | None = None
+    gradients: dict[str, Tensor] | None = None
 
 
 class ActivationCache(Mapping[Any, Tensor]):
@@ -66,7 +66,7 @@ class ActivationCache(Mapping[Any, Tensor]):
 
     def __iter__(self) -> Iterator[str]:
         held = self._contents.stored.keys() | self._contents.derived
-        return (str(site) for site in self._book if site in held)
+        return (name for name in self._book.names if name in held)
 
     def __len__(self) -> int:
         return len(self._contents.stored.keys() | self._contents.derived)
@@ -76,7 +76,7 @@ class ActivationCache(Mapping[Any, Tensor]):
             site = self._book.resolve(address)  # type: ignore[arg-type]
         except UnknownSiteError:
             return False
-        return site in self._contents.stored or site in self._contents.derived
+        return str(site) in self._contents.stored or str(site) in self._contents.derived
 
     def __repr__(self) -> str:
         size = sum(x.untyped_storage().nbytes() for x in _distinct(self._contents.stored.values()))
@@ -85,17 +85,17 @@ class ActivationCache(Mapping[Any, Tensor]):
     @property
     def stored(self) -> list[str]:
         """Sites held in memory; the others are computed on access."""
-        return [str(site) for site in self._contents.stored]
+        return list(self._contents.stored)
 
     def grad(self, address: SiteLike) -> Tensor:
         """The gradient of the output at a site, after `run_with_cache(…, incl_bwd=True)`."""
-        site = self._book.resolve(address)
+        name = str(self._book.resolve(address))
         gradients = self._contents.gradients
         if gradients is None:
             raise UnknownSiteError("This cache holds no gradients. Make it with run_with_cache(…, incl_bwd=True).")
-        if site not in gradients:
-            raise UnknownSiteError(f"This cache holds no gradient of {site}. Add it to names_filter.")
-        return gradients[site] if self.has_batch_dim else gradients[site][0]
+        if name not in gradients:
+            raise UnknownSiteError(f"This cache holds no gradient of {name}. Add it to names_filter.")
+        return gradients[name] if self.has_batch_dim else gradients[name][0]
 
     def to(self, device: torch.device | str) -> ActivationCache:
         """A copy on another device. Tensors that were one stay one."""
@@ -107,16 +107,16 @@ class ActivationCache(Mapping[Any, Tensor]):
         c = self._contents
         contents = replace(
             c,
-            stored={site: move(x) for site, x in c.stored.items()},
+            stored={name: move(x) for name, x in c.stored.items()},
             rows={name: rows.to(device) for name, rows in c.rows.items()},
             query_rows={name: rows.to(device) for name, rows in c.query_rows.items()},
             pos=None if c.pos is None else c.pos.to(device),
-            gradients=None if c.gradients is None else {site: move(x) for site, x in c.gradients.items()},
+            gradients=None if c.gradients is None else {name: move(x) for name, x in c.gradients.items()},
         )
         return self._with(contents)
 
     def slice(self, *, batch: PosSlice = None, pos: PosSlice = None) -> ActivationCache:
-        """Some rows and some positions of everything (copies, so the rest can be freed). Axes stay; an int keeps one."""
+        """Some rows and positions of everything (copies, so the rest can be freed). Axes stay; an int keeps one."""
         contents = self._contents
         if batch is not None:
             contents = _slice_batch(contents, batch)
@@ -143,8 +143,7 @@ class ActivationCache(Mapping[Any, Tensor]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a folder: tensors.safetensors and cache.json. A tensor that stands at two sites is written once."""
         c = self._contents
-        named: dict[str, Tensor] = {str(site): x for site, x in c.stored.items()}
-        named |= {f"{site}_grad": x for site, x in (c.gradients or {}).items()}
+        named = c.stored | {f"{name}_grad": x for name, x in (c.gradients or {}).items()}
         for stack, rows in [*c.rows.items(), *((f"{name}/queries", rows) for name, rows in c.query_rows.items())]:
             named |= {
                 f"rows/{stack}/{key}": getattr(rows, key) for key in _ROW_TENSORS if getattr(rows, key) is not None
@@ -156,7 +155,7 @@ class ActivationCache(Mapping[Any, Tensor]):
         about = {
             "format": _FORMAT,
             "config": c.config.to_dict(),
-            "derived": [str(site) for site in self._book if site in c.derived],
+            "derived": sorted(c.derived),
             "rows": {name: {"past": rows.past, "n_keys": rows.n_keys} for name, rows in c.rows.items()},
             "aliases": {name: kept for name, kept in aliases.items() if name != kept},
             "gradients": c.gradients is not None,
@@ -186,8 +185,8 @@ class ActivationCache(Mapping[Any, Tensor]):
         return cls(_from_saved(about, named), has_batch_dim=about["has_batch_dim"])
 
     def _get(self, site: Site) -> Tensor:
-        if site in self._contents.stored:
-            return self._contents.stored[site]
+        if str(site) in self._contents.stored:
+            return self._contents.stored[str(site)]
         rows = self._contents.rows if site.name in _KEY_SITES else self._contents.query_rows
         return Deriver(self._contents.config, rows, self._weights)(site, self._get)
 
@@ -208,7 +207,7 @@ class ActivationCache(Mapping[Any, Tensor]):
         return ActivationCache(contents, model=self._bound(), has_batch_dim=self.has_batch_dim)
 
     def _must_hold(self, site: Site) -> None:
-        if site in self._contents.stored or site in self._contents.derived:
+        if str(site) in self._contents.stored or str(site) in self._contents.derived:
             return
         same = [name for name in self if name.endswith(site.row.path)]
         example = (same or list(self) or ["nothing"])[0]
@@ -230,7 +229,8 @@ def slice_positions(contents: CacheContents, pos: PosSlice, *, rows_only: bool =
     index = _index(pos, n_now, "position", contents.query_rows[stack].positions.device)
     memo: dict[int, Tensor] = {}
 
-    def keep(site: Site, x: Tensor) -> Tensor:
+    def keep(name: str, x: Tensor) -> Tensor:
+        site = Site.parse(name)
         axis = next((i for i, name in enumerate(site.axes) if name in ("pos", "q_pos")), None)
         if rows_only or axis is None or site.stack not in (stack, "") or site.name in _KEY_SITES:
             return x
@@ -239,10 +239,10 @@ def slice_positions(contents: CacheContents, pos: PosSlice, *, rows_only: bool =
     gradients = contents.gradients
     return replace(
         contents,
-        stored={site: keep(site, x) for site, x in contents.stored.items()},
+        stored={name: keep(name, x) for name, x in contents.stored.items()},
         query_rows={**contents.query_rows, stack: contents.query_rows[stack].at(index)},
         pos=index if contents.pos is None else contents.pos[index],
-        gradients=None if gradients is None else {site: keep(site, x) for site, x in gradients.items()},
+        gradients=None if gradients is None else {name: keep(name, x) for name, x in gradients.items()},
     )
 
 
@@ -257,10 +257,10 @@ def _slice_batch(contents: CacheContents, batch: PosSlice) -> CacheContents:
     gradients = contents.gradients
     return replace(
         contents,
-        stored={site: keep(x) for site, x in contents.stored.items()},
+        stored={name: keep(x) for name, x in contents.stored.items()},
         rows={name: rows.select(index.to(rows.positions.device)) for name, rows in contents.rows.items()},
         query_rows={name: rows.select(index.to(rows.positions.device)) for name, rows in contents.query_rows.items()},
-        gradients=None if gradients is None else {site: keep(x) for site, x in gradients.items()},
+        gradients=None if gradients is None else {name: keep(x) for name, x in gradients.items()},
     )
 
 
@@ -297,10 +297,10 @@ def _from_saved(about: dict[str, Any], named: dict[str, Tensor]) -> CacheContent
         return Rows(**tensors, **about["rows"][stack])  # type: ignore[arg-type]
 
     plain = {name for name in named if not name.startswith("rows/") and name != "pos"}
-    gradients = {Site.parse(n.removesuffix("_grad")): named[n] for n in plain if n.endswith("_grad")}
+    gradients = {name.removesuffix("_grad"): named[name] for name in plain if name.endswith("_grad")}
     return CacheContents(
-        stored={Site.parse(name): named[name] for name in plain if not name.endswith("_grad")},
-        derived=frozenset(Site.parse(name) for name in about["derived"]),
+        stored={name: named[name] for name in plain if not name.endswith("_grad")},
+        derived=frozenset(about["derived"]),
         config=ModelConfig.from_dict(about["config"]),
         rows={stack: rows(stack) for stack in about["rows"]},
         query_rows={stack: rows(stack, "/queries") for stack in about["rows"]},

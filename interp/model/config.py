@@ -24,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class NormConfig:
-    """`rms`: x / sqrt(mean x² + eps). `layer`: the same of x − mean x. `none`: x itself. Then a gain, perhaps a bias."""
+    """`rms`: x / sqrt(mean x² + eps). `layer`: the same of x − mean x. `none`: x itself. Then a gain and a bias."""
 
     kind: Literal["rms", "layer", "none"] = "rms"
     eps: float = 1e-5
@@ -103,8 +103,8 @@ class BlockConfig:
         cross = self.cross_attn
         if cross is not None and (cross.mask != "bidirectional" or cross.rotary is not None or self.mlp is None):
             raise InputError(
-                "A block with cross-attention needs an MLP, and a cross_attn with mask='bidirectional' and rotary=None: "
-                "its queries and keys stand in different texts."
+                "A block with cross-attention needs an MLP, and its cross_attn mask='bidirectional' and rotary=None: "
+                "queries and keys stand in different texts."
             )
         if self.mlp is None and self.residual == "parallel":
             raise InputError("A parallel block needs an MLP. Give mlp, or residual='sequential'.")

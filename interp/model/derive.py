@@ -5,7 +5,7 @@ One entry per derivable tensor: what it is made from, and how. The forward pass 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from torch import Tensor
@@ -18,7 +18,7 @@ from interp.model.norms import norm_scale, normalize
 from interp.model.positions import Rows, rotate
 from interp.sites import AddressBook, Site
 
-__all__ = ["Deriver", "minimal_reads", "sources"]
+__all__ = ["Deriver", "book_of", "minimal_reads", "source_table", "sources"]
 
 Get = Callable[[Site], Tensor]
 
@@ -51,24 +51,28 @@ def sources(site: Site, config: ModelConfig) -> tuple[Site, ...]:
     return ()
 
 
-def minimal_reads(wanted: Iterable[Site], edited: Iterable[str], config: ModelConfig) -> tuple[list[Site], list[Site]]:
-    """Split `wanted` into what the pass must store and what can be computed from that afterwards.
+def source_table(book: AddressBook, config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """The sources of every derivable site, by canonical name."""
+    table = {str(site): tuple(str(source) for source in sources(site, config)) for site in book}
+    return {name: made_from for name, made_from in table.items() if made_from}
+
+
+def minimal_reads(
+    wanted: Iterable[str], edited: Collection[str], table: Mapping[str, tuple[str, ...]]
+) -> tuple[list[str], list[str]]:
+    """Split `wanted` (in forward order) into what the pass must store and what follows from that afterwards.
 
     An edited site is always stored, since what stands upstream of it no longer tells what it was.
     """
-    wanted, edited = list(wanted), set(edited)
-    have = {site for site in wanted if not sources(site, config) or str(site) in edited}
-    derived: set[Site] = set()
-    grew = True
-    while grew:  # scores become derivable once the rotated queries are
-        ready = {
-            site
-            for site in wanted
-            if site not in have and site not in derived and all(s in have | derived for s in sources(site, config))
-        }
-        derived |= ready
-        grew = bool(ready)
-    return [site for site in wanted if site not in derived], [site for site in wanted if site in derived]
+    stored: list[str] = []
+    derived: list[str] = []
+    have: set[str] = set()
+    for name in wanted:
+        made_from = table.get(name)
+        follows = made_from is not None and name not in edited and have.issuperset(made_from)
+        (derived if follows else stored).append(name)
+        have.add(name)
+    return stored, derived
 
 
 class Deriver:

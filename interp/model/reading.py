@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from interp.model.config import ModelConfig
 from interp.model.derive import minimal_reads
 from interp.model.passes import Pass
 from interp.model.taps import HookPoint, Taps, Write
-from interp.sites import AddressBook, Site, SiteFilter
+from interp.sites import AddressBook, SiteFilter
 
 __all__ = ["Reading"]
 
@@ -29,25 +29,25 @@ class Reading:
     pos_slice: PosSlice
     device: torch.device | str | None
     incl_bwd: bool
-    derived: list[Site] = field(default_factory=list)
+    sources: Mapping[str, tuple[str, ...]]
+    derived: list[str] = field(default_factory=list)
 
     def taps(self, job: Pass, writes: Sequence[Write]) -> Taps:
         """The fewest reads from which all wanted sites follow."""
         wanted = self._reached(job)
         edited = {name for write in writes for name in write.names}
         if self.incl_bwd:
-            names = tuple(str(site) for site in wanted)
-            points = {name: HookPoint(name, site) for name, site in zip(names, wanted, strict=True)}
-            watch = Write(names, lambda grad, hook: None, points, backward=True)
-            return Taps(names, [*writes, watch])
+            points = {name: HookPoint(name, self.book[name]) for name in wanted}
+            watch = Write(tuple(wanted), lambda grad, hook: None, points, backward=True)
+            return Taps(wanted, [*writes, watch])
         if job.past is not None:  # their keys are not all in this pass
-            edited |= {str(site) for site in wanted if site.name in ("hook_attn_scores", "hook_pattern")}
-        stored, self.derived = minimal_reads(wanted, edited, self.config)
+            edited |= {name for name in wanted if name.endswith((".hook_attn_scores", ".hook_pattern"))}
+        stored, self.derived = minimal_reads(wanted, edited, self.sources)
         keep = reader(self.config, pos=self.pos_slice, device=self.device, n_pos=job.n_tokens)
-        return Taps([str(site) for site in stored], writes, keep)
+        return Taps(stored, writes, keep)
 
     def cache(self, job: Pass, taps: Taps, output: object, model: object) -> ActivationCache:
-        stored = {Site.parse(name): x for name, x in taps.values.items()}
+        stored = taps.values
         contents = CacheContents(stored, frozenset(self.derived), self.config, job.rows, job.rows)
         if self.incl_bwd:
             contents = CacheContents(
@@ -58,22 +58,23 @@ class Reading:
         cache = ActivationCache(contents, model=model)
         return cache if self.device is None else cache.to(self.device)
 
-    def _reached(self, job: Pass) -> list[Site]:
+    def _reached(self, job: Pass) -> list[str]:
+        """Canonical names of what is wanted and computed, in forward order."""
         main = list(self.config.stacks)[-1]
         n_layers = self.config.stacks[main].n_layers
         picked = self.book.select(self.names_filter)
-        reached = [site for site in picked if job.reaches(site, main, n_layers)]
-        missing = [site for site in picked if site not in set(reached)]
+        missing = [site for site in picked if not job.reaches(site, main, n_layers)]
         named = self.names_filter is not None and not callable(self.names_filter)
-        if missing and (named or not reached):
+        if missing and (named or len(missing) == len(picked)):
             raise UnknownSiteError(
                 f"{missing[0]} is not computed in this call. Check start_at_layer and stop_at_layer, or leave it out."
             )
-        return reached
+        reached = {str(site) for site in picked}.difference(str(site) for site in missing)
+        return [name for name in self.book.names if name in reached]
 
 
-def _gradients(output: object, stored: dict[Site, Tensor]) -> dict[Site, Tensor]:
+def _gradients(output: object, stored: dict[str, Tensor]) -> dict[str, Tensor]:
     if not isinstance(output, Tensor) or output.ndim:
         raise HookError("incl_bwd differentiates a scalar. Pass return_type='loss' without loss_per_token.")
     found = torch.autograd.grad(output, list(stored.values()), allow_unused=True)
-    return {site: grad for site, grad in zip(stored, found, strict=True) if grad is not None}
+    return {name: grad for name, grad in zip(stored, found, strict=True) if grad is not None}

@@ -156,7 +156,8 @@ def _check(new: object, old: Tensor, name: str) -> None:
         )
     if new.device != old.device:
         raise HookError(
-            f"The hook on {name} returned a tensor on {new.device}; the site is on {old.device}. Move it with .to(tensor.device)."
+            f"The hook on {name} returned a tensor on {new.device}; the site is on {old.device}. "
+            "Move it with .to(tensor.device)."
         )
 
 

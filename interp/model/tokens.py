@@ -217,4 +217,7 @@ def _check_mask(mask: Tensor, tokens: Tensor, n_before: int) -> Tensor | None:
 
 
 def _too_long(n_tokens: int, n_ctx: int) -> str:
-    return f"The prompt has {n_tokens} tokens; this model reads at most {n_ctx}. Shorten it, or tokenize it with truncate=True."
+    return (
+        f"The prompt has {n_tokens} tokens; this model reads at most {n_ctx}. "
+        "Shorten it, or tokenize it with truncate=True."
+    )

@@ -14,6 +14,7 @@ from interp.errors import CheckpointError, InputError
 from interp.model.block import Memory
 from interp.model.cache import ActivationCache, PosSlice
 from interp.model.config import ModelConfig
+from interp.model.derive import source_table
 from interp.model.generate import Sampling, generate_tokens
 from interp.model.loss import next_token_loss
 from interp.model.passes import Pass, prepare, run_encoder, run_pass
@@ -56,6 +57,7 @@ class HookedTransformer(TextMethods, StackedWeights, nn.Module):
         self._tie()
         sites = [site for name in names for site in stack_sites(name, cfg.stacks[name])]
         self.sites = AddressBook([*sites, Site("hook_unembed")], {name: cfg.stacks[name].n_layers for name in names})
+        self._sources = source_table(self.sites, cfg)
         if str(next(self.parameters()).device) != "meta":
             self._init_weights(seed)
             self.to(device=device, dtype=dtype)
@@ -208,7 +210,7 @@ class HookedTransformer(TextMethods, StackedWeights, nn.Module):
         """
         if incl_bwd and return_type != "loss":
             raise InputError('incl_bwd needs a scalar to differentiate. Pass return_type="loss".')
-        reading = Reading(self.cfg, self.sites, names_filter, pos_slice, device, incl_bwd)
+        reading = Reading(self.cfg, self.sites, names_filter, pos_slice, device, incl_bwd, self._sources)
         writes = [*self._standing_writes(), *make_writes(self.sites, fwd_hooks)]
         with torch.enable_grad() if incl_bwd else nullcontext():
             job, finish = self._prepared(input, return_type, stop_at_layer=stop_at_layer, **options)
@@ -258,7 +260,7 @@ class HookedTransformer(TextMethods, StackedWeights, nn.Module):
         seed: int = 0,
         return_type: Literal["input", "tokens", "str"] = "input",
     ) -> Any:
-        """The input with a continuation, as text if text came in ("input"), or as asked. Several texts are padded left."""
+        """The input with a continuation: text if text came in ("input"), or as asked. Several texts are padded left."""
         batch = self.batch(input, prepend_bos=prepend_bos, padding_side="left")
         stop_ids = _stop_ids(self.tokenizer, eos_token_id) if stop_at_eos else frozenset()
         room = self.cfg.n_ctx - batch.tokens.shape[1]
@@ -391,7 +393,8 @@ def _check_weights(wanted: Mapping[str, nn.Parameter], given: Mapping[str, Tenso
     for name, parameter in wanted.items():
         if given[name].shape != parameter.shape:
             raise CheckpointError(
-                f"{name} has shape {tuple(given[name].shape)} in the checkpoint; its config says {tuple(parameter.shape)}."
+                f"{name} has shape {tuple(given[name].shape)} in the checkpoint; "
+                f"its config says {tuple(parameter.shape)}."
             )
 
 
