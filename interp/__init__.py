@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from interp.heads.find import find_heads as find_heads
     from interp.model.cache import ActivationCache as ActivationCache
     from interp.model.config import ModelConfig as ModelConfig
+    from interp.model.fold import fold_norms as fold_norms
     from interp.model.transformer import HookedTransformer as HookedTransformer
     from interp.sites import Head as Head
     from interp.sites import Site as Site
@@ -27,6 +28,7 @@ _HOMES = {
     "ModelConfig": "interp.model.config",
     "Site": "interp.sites",
     "find_heads": "interp.heads.find",
+    "fold_norms": "interp.model.fold",
     "get_act_name": "interp.sites",
     "load": "interp.families.load",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "ModelConfig",
     "Site",
     "find_heads",
+    "fold_norms",
     "get_act_name",
     "load",
 ]

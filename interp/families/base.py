@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from interp.errors import CheckpointError, InputError, InterpError, UnsupportedModelError
@@ -32,6 +33,7 @@ __all__ = [
     "family_for_hf",
 ]
 
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 Split = Callable[[Tensor, ModelConfig], Sequence[Tensor]]
 
 
@@ -124,6 +126,7 @@ class WeightTable:
         return [_name_pattern(name) for name in self.harmless]
 
 
+@runtime_checkable
 class GGUFTensors(Protocol):
     """The tensors of a GGUF file as a dialect may look at them before anything large is read."""
 
@@ -184,7 +187,7 @@ class Family:
             for target, part in self.table.convert(name, tensor, config):
                 if target in weights:
                     raise CheckpointError(f"{source} holds {target} twice, once as {name}. Get a sound copy.")
-                weights[target] = part
+                weights[target] = _checked_kind(part, name, source)
         return _tied(weights, source) if config.tie_word_embeddings else weights
 
 
@@ -223,6 +226,15 @@ def family_for_gguf(architecture: Any, source: str) -> tuple[Family, GGUFDialect
     raise UnsupportedModelError(
         f"{source} is of architecture {architecture!r}, which is not supported. Supported are {', '.join(known)}."
     )
+
+
+def _checked_kind(tensor: Tensor, name: str, source: str) -> Tensor:
+    if tensor.dtype not in _FLOATS:
+        raise UnsupportedModelError(
+            f"{source} stores {name} as {str(tensor.dtype).removeprefix('torch.')}, which is no kind of plain weights. "
+            "Give a copy in float32, float16 or bfloat16."
+        )
+    return tensor
 
 
 def _tied(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -140,7 +140,7 @@ def _write_weights(
         start, end = end, end + 4 * torch.Size(shape).numel()
         header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # so that the values are aligned
+    text += b" " * (-(len(text) + 8) % 64)  # so that the values are aligned for vector instructions
     expected = iter(shapes.items())
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from interp.errors import CheckpointError, UnsupportedModelError
 from interp.model.config import RotaryConfig, RotaryScaling
@@ -13,6 +13,7 @@ from interp.model.mlp import ACTIVATIONS
 __all__ = ["BOOKKEEPING", "REQUIRED", "Fields", "read_activation", "read_rotary"]
 
 REQUIRED: Any = object()
+T = TypeVar("T")
 
 # Fields of the transformers library's configs that do not touch the logits of a trained model: names and versions,
 # what a call returns, defaults of text generation, initialisation, dropout (which is off when a model is read).
@@ -59,7 +60,7 @@ class Fields:
         """Whether the field is there and has not been read yet."""
         return name in self._left
 
-    def size(self, name: str, default: Any = REQUIRED) -> int:
+    def size(self, name: str, default: T = REQUIRED) -> int | T:
         """A positive whole number."""
         value = self._take(name, default)
         if value is default or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
@@ -68,7 +69,7 @@ class Fields:
             raise self.refuse(name, value, "sizes that differ between layers are not implemented")
         raise self._bad(name, value, "a positive whole number")
 
-    def number(self, name: str, default: Any = REQUIRED) -> float:
+    def number(self, name: str, default: T = REQUIRED) -> float | T:
         """A finite number above zero."""
         value = self._take(name, default)
         if value is default:
@@ -77,13 +78,13 @@ class Fields:
             return float(value)
         raise self._bad(name, value, "a finite number above zero")
 
-    def flag(self, name: str, default: Any = REQUIRED) -> bool:
+    def flag(self, name: str, default: T = REQUIRED) -> bool | T:
         value = self._take(name, default)
         if value is default or isinstance(value, bool):
             return value
         raise self._bad(name, value, "true or false")
 
-    def text(self, name: str, default: Any = REQUIRED) -> str:
+    def text(self, name: str, default: T = REQUIRED) -> str | T:
         value = self._take(name, default)
         if value is default or isinstance(value, str):
             return value

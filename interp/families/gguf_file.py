@@ -6,8 +6,8 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +46,11 @@ def open_gguf(path: Path, *, ignore: tuple[str, ...] = (), with_tokenizer: bool 
     """
     _check_start(path)
     try:
-        key = converted.cache_key(content_hash(path), ignore)
+        content = content_hash(path)
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}. Check its rights.") from error
-    stored = converted.open_entry(key, with_tokenizer=with_tokenizer)
-    return stored or _convert(GGUFFile(path), key, ignore, with_tokenizer)
+    stored = converted.open_entry(converted.cache_key(content, ignore), with_tokenizer=with_tokenizer)
+    return stored or _convert(GGUFFile(path), content, ignore, with_tokenizer)
 
 
 class GGUFFile:
@@ -60,9 +60,9 @@ class GGUFFile:
         _check_start(path)
         self.path = path
         try:
-            self._reader = _reader_class()(path)
-            self.metadata = {name: _plain(field) for name, field in self._reader.fields.items()}
-            self._stored = {tensor.name: tensor for tensor in self._reader.tensors}
+            reader = _reader_class()(path)
+            self.metadata = {name: _plain(field) for name, field in reader.fields.items()}
+            self._stored = {tensor.name: _Stored.of(tensor) for tensor in reader.tensors}
         except _DAMAGE as error:
             raise CheckpointError(
                 f"{path} is damaged or cut short ({os.path.getsize(path):,} bytes; {type(error).__name__}: {error}). "
@@ -74,7 +74,7 @@ class GGUFFile:
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Tensor name -> shape, outermost axis first."""
-        return {name: tuple(reversed(tensor.shape.tolist())) for name, tensor in self._stored.items()}
+        return {name: stored.shape for name, stored in self._stored.items()}
 
     def tensor(self, name: str) -> Float[Tensor, "..."]:
         """One tensor, dequantised to float32."""
@@ -97,7 +97,7 @@ class GGUFFile:
         from gguf.constants import GGML_QUANT_SIZES
         from gguf.quants import dequantize
 
-        for kind, name in {tensor.tensor_type: name for name, tensor in self._stored.items()}.items():
+        for kind, name in {stored.kind: name for name, stored in self._stored.items()}.items():
             try:
                 dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
             except NotImplementedError as error:
@@ -109,36 +109,65 @@ class GGUFFile:
     def _pieces(self, name: str, out: Tensor) -> Iterator[Callable[[], None]]:
         """Tasks that each dequantise one run of whole blocks into `out`. The library's own loop takes 16 rows at a
         time, which for narrow matrices is many small calls; blocks do not know about rows, so longer runs are equal."""
+        import numpy as np
         from gguf.constants import GGML_QUANT_SIZES
         from gguf.quants import dequantize
 
-        stored = self._stored[name]
-        n_values, n_bytes = GGML_QUANT_SIZES[stored.tensor_type]
-        data, target = stored.data.reshape(-1).view("uint8"), out.numpy().reshape(-1)
-        blocks = max(1, _SAMPLES // n_values)
+        stored, target = self._stored[name], out.numpy().reshape(-1)
+        n_values, n_bytes = GGML_QUANT_SIZES[stored.kind]
+        step = max(1, _SAMPLES // n_values)
 
-        def run(start: int) -> None:
-            chunk = data[start * n_bytes : (start + blocks) * n_bytes]
-            values = dequantize(chunk.reshape(1, -1), stored.tensor_type)
-            target[start * n_values : (start + blocks) * n_values] = values.reshape(-1)
+        def run(first: int, n_blocks: int) -> None:
+            # Read, not mapped: a file that shrinks meanwhile must not end the process.
+            start, size = stored.offset + first * n_bytes, n_blocks * n_bytes
+            try:
+                data = np.fromfile(self.path, np.uint8, size, offset=start)
+            except OSError as error:
+                raise CheckpointError(f"{self.path} cannot be read any more: {error.strerror or error}.") from error
+            if len(data) < size:
+                raise CheckpointError(f"{self.path} was cut short while it was read. Download it again.")
+            values = dequantize(data.reshape(1, -1), stored.kind)
+            target[first * n_values : (first + n_blocks) * n_values] = values.reshape(-1)
 
-        for start in range(0, len(data) // n_bytes, blocks):
-            yield lambda start=start: run(start)
+        total = target.size // n_values
+        for first in range(0, total, step):
+            yield partial(run, first, min(step, total - first))
 
 
-def _convert(file: GGUFFile, key: str, ignore: tuple[str, ...], with_tokenizer: bool) -> Checkpoint:
-    config = _read_config(file, ignore)
+@dataclass(frozen=True)
+class _Stored:
+    """Where a tensor lies in the file."""
+
+    kind: GGMLQuantizationType
+    shape: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def of(cls, tensor: ReaderTensor) -> _Stored:
+        return cls(tensor.tensor_type, tuple(reversed(tensor.shape.tolist())), int(tensor.data_offset))
+
+
+def _convert(file: GGUFFile, content: str, ignore: tuple[str, ...], with_tokenizer: bool) -> Checkpoint:
+    key, config = converted.cache_key(content, ignore), _read_config(file, ignore)
     with ThreadPoolExecutor(thread_name_prefix="interp-gguf") as pool:
         tokenizer = pool.submit(_tokenizer, file.metadata) if with_tokenizer else None
         weights = dict(_our_weights(file.tensors(pool).items(), config, file, ignore))
     made = _result(tokenizer)
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
 
-    def store() -> None:
+    def again() -> Iterator[tuple[str, Tensor]]:
         # Dequantised anew, tensor by tensor: by now the model's owner may have edited the weights it was given.
-        again = ((name, file.tensor(name)) for name in file.shapes)
-        own = made if with_tokenizer else _tokenizer(file.metadata)
-        converted.write_entry(key, config, shapes, _our_weights(again, config, file, ignore), own)
+        yield from _our_weights(((name, file.tensor(name)) for name in file.shapes), config, file, ignore)
+        if not _still_holds(file.path, content):
+            raise CheckpointError(f"{file.path} was changed while it was read.")
+
+    def store() -> None:
+        try:
+            own = made if with_tokenizer else _tokenizer(file.metadata)
+            converted.write_entry(key, config, shapes, again(), own)
+        except CheckpointError:
+            if _still_holds(file.path, content):
+                raise  # otherwise what was loaded is gone from there, and with it the use of an entry
 
     return Checkpoint(config, weights, made, afterwards=lambda: converted.write_later(key, store))
 
@@ -148,7 +177,7 @@ def _read_config(file: GGUFFile, ignore: tuple[str, ...]) -> ModelConfig:
     source, metadata = str(file.path), file.metadata
     kind = metadata.get("general.type", "model")
     if kind != "model":
-        raise UnsupportedModelError(f"{source} holds a {kind} (general.type), not a model. Give the base model's file.")
+        raise UnsupportedModelError(f"{source} is of general.type {kind!r}, not a model. Give the base model's file.")
     architecture = metadata.get("general.architecture")
     family, dialect = family_for_gguf(architecture, source)
     start = f"{architecture}."
@@ -179,6 +208,13 @@ def _tokenizer(metadata: Mapping[str, Any]) -> Any:
     from interp.text.gguf_vocab import tokenizer_from_gguf
 
     return tokenizer_from_gguf(metadata) if "tokenizer.ggml.model" in metadata else None
+
+
+def _still_holds(path: Path, content: str) -> bool:
+    try:
+        return content_hash(path) == content
+    except OSError:
+        return False
 
 
 def _result(future: Future[Any] | None) -> Any:
@@ -222,7 +258,7 @@ def _reader_class() -> Any:
     from interp.text.gguf_vocab import read_strings
 
     class QuickReader(GGUFReader):
-        def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list[Any], list[int], list[Any]]:
+        def _get_field_parts(self, orig_offs: int, raw_type: Any) -> tuple[int, list[Any], list[int], list[Any]]:
             if raw_type != GGUFValueType.ARRAY:
                 return super()._get_field_parts(orig_offs, raw_type)
             kind, count = struct.unpack_from("<IQ", self.data, orig_offs)

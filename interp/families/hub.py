@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from interp.errors import CheckpointError, StorageError, UnknownModelError, UnsupportedModelError
+from interp.errors import CheckpointError, StorageError, UnknownModelError
 from interp.families.base import Checkpoint, family_for_hf
 
 __all__ = ["LOCAL_WAYS", "download", "is_hub_id", "open_folder"]
@@ -33,7 +32,6 @@ _WANTED = [
 ]
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 LOCAL_WAYS = (
     'Without the network, give a packaged name ("smollm2-135m"), the path of a .gguf file, '
     "or a local folder with config.json and safetensors."
@@ -88,18 +86,10 @@ def open_folder(
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     if (folder / _INDEX).is_file():
-        tensors = _sharded(folder)
-    elif (folder / _SINGLE).is_file():
-        tensors = _mapped(folder / _SINGLE)
-    else:
-        raise _without_safetensors(folder)
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.dtype not in _FLOATS:
-            raise UnsupportedModelError(
-                f"{folder} stores {name} as {str(tensor.dtype).removeprefix('torch.')}, a quantised kind. "
-                "Give a copy in float32, float16 or bfloat16."
-            )
-    return tensors
+        return _sharded(folder)
+    if (folder / _SINGLE).is_file():
+        return _mapped(folder / _SINGLE)
+    raise _without_safetensors(folder)
 
 
 def _sharded(folder: Path) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -38,7 +39,7 @@ def load(
     dtype: torch.dtype | str = torch.float32,
     device: torch.device | str = "cpu",
     revision: str | None = None,
-    ignore: tuple[str, ...] = (),
+    ignore: Iterable[str] = (),
 ) -> HookedTransformer:
     """A model with every tensor at a site, from a packaged name, a `.gguf` file, a folder or id in the hub's layout,
     or a live transformers model (which is copied, never changed).
@@ -166,7 +167,7 @@ def _device(device: torch.device | str) -> torch.device:
     return place
 
 
-def _names(ignore: Any) -> tuple[str, ...]:
+def _names(ignore: Iterable[str]) -> tuple[str, ...]:
     names = (ignore,) if isinstance(ignore, str) else tuple(ignore)
     if not all(isinstance(name, str) for name in names):
         raise InputError(f'ignore={ignore!r} must be names of fields or tensors, e.g. ignore=("rope_scaling",).')

@@ -75,7 +75,7 @@ class Stack(nn.Module):
         memory: Memory | None = None,
         keep_keys: bool = False,
     ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValues | None]:
-        """Layers `start` up to `stop` (not included); with `keep_keys` also their keys and values, stored ones first."""
+        """Layers `start` up to `stop` (not included); with `keep_keys` also their keys and values."""
         layers: dict[int, tuple[Tensor, Tensor]] = {}
         for layer in range(start, self.config.n_layers if stop is None else stop):
             stored = _stored(past, layer)

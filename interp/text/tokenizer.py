@@ -71,6 +71,12 @@ class Tokenizer:
         return self.backend.get_vocab_size(with_added_tokens=True)
 
     @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the tokens that stand for no text: BOS, EOS, chat marks and the like."""
+        added = self.backend.get_added_tokens_decoder()
+        return frozenset(token_id for token_id, token in added.items() if token.special)
+
+    @property
     def bos_token(self) -> str | None:
         return self._name(self.bos_id)
 

@@ -1,0 +1,95 @@
+"""Queries, keys and values of every attention layer, one layer at a time, in a single pass that stores none of them.
+
+Patterns are made in chunks of queries, so that long texts fit: the pattern of 4,096 tokens is never held whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.model.attention import Attention, attention_pattern, attention_scores
+from interp.model.positions import Rows
+from interp.model.taps import Taps
+from interp.model.tokens import Batch
+from interp.model.transformer import HookedTransformer
+
+__all__ = ["HeadGrid", "LayerHeads", "head_grid", "stream_heads"]
+
+_CHUNK_BYTES = 64 << 20  # of one chunk of patterns
+
+
+@dataclass(frozen=True)
+class LayerHeads:
+    """The heads of one layer on one batch: rotated queries and keys, values, and the weights they came from."""
+
+    stack: str
+    sublayer: str
+    layer: int
+    q: Float[Tensor, "batch pos head d_head"]
+    k: Float[Tensor, "batch k_pos kv_head d_head"]
+    v: Float[Tensor, "batch k_pos kv_head d_head"]
+    attn: Attention
+    rows: Rows
+
+    def patterns(self) -> Iterator[tuple[Int[Tensor, " q_pos"], Float[Tensor, "batch head q_pos k_pos"]]]:
+        """Chunks of queries (their positions) with their attention over all keys."""
+        batch, n_queries, n_heads, _ = self.q.shape
+        per_query = batch * n_heads * self.k.shape[1] * self.q.element_size()
+        step = max(1, _CHUNK_BYTES // per_query)
+        for start in range(0, n_queries, step):
+            index = torch.arange(start, min(start + step, n_queries), device=self.q.device)
+            mask = self.rows.at(index).mask(self.attn.config, len(index))
+            yield index, attention_pattern(attention_scores(self.q[:, index], self.k, mask, self.attn.config))
+
+
+@dataclass(frozen=True)
+class HeadGrid:
+    """The self-attention heads of one stack, and how an array `[layer head]` over them is laid out."""
+
+    stack: str
+    n_layers: int
+    n_heads: int
+
+
+def head_grid(model: HookedTransformer) -> HeadGrid:
+    """The grid of the stack whose text is predicted."""
+    stack = model.main
+    return HeadGrid(stack.name, stack.config.n_layers, max(block.attn.n_heads for block in stack.config.blocks))
+
+
+@torch.no_grad()
+def stream_heads(model: HookedTransformer, batch: Batch, visit: Callable[[LayerHeads], None]) -> None:
+    """Call `visit` for every self-attention layer of the predicted text's stack, in order. Cost: one forward pass
+    without logits."""
+    stack = model.main
+    rows = stack.rows(batch.tokens.shape[1], batch.mask)
+    waiting: dict[str, dict[str, Tensor]] = {}
+    wanted: dict[str, tuple[int, str]] = {}
+    for layer, block in enumerate(stack.config.blocks):
+        names = ("rot_q", "rot_k", "v") if block.attn.rotary else ("q", "k", "v")
+        wanted |= {f"{stack.address}blocks.{layer}.attn.hook_{name}": (layer, name[-1]) for name in names}
+
+    def collect(name: str, x: Tensor) -> Tensor:
+        layer, part = wanted[name]
+        found = waiting.setdefault(str(layer), {})
+        found[part] = x
+        if len(found) == 3:
+            attn = stack.blocks[layer].attn
+            visit(LayerHeads(stack.name, "attn", layer, found["q"], found["k"], found["v"], attn, rows))
+            del waiting[str(layer)]
+        return x[:0]
+
+    resid = stack.embed_tokens(batch.tokens, rows, taps := Taps(wanted, keep=collect))
+    stack(resid, rows, taps)
+
+
+def key_share(
+    pattern: Float[Tensor, "batch head q_pos k_pos"], keys: Bool[Tensor, "batch q_pos k_pos"]
+) -> Float[Tensor, "batch head q_pos"]:
+    """How much of each query's attention falls on its marked keys."""
+    return torch.einsum("bhqk,bqk->bhq", pattern, keys.to(pattern.dtype))

@@ -1,0 +1,135 @@
+"""What an analysis returns: tidy tables that know how they were made, can be saved, and draw themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp.errors import InputError, StorageError
+from interp.files import atomic_folder, read_json, write_json
+from interp.sites import Head
+
+__all__ = ["HeadScores", "table_html", "text_cell"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """Scores of heads: one row per head and kind. What was not measured is absent (NaN), never 0.
+
+    Columns: kind, stack, sublayer, layer, head; score and its interval (`score_low`, `score_high`) on held-out
+    prompts, `score_select` on those the heads were chosen by, `score_no_bos`; writing; effect (rise of the metric
+    when the head alone is ablated) with interval, `control` (mean effect of other heads of the layer), p and
+    p_corrected; verdict. `sets` has one row per kind: its top heads ablated together, against matched random sets.
+    """
+
+    frame: pd.DataFrame
+    sets: pd.DataFrame
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of the table, one row per head and kind."""
+        return self.frame.copy()
+
+    @property
+    def kinds(self) -> list[str]:
+        return list(dict.fromkeys(self.frame["kind"]))
+
+    def of(self, kind: str) -> pd.DataFrame:
+        """The rows of one kind, best score first."""
+        if kind not in self.kinds:
+            raise InputError(f"These results hold no kind {kind!r}. They hold {', '.join(self.kinds)}.")
+        return self.frame[self.frame["kind"] == kind].sort_values("score", ascending=False)
+
+    def top(self, kind: str | None = None, n: int = 10) -> pd.DataFrame:
+        """The rows of the `n` heads of a kind (or of each) with the highest score."""
+        tables = [self.of(one).head(n) for one in ([kind] if kind else self.kinds)]
+        return pd.concat(tables).reset_index(drop=True)
+
+    def summary(self, kind: str | None = None, n: int = 10) -> pd.DataFrame:
+        """`top` as text for people: addresses, values with their 95% intervals, a dash for what was not measured."""
+        rows = []
+        for row in self.top(kind, n).to_dict("records"):
+            line = {} if kind else {"kind": row["kind"]}
+            line["head"] = str(Head(row["layer"], row["head"], row["sublayer"], row["stack"]))
+            line["score (95%)"] = _with_interval(row, "score")
+            if (label := self.about.get("writing", {}).get(row["kind"])) or not kind:
+                line[label if kind and label else "writing"] = text_cell(row["writing"])
+            line["effect, nats (95%)"] = _with_interval(row, "effect")
+            line["others' effect"] = text_cell(row.get("control"))
+            line["p"] = "–" if pd.isna(p := row.get("p_corrected", float("nan"))) else f"{p:.2g}"
+            line["verdict"] = row["verdict"] or "–"
+            rows.append(line)
+        return pd.DataFrame(rows)
+
+    def plot(self, kind: str | None = None, value: str = "score") -> Any:
+        """A plotly heat map, layer by head."""
+        from interp.figures.heads import layer_head_map
+
+        kind = kind or self.kinds[0]
+        return layer_head_map(self.of(kind), value, title=f"{kind}: {value}")
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write a self-contained page: a map and a table per kind, and how the numbers were made."""
+        from interp.figures.heads import heads_page
+
+        return heads_page(self, path)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a folder: heads.parquet, sets.parquet and about.json, all or nothing."""
+        with atomic_folder(path) as folder:
+            self.frame.to_parquet(folder / "heads.parquet")
+            self.sets.to_parquet(folder / "sets.parquet")
+            write_json(folder / "about.json", {"format": _FORMAT, **self.about})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> HeadScores:
+        """Read what `save` wrote; raises `StorageError` for a damaged or newer folder."""
+        folder = Path(path)
+        about = read_json(folder / "about.json")
+        if not isinstance(about, dict) or about.get("format") != _FORMAT:
+            raise StorageError(f"{folder} holds no head scores of format {_FORMAT}. Make them again with this version.")
+        try:
+            frame, sets = pd.read_parquet(folder / "heads.parquet"), pd.read_parquet(folder / "sets.parquet")
+        except (OSError, ValueError) as error:
+            raise StorageError(f"Cannot read the tables in {folder}: {error}") from error
+        return cls(frame, sets, {key: value for key, value in about.items() if key != "format"})
+
+    def __str__(self) -> str:
+        return self.summary().to_string(index=False)
+
+    def _repr_html_(self) -> str:
+        title = escape(f"{self.about.get('model', 'heads')}: {', '.join(self.kinds)}")
+        return f"<h4>{title}</h4>{table_html(self.summary())}"
+
+
+def _with_interval(row: Mapping[Hashable, Any], name: str) -> str:
+    value = row.get(name)
+    if value is None or pd.isna(value):
+        return "–"
+    return f"{value:.2f} ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+
+
+def table_html(table: pd.DataFrame) -> str:
+    """A static table; every cell is escaped text, numbers with three decimals, absent ones as a dash."""
+    head = "".join(f"<th>{escape(str(name))}</th>" for name in table.columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(text_cell(value))}</td>" for value in row) + "</tr>"
+        for row in table.itertuples(index=False)
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def text_cell(value: Any) -> str:
+    """A table's cell as text: three decimals, a dash for what was not measured."""
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return "–"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

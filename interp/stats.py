@@ -1,0 +1,113 @@
+"""How sure: bootstrap over items, sign flips, the max-statistic over many cells, false discovery.
+
+The unit of evidence is the item (a noun, a name pair, a random sequence), never the prompt: average prompts of one
+item before they come here. Arrays are `[item, cell]`; cells are heads, layers or anything tested side by side.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.errors import InputError
+
+__all__ = ["benjamini_hochberg", "bootstrap_interval", "item_means", "sign_flip", "smallest_p"]
+
+Values = NDArray[np.floating]
+_MIN_FLIPS = 10_000
+_CHUNK = 2_000_000  # flips × items held at once
+
+
+def item_means(values: Values, items: NDArray) -> Values:
+    """Means of the prompts `[prompt, cell]` of each item, in the items' sorted order; NaN prompts are left out."""
+    names, index = np.unique(items, return_inverse=True)
+    values = np.asarray(values, dtype=float)
+    present = ~np.isnan(values)
+    total, count = np.zeros((len(names), values.shape[1])), np.zeros((len(names), values.shape[1]))
+    np.add.at(total, index, np.where(present, values, 0.0))
+    np.add.at(count, index, present)
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def bootstrap_interval(
+    values: Values, *, level: float = 0.95, n_resamples: int = 2_000, seed: int = 0
+) -> tuple[Values, Values]:
+    """Percentile interval of each cell's mean, by resampling items. NaN items are left out of their cell's mean."""
+    values = _checked(values)
+    generator = np.random.default_rng(seed)
+    n_items = len(values)
+    weights = generator.multinomial(n_items, np.full(n_items, 1 / n_items), size=n_resamples).astype(float)
+    present = ~np.isnan(values)
+    total, count = weights @ np.where(present, values, 0.0), weights @ present
+    means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    with np.errstate(all="ignore"):
+        low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def sign_flip(
+    values: Values, *, side: str = "greater", n_flips: int = _MIN_FLIPS, seed: int = 0
+) -> tuple[Values, Values]:
+    """p of each cell's mean under random signs of whole items, and the same corrected over all cells by the
+    distribution of the largest studentised mean (Westfall & Young 1993). Both count the observed signs as one flip.
+
+    `side`: "greater" (mean > 0), "less", or "two". Items must be independent and symmetric about 0 under the null.
+    """
+    values = _checked(values)
+    if np.isnan(values).any():
+        raise InputError("Sign flips need a value for every item and cell. Leave out cells that were not measured.")
+    n_items, n_cells = values.shape
+    scale = values.std(axis=0, ddof=1) / np.sqrt(n_items) if n_items > 1 else np.ones(n_cells)
+    scale = np.where(scale > 0, scale, np.inf)  # a constant cell cannot be studentised; its mean may still be large
+    constant = ~np.isfinite(scale)
+    scale[constant] = np.maximum(np.abs(values[:, constant]).mean(axis=0), np.finfo(float).tiny)
+    signs = _signs(n_items, n_flips, seed)
+    observed = _one_sided(values.mean(axis=0) / scale, side)
+    beaten, beaten_max = np.ones(n_cells), np.ones(n_cells)
+    step = max(1, _CHUNK // max(n_cells, n_items))
+    for start in range(0, len(signs), step):
+        flipped = _one_sided(signs[start : start + step] @ values / n_items / scale, side)
+        beaten += (flipped >= observed - 1e-12).sum(axis=0)
+        beaten_max += (flipped.max(axis=1, keepdims=True) >= observed - 1e-12).sum(axis=0)
+    return beaten / (len(signs) + 1), beaten_max / (len(signs) + 1)
+
+
+def smallest_p(n_items: int, n_flips: int = _MIN_FLIPS) -> float:
+    """The smallest one-sided p that sign flips over this many items can give."""
+    return max(0.5**n_items, 1 / (n_flips + 1))
+
+
+def benjamini_hochberg(p: Values) -> Values:
+    """q-values: the smallest false discovery rate at which each p would be rejected (Benjamini & Hochberg 1995).
+    NaN (not tested) stays NaN and does not count."""
+    p = np.asarray(p, dtype=float)
+    q = np.full_like(p, np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    if len(tested) == 0:
+        return q
+    order = tested[np.argsort(p.flat[tested])]
+    ranked = p.flat[order] * len(order) / np.arange(1, len(order) + 1)
+    q.flat[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
+    return q
+
+
+def _signs(n_items: int, n_flips: int, seed: int) -> Values:
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 2, size=(n_flips, n_items), dtype=np.int8).astype(float) * 2 - 1
+
+
+def _one_sided(statistic: Values, side: str) -> Values:
+    if side == "greater":
+        return statistic
+    if side == "less":
+        return -statistic
+    if side == "two":
+        return np.abs(statistic)
+    raise InputError(f'side is {side!r}. Choose "greater", "less" or "two".')
+
+
+def _checked(values: Values) -> Values:
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 2 or not len(values):
+        raise InputError(f"Statistics take [item, cell] arrays with at least one item; this one is {values.shape}.")
+    return values

@@ -1,0 +1,1 @@
+"""Inputs whose answer or structure is known, one file per task."""
