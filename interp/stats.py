@@ -34,7 +34,7 @@ def bootstrap_interval(
 ) -> tuple[Values, Values]:
     """Percentile interval of each cell's mean, by resampling items. NaN items are left out of their cell's mean."""
     values = _checked(values)
-    generator = np.random.default_rng(seed)
+    generator = _generator(seed, "bootstrap")
     n_items = len(values)
     weights = generator.multinomial(n_items, np.full(n_items, 1 / n_items), size=n_resamples).astype(float)
     present = ~np.isnan(values)
@@ -49,7 +49,7 @@ def sign_flip(
     values: Values, *, side: str = "greater", n_flips: int = _MIN_FLIPS, seed: int = 0
 ) -> tuple[Values, Values]:
     """p of each cell's mean under random signs of whole items, and the same corrected over all cells by the
-    distribution of the largest studentised mean (Westfall & Young 1993). Both count the observed signs as one flip.
+    distribution of the largest scaled mean (Westfall & Young 1993). Both count the observed signs as one flip.
 
     `side`: "greater" (mean > 0), "less", or "two". Items must be independent and symmetric about 0 under the null.
     """
@@ -57,10 +57,10 @@ def sign_flip(
     if np.isnan(values).any():
         raise InputError("Sign flips need a value for every item and cell. Leave out cells that were not measured.")
     n_items, n_cells = values.shape
-    scale = values.std(axis=0, ddof=1) / np.sqrt(n_items) if n_items > 1 else np.ones(n_cells)
-    scale = np.where(scale > 0, scale, np.inf)  # a constant cell cannot be studentised; its mean may still be large
-    constant = ~np.isfinite(scale)
-    scale[constant] = np.maximum(np.abs(values[:, constant]).mean(axis=0), np.finfo(float).tiny)
+    # The root mean square does not change under flips, so each cell has unit variance under its own null. The
+    # standard deviation about the mean would let one cell with a large mean swamp the maximum.
+    scale = np.sqrt((values**2).mean(axis=0) / n_items)
+    scale = np.where(scale > 0, scale, np.inf)
     signs = _signs(n_items, n_flips, seed)
     observed = _one_sided(values.mean(axis=0) / scale, side)
     beaten, beaten_max = np.ones(n_cells), np.ones(n_cells)
@@ -92,8 +92,13 @@ def benjamini_hochberg(p: Values) -> Values:
 
 
 def _signs(n_items: int, n_flips: int, seed: int) -> Values:
-    generator = np.random.default_rng(seed)
+    generator = _generator(seed, "signs")
     return generator.integers(0, 2, size=(n_flips, n_items), dtype=np.int8).astype(float) * 2 - 1
+
+
+def _generator(seed: int, purpose: str) -> np.random.Generator:
+    """A stream of its own: data drawn from the same seed must not be correlated with its own test."""
+    return np.random.default_rng([seed, *purpose.encode()])
 
 
 def _one_sided(statistic: Values, side: str) -> Values:

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -146,7 +146,7 @@ def _write_weights(
         file.write(len(text).to_bytes(8, "little") + text)
         for name, tensor in weights:
             assert (name, tuple(tensor.shape)) == next(expected), name
-            file.write(memoryview(tensor.float().contiguous().numpy()).cast("B"))
+            file.write(memoryview(cast(Any, tensor.float().contiguous().numpy())).cast("B"))
     assert next(expected, None) is None
 
 

@@ -10,10 +10,11 @@ from interp.errors import CheckpointError, UnsupportedModelError
 from interp.model.config import RotaryConfig, RotaryScaling
 from interp.model.mlp import ACTIVATIONS
 
-__all__ = ["BOOKKEEPING", "REQUIRED", "Fields", "read_activation", "read_rotary"]
+__all__ = ["BOOKKEEPING", "REQUIRED", "Fields", "read_activation", "read_d_head", "read_rotary"]
 
 REQUIRED: Any = object()
 T = TypeVar("T")
+_WIDEST, _DEEPEST, _LONGEST = 1 << 24, 1 << 12, 1 << 40  # of widths and vocabularies, layers, contexts
 
 # Fields of the transformers library's configs that do not touch the logits of a trained model: names and versions,
 # what a call returns, defaults of text generation, initialisation, dropout (which is off when a model is read).
@@ -60,14 +61,20 @@ class Fields:
         """Whether the field is there and has not been read yet."""
         return name in self._left
 
-    def size(self, name: str, default: T = REQUIRED) -> int | T:
-        """A positive whole number."""
+    def size(self, name: str, default: T = REQUIRED, *, limit: int = _WIDEST) -> int | T:
+        """A positive whole number, no larger than any real model's: a damaged one must not exhaust the memory."""
         value = self._take(name, default)
-        if value is default or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        if value is default or (isinstance(value, int) and not isinstance(value, bool) and 0 < value <= limit):
             return value
         if isinstance(value, list):
             raise self.refuse(name, value, "sizes that differ between layers are not implemented")
-        raise self._bad(name, value, "a positive whole number")
+        raise self._bad(name, value, f"a whole number from 1 to {limit:,}")
+
+    def layers(self, name: str) -> int:
+        return self.size(name, limit=_DEEPEST)
+
+    def context(self, name: str, default: T = REQUIRED) -> int | T:
+        return self.size(name, default, limit=_LONGEST)
 
     def number(self, name: str, default: T = REQUIRED) -> float | T:
         """A finite number above zero."""
@@ -146,6 +153,16 @@ class Fields:
         return CheckpointError(f"{self.source} has {name}={_shortened(value)}; expected {expected}. Get a sound copy.")
 
 
+def read_d_head(fields: Fields, name: str, d_model: int, n_heads: int) -> int:
+    """The size of a head: its own field, or d_model shared out evenly."""
+    own = fields.size(name, None)
+    if own is None and d_model % n_heads:
+        raise CheckpointError(
+            f"{fields.source} declares {n_heads} heads, which cannot share {d_model} dimensions evenly, and no {name}."
+        )
+    return own or d_model // n_heads
+
+
 def read_activation(fields: Fields, name: str, default: Any = REQUIRED) -> str:
     """The name of an activation function that the model knows."""
     value = fields.text(name, default)
@@ -156,6 +173,8 @@ def read_activation(fields: Fields, name: str, default: Any = REQUIRED) -> str:
 
 def read_rotary(fields: Fields, dim: int, n_ctx: int, *, default_base: float = 10_000.0) -> RotaryConfig:
     """Rotary positions as transformers 5 writes them (`rope_parameters`) or 4 (`rope_theta`, `rope_scaling`)."""
+    if dim % 2:
+        raise CheckpointError(f"{fields.source} gives heads of {dim} dimensions; rotary positions need an even number.")
     base = fields.number("rope_theta", None)
     fields.must_be("partial_rotary_factor", 1.0, 1)
     fields.must_be("rope_interleaved", False)
@@ -184,13 +203,10 @@ def _read_scaling(inner: Fields, n_ctx: int) -> RotaryScaling | None:
     if kind == "linear":
         return RotaryScaling("linear", inner.number("factor"))
     if kind == "llama3":
-        return RotaryScaling(
-            "llama3",
-            inner.number("factor"),
-            inner.number("low_freq_factor"),
-            inner.number("high_freq_factor"),
-            inner.size("original_max_position_embeddings", n_ctx),
-        )
+        factor, low, high = (inner.number(name) for name in ("factor", "low_freq_factor", "high_freq_factor"))
+        if low >= high:
+            raise inner.refuse("low_freq_factor", low, f"it must be below high_freq_factor={high}")
+        return RotaryScaling("llama3", factor, low, high, inner.context("original_max_position_embeddings", n_ctx))
     raise inner.refuse("rope_type", kind, "known kinds of rotary scaling are default, linear, llama3")
 
 

@@ -7,9 +7,9 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -23,13 +23,14 @@ from interp.files import content_hash
 from interp.model.config import ModelConfig
 
 if TYPE_CHECKING:
-    pass
+    from gguf.constants import GGMLQuantizationType
+    from gguf.gguf_reader import ReaderTensor
 
 __all__ = ["GGUFFile", "is_gguf", "open_gguf"]
 
 _MAGIC = b"GGUF"
 _SAMPLES = 1 << 19  # values dequantised at once: few enough for the processor's cache, enough to outweigh each call
-_DAMAGE = (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, struct.error)
+_DAMAGE = (ValueError, IndexError, KeyError, OverflowError, MemoryError, struct.error)
 
 
 def is_gguf(path: str | os.PathLike[str]) -> bool:
@@ -63,6 +64,7 @@ class GGUFFile:
             reader = _reader_class()(path)
             self.metadata = {name: _plain(field) for name, field in reader.fields.items()}
             self._stored = {tensor.name: _Stored.of(tensor) for tensor in reader.tensors}
+            self.shapes = {name: stored.shape for name, stored in self._stored.items()}  # outermost axis first
         except _DAMAGE as error:
             raise CheckpointError(
                 f"{path} is damaged or cut short ({os.path.getsize(path):,} bytes; {type(error).__name__}: {error}). "
@@ -70,11 +72,6 @@ class GGUFFile:
             ) from error
         if self.metadata.get("split.count", 1) not in (0, 1):
             raise UnsupportedModelError(f"{path} is one part of a split file. Join the parts with gguf-split --merge.")
-
-    @cached_property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Tensor name -> shape, outermost axis first."""
-        return {name: stored.shape for name, stored in self._stored.items()}
 
     def tensor(self, name: str) -> Float[Tensor, "..."]:
         """One tensor, dequantised to float32."""
@@ -261,12 +258,13 @@ def _reader_class() -> Any:
         def _get_field_parts(self, orig_offs: int, raw_type: Any) -> tuple[int, list[Any], list[int], list[Any]]:
             if raw_type != GGUFValueType.ARRAY:
                 return super()._get_field_parts(orig_offs, raw_type)
-            kind, count = struct.unpack_from("<IQ", self.data, orig_offs)
+            buffer = memoryview(cast(Any, self.data))
+            kind, count = struct.unpack_from("<IQ", buffer, orig_offs)
             start, kind = orig_offs + 12, GGUFValueType(kind)
             if count > len(self.data) - start:  # an element takes a byte at least
                 raise ValueError(f"an array of {count} elements runs over the end of the file")
             if kind == GGUFValueType.STRING:
-                values, end = read_strings(memoryview(self.data), start, count)
+                values, end = read_strings(buffer, start, count)
             elif scalar := self.gguf_scalar_to_np.get(kind):
                 end = start + count * np.dtype(scalar).itemsize
                 values = self._get(start, scalar, count).tolist()

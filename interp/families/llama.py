@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.errors import CheckpointError, UnsupportedModelError
 from interp.families.base import Family, GGUFDialect, GGUFTensors, WeightRule, WeightTable
-from interp.families.fields import Fields, read_activation, read_rotary
+from interp.families.fields import Fields, read_activation, read_d_head, read_rotary
 from interp.model.config import (
     AttentionConfig,
     BlockConfig,
@@ -54,8 +54,8 @@ _OUTSIDE = {
 
 def _read_config(fields: Fields) -> ModelConfig:
     d_model, n_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
-    d_head = fields.size("head_dim", None) or d_model // n_heads
-    n_ctx = fields.size("max_position_embeddings", 2048)
+    d_head = read_d_head(fields, "head_dim", d_model, n_heads)
+    n_ctx = fields.context("max_position_embeddings", 2048)
     fields.must_be("pretraining_tp", 1)
     for name in ("sliding_window", "use_sliding_window"):
         fields.must_be(name, False)
@@ -75,7 +75,7 @@ def _read_config(fields: Fields) -> ModelConfig:
         d_model,
         fields.size("vocab_size"),
         n_ctx,
-        decoder=StackConfig((BlockConfig(attn, mlp, norm),) * fields.size("num_hidden_layers"), norm),
+        decoder=StackConfig((BlockConfig(attn, mlp, norm),) * fields.layers("num_hidden_layers"), norm),
         tie_word_embeddings=fields.flag("tie_word_embeddings", False),
         family="llama",
     )
@@ -85,7 +85,7 @@ def _gguf_to_hf_config(fields: Fields, tensors: GGUFTensors) -> dict[str, Any]:
     """The `llama.*` metadata as the fields of a hub config."""
     embedding = tensors.shapes.get("token_embd.weight", (0, 0))
     d_model, n_heads = fields.size("embedding_length"), fields.size("attention.head_count")
-    d_head = fields.size("attention.key_length", None) or d_model // n_heads
+    d_head = read_d_head(fields, "attention.key_length", d_model, n_heads)
     fields.must_be("attention.value_length", d_head)
     fields.must_be("rope.dimension_count", d_head)
     for name in ("expert_count", "expert_used_count", "attention.sliding_window"):
@@ -101,9 +101,9 @@ def _gguf_to_hf_config(fields: Fields, tensors: GGUFTensors) -> dict[str, Any]:
         "num_attention_heads": n_heads,
         "num_key_value_heads": fields.size("attention.head_count_kv", n_heads),
         "head_dim": d_head,
-        "num_hidden_layers": fields.size("block_count"),
+        "num_hidden_layers": fields.layers("block_count"),
         "intermediate_size": fields.size("feed_forward_length"),
-        "max_position_embeddings": fields.size("context_length"),
+        "max_position_embeddings": fields.context("context_length"),
         "rms_norm_eps": _shortest(fields.number("attention.layer_norm_rms_epsilon")),
         "rope_parameters": {"rope_theta": _shortest(base), **_gguf_scaling(fields, tensors, d_head, base)},
         "attention_bias": "blk.0.attn_q.bias" in tensors.shapes,

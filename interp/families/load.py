@@ -152,7 +152,7 @@ def _tokenizer(given: Any) -> Any:
 
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:
     found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in _DTYPES.values():
+    if found is None or found not in _DTYPES.values():
         raise InputError(f"dtype={dtype!r} is not a kind of weights. Choose one of {', '.join(_DTYPES)}.")
     return found
 

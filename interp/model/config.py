@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -269,7 +270,7 @@ class ModelConfig:
             raise InputError("This model has two stacks. Ask cfg.encoder or cfg.decoder, e.g. cfg.decoder.n_layers.")
         return next(iter(self.stacks.values()))
 
-    def _common(self, name: str, read: typing.Callable[[BlockConfig], Any]) -> Any:
+    def _common(self, name: str, read: Callable[[BlockConfig], Any]) -> Any:
         values = {read(block) for block in self._only_stack.blocks}
         if len(values) != 1:
             raise InputError(f"{name} differs between the layers of this model. Ask cfg.decoder.blocks[layer].")

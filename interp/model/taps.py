@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,31 +66,24 @@ def make_writes(book: AddressBook, hooks: HookSpec, *, backward: bool = False) -
     return writes
 
 
-class Tap(Protocol):
-    """What a layer calls with each tensor it makes."""
-
-    def __call__(self, name: str, x: Tensor) -> Tensor: ...
-    def wants(self, *names: str) -> bool: ...
-    def edits(self, name: str) -> bool: ...
-
-
-class _NoTaps:
-    """A call that reads and edits nothing."""
+class Tap:
+    """What a layer calls with each tensor it makes. This one reads and edits nothing."""
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
         return x
 
     def wants(self, *names: str) -> bool:
+        """Whether any of these tensors must really be made."""
         return False
 
     def edits(self, name: str) -> bool:
         return False
 
 
-NO_TAPS = _NoTaps()
+NO_TAPS = Tap()
 
 
-class Taps:
+class Taps(Tap):
     """The reads and writes of one call. `values` holds what was read, as it was after the writes."""
 
     def __init__(
@@ -120,7 +113,6 @@ class Taps:
         return x
 
     def wants(self, *names: str) -> bool:
-        """Whether any of these tensors must really be made."""
         return any(name in self.read or name in self._forward or name in self._backward for name in names)
 
     def edits(self, name: str) -> bool:

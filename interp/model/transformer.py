@@ -162,7 +162,7 @@ class HookedTransformer(TextMethods, StackedWeights, nn.Module):
         *,
         pos: Sequence[int] | Tensor | None = None,
         tokens: Sequence[int] | Tensor | None = None,
-    ) -> Float[Tensor, "batch pos d_vocab"]:
+    ) -> Float[Tensor, "batch some_pos some_tokens"]:
         """Unembed an already normed residual, at some positions and for some tokens only where asked."""
         if pos is not None:
             resid = resid[:, _positions(pos, resid.shape[1], resid.device)]
@@ -174,7 +174,7 @@ class HookedTransformer(TextMethods, StackedWeights, nn.Module):
 
     def extend(
         self, input: Any, *, past: KeyValues | None = None, attention_mask: Tensor | None = None, **options: Any
-    ) -> tuple[Float[Tensor, "batch pos d_vocab"], KeyValues]:
+    ) -> tuple[Float[Tensor, "batch some_pos some_tokens"], KeyValues]:
         """Logits of new tokens after stored ones, and the keys and values of all of them."""
         job = prepare(self, input, attention_mask=attention_mask, past_kv=past)
         job.keep_keys = True

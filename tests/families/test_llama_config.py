@@ -139,6 +139,8 @@ def test_an_unknown_part_of_the_rotary_scaling_is_refused_and_can_be_ignored():
         ("hidden_size", 0),
         ("num_hidden_layers", -2),
         ("num_attention_heads", True),
+        ("num_hidden_layers", 10**9),
+        ("intermediate_size", 10**18),
         ("rms_norm_eps", float("nan")),
         ("attention_bias", "no"),
         ("rope_scaling", "linear"),
@@ -153,6 +155,10 @@ def test_a_senseless_value_is_named(field, value):
 def test_contradictions_are_the_files_fault():
     with pytest.raises(CheckpointError, match="cannot share"):
         read(num_key_value_heads=3)
+    with pytest.raises(CheckpointError, match="5 heads, which cannot share 64 dimensions"):
+        read(num_attention_heads=5)
+    with pytest.raises(CheckpointError, match="heads of 15 dimensions"):
+        read(head_dim=15)
     with pytest.raises(CheckpointError, match="rope_theta=1"):
         read(rope_theta=10000.0, rope_parameters={"rope_theta": 5e5, "rope_type": "default"})
     with pytest.raises(CheckpointError, match="both rope_parameters and rope_scaling"):

@@ -152,6 +152,14 @@ def case_named(name: str) -> Case:
     return _MADE.setdefault(name, _MADE.get(name) or _case(name))
 
 
+@pytest.fixture(autouse=True)
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tiny tensors are quickest on one thread, however busy the machine is."""
+    torch.set_num_threads(2 if "smollm2" in request.fixturenames else 1)
+    yield
+    torch.set_num_threads(2)
+
+
 @pytest.fixture(params=list(ZOO))
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     """Every layout in turn; a test that leaves something on the model fails."""

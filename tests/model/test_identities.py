@@ -138,7 +138,7 @@ def test_the_patterns_of_these_models_are_neither_flat_nor_one_hot(case: Any) ->
     _, cache = case.cached()
     for address, _ in _attentions(case.model):
         last = cache[address + "hook_pattern"][:, :, -1]
-        assert 0.25 < float(last.amax(-1).mean()) < 0.97, address
+        assert 0.2 < float(last.amax(-1).mean()) < 0.97, address
         assert float((last[:, 0] - last[:, 1]).abs().mean()) > 0.02, "heads differ"
 
 

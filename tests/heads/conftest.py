@@ -1,0 +1,63 @@
+"""A hand-set model: one previous-token head feeds one induction head, and decoys only look like them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from interp.model.config import AttentionConfig, BlockConfig, ModelConfig, NormConfig, StackConfig
+from interp.model.transformer import HookedTransformer
+
+VOCAB, N_POS, SHARP = 80, 104, 200.0
+PARTS = {"tok": VOCAB, "pos": N_POS, "prev": VOCAB, "out": VOCAB, "junk": VOCAB}
+
+
+def _spans() -> dict[str, slice]:
+    spans, start = {}, 0
+    for name, width in PARTS.items():
+        spans[name] = slice(start, start + width)
+        start += width
+    return spans
+
+
+@pytest.fixture(scope="session")
+def planted() -> HookedTransformer:
+    """Layer 0: head 1 moves the previous token into `prev`; head 0 has its pattern but writes where nothing reads.
+    Layer 1: head 2 matches `tok` with `prev` and copies into `out`; head 0 has its pattern but writes junk."""
+    spans, d_model, d_head = _spans(), sum(PARTS.values()), N_POS
+    attention = AttentionConfig(4, d_head, 4, 1.0)
+    block = BlockConfig(attention, None, NormConfig("none"))
+    stack = StackConfig((block, block), None, learned_positions=N_POS)
+    cfg = ModelConfig(d_model, VOCAB, N_POS, decoder=stack, model_name="planted induction")
+    model = HookedTransformer(cfg)
+    shift = torch.zeros(N_POS, N_POS)
+    shift[torch.arange(N_POS - 1), torch.arange(1, N_POS)] = 1.0  # the key at j answers the query at j + 1
+
+    def plant(layer: int, head: int, query: str, key: str, write: str, keys: torch.Tensor | None = None) -> None:
+        attn = model.blocks[layer].attn
+        width = PARTS[query]
+        attn.W_Q[head, spans[query], :width] = SHARP * torch.eye(width)
+        attn.W_K[head, spans[key], :width] = torch.eye(width) if keys is None else keys
+        attn.W_V[head, spans["tok"], :VOCAB] = torch.eye(VOCAB)
+        attn.W_O[head, :VOCAB, spans[write]] = torch.eye(VOCAB)
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        plant(0, 1, "pos", "pos", "prev", shift)
+        plant(0, 0, "pos", "pos", "junk", shift)
+        plant(1, 2, "tok", "prev", "out")
+        plant(1, 0, "tok", "prev", "junk")
+        model.W_E[:, spans["tok"]] = torch.eye(VOCAB)
+        model.W_pos[:, spans["pos"]] = torch.eye(N_POS)
+        model.W_U[spans["out"], :] = 10.0 * torch.eye(VOCAB)
+    return model
+
+
+@pytest.fixture(scope="session")
+def random_model() -> HookedTransformer:
+    return HookedTransformer(
+        ModelConfig.decoder_only(
+            n_layers=2, d_model=32, n_heads=4, n_key_value_heads=2, d_vocab=120, n_ctx=128, d_mlp=64
+        )
+    )
