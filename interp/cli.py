@@ -51,7 +51,9 @@ def heads(
     with _progress() as report:
         found = interp.find_heads(loaded, kinds, n=n, top=top, seed=seed, progress=report)
     if as_json:
-        print(json.dumps({"heads": json.loads(found.frame.to_json(orient="records")), "about": dict(found.about)}))
+        print(
+            json.dumps({"heads": json.loads(found.frame.to_json(orient="records") or "[]"), "about": dict(found.about)})
+        )
     else:
         _print_heads(found)
     if out is not None:
@@ -121,7 +123,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
-        if hasattr(error, "format_message"):  # typer's own complaints about arguments
-            print(f"error: {error.format_message()}", file=sys.stderr)
-            sys.exit(2)
-        raise
+        complaint = getattr(error, "format_message", None)  # typer's own, about arguments
+        if complaint is None:
+            raise
+        print(f"error: {complaint()}", file=sys.stderr)
+        sys.exit(2)

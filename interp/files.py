@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,9 @@ from interp.errors import StorageError
 __all__ = ["atomic_folder", "content_hash", "read_json", "write_atomically", "write_json", "write_text"]
 
 _CHUNK = 1 << 20
+_SWAP_TRIES = 20
+_UMASK = os.umask(0)  # asking means setting, so it is asked once, before there are threads
+os.umask(_UMASK)
 
 
 def content_hash(path: str | os.PathLike[str]) -> str:
@@ -47,7 +51,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
     try:
         write(part)
         _flush_to_disk(part)
-        os.chmod(part, 0o666 & ~_umask())
+        os.chmod(part, 0o666 & ~_UMASK)
         os.replace(part, target)
     except OSError as error:
         raise StorageError(f"Cannot write {target}: {error.strerror or error}. Nothing was changed there.") from error
@@ -74,7 +78,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         for file in part.rglob("*"):
             if file.is_file():
                 _flush_to_disk(file)
-        os.chmod(part, 0o777 & ~_umask())
+        os.chmod(part, 0o777 & ~_UMASK)
         _swap_in(part, target)
     except OSError as error:
         raise StorageError(f"Cannot write {target}: {error.strerror or error}. Nothing was changed there.") from error
@@ -84,7 +88,11 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically."""
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8") and None)
+
+    def write(part: Path) -> None:
+        part.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -101,13 +109,20 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def _swap_in(part: Path, target: Path) -> None:
-    if not target.exists():
+    for _ in range(_SWAP_TRIES):
         try:
-            os.rename(part, target)
+            if target.exists():
+                _replace_folder(part, target)
+            else:
+                os.rename(part, target)
             return
-        except OSError:
-            if not target.exists():  # otherwise another writer came first; replace what it left
+        except OSError as error:  # another writer stepped in between: look again
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST) or not part.exists():
                 raise
+    raise OSError(errno.EBUSY, "other writers keep replacing it")
+
+
+def _replace_folder(part: Path, target: Path) -> None:
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
     os.rename(target, old / "was")
     try:
@@ -122,9 +137,3 @@ def _swap_in(part: Path, target: Path) -> None:
 def _flush_to_disk(path: Path) -> None:
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -12,10 +12,13 @@ from typing import Any
 import pandas as pd
 
 from interp.errors import InputError, StorageError
+from interp.figures.heads import layer_head_map
+from interp.figures.page import figure_html, write_page
+from interp.figures.tables import table_html, text_cell
 from interp.files import atomic_folder, read_json, write_json
 from interp.sites import Head
 
-__all__ = ["HeadScores", "table_html", "text_cell"]
+__all__ = ["HeadScores"]
 
 _FORMAT = 1
 
@@ -46,7 +49,7 @@ class HeadScores:
         """The rows of one kind, best score first."""
         if kind not in self.kinds:
             raise InputError(f"These results hold no kind {kind!r}. They hold {', '.join(self.kinds)}.")
-        return self.frame[self.frame["kind"] == kind].sort_values("score", ascending=False)
+        return self.frame.loc[self.frame["kind"] == kind].sort_values(by="score", ascending=False)
 
     def top(self, kind: str | None = None, n: int = 10) -> pd.DataFrame:
         """The rows of the `n` heads of a kind (or of each) with the highest score."""
@@ -71,16 +74,23 @@ class HeadScores:
 
     def plot(self, kind: str | None = None, value: str = "score") -> Any:
         """A plotly heat map, layer by head."""
-        from interp.figures.heads import layer_head_map
-
         kind = kind or self.kinds[0]
         return layer_head_map(self.of(kind), value, title=f"{kind}: {value}")
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write a self-contained page: a map and a table per kind, and how the numbers were made."""
-        from interp.figures.heads import heads_page
-
-        return heads_page(self, path)
+        sections = []
+        for kind in self.kinds:
+            definition = self.about.get("definitions", {}).get(kind, "")
+            figure = layer_head_map(self.of(kind), "score", title=f"{kind}: score")
+            sections += [f"<h2>{escape(kind)}</h2><p>{escape(definition)}</p>", figure_html(figure, f"map-{kind}")]
+            sections.append(table_html(self.summary(kind)))
+        if len(self.sets):
+            sections.append("<h2>Top heads ablated together</h2>" + table_html(self.sets))
+        facts = ((name, value) for name, value in self.about.items() if name != "definitions")
+        rows = "".join(f"<li>{escape(name)}: {escape(str(value))}</li>" for name, value in facts)
+        sections.append(f'<h2>How it was measured</h2><ul class="note">{rows}</ul>')
+        return write_page(path, f"Heads of {self.about.get('model', 'a model')}", sections)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder: heads.parquet, sets.parquet and about.json, all or nothing."""
@@ -116,20 +126,3 @@ def _with_interval(row: Mapping[Hashable, Any], name: str) -> str:
     if value is None or pd.isna(value):
         return "–"
     return f"{value:.2f} ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
-
-
-def table_html(table: pd.DataFrame) -> str:
-    """A static table; every cell is escaped text, numbers with three decimals, absent ones as a dash."""
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in table.columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(text_cell(value))}</td>" for value in row) + "</tr>"
-        for row in table.itertuples(index=False)
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def text_cell(value: Any) -> str:
-    """A table's cell as text: three decimals, a dash for what was not measured."""
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return "–"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)

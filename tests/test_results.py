@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from interp.errors import InputError, StorageError
-from interp.results import HeadScores, table_html
+from interp.figures.tables import table_html
+from interp.results import HeadScores
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def stream_heads(model: HookedTransformer, batch: Batch, visit: Callable[[LayerH
         found = waiting.setdefault(str(layer), {})
         found[part] = x
         if len(found) == 3:
-            attn = stack.blocks[layer].attn
+            attn = stack.block(layer).attn
             visit(LayerHeads(stack.name, "attn", layer, found["q"], found["k"], found["v"], attn, rows))
             del waiting[str(layer)]
         return x[:0]

@@ -82,7 +82,7 @@ class Deriver:
         self.config, self.rows, self.weights = config, rows, weights
 
     def __call__(self, site: Site, get: Get) -> Tensor:
-        made_from = [get(source) for source in sources(site, self.config)]
+        made_from = tuple(get(source) for source in sources(site, self.config))
         stack = self.config.stacks[site.stack]
         if site.part == "ln_final":
             return self._norm(site, made_from, stack.final_norm or NormConfig("none"))
@@ -96,16 +96,20 @@ class Deriver:
             return post * made_from[1] if block.mlp.gated else post
         return self._attention(site, made_from, _attention(site, block))
 
-    def _norm(self, site: Site, made_from: list[Tensor], norm: NormConfig) -> Tensor:
-        return norm_scale(made_from[0], norm) if site.name == "hook_scale" else normalize(*made_from, norm)
+    def _norm(self, site: Site, made_from: tuple[Tensor, ...], norm: NormConfig) -> Tensor:
+        if site.name == "hook_scale":
+            return norm_scale(made_from[0], norm)
+        x, scale = made_from
+        return normalize(x, scale, norm)
 
-    def _attention(self, site: Site, made_from: list[Tensor], attn: AttentionConfig) -> Tensor:
+    def _attention(self, site: Site, made_from: tuple[Tensor, ...], attn: AttentionConfig) -> Tensor:
         rows = self._rows(site)
         if site.name in ("hook_rot_q", "hook_rot_k"):
             assert attn.rotary is not None
             return rotate(made_from[0], rows, attn.rotary)
         if site.name == "hook_attn_scores":
-            return attention_scores(*made_from, rows.mask(attn, made_from[0].shape[1]), attn)
+            q, k = made_from
+            return attention_scores(q, k, rows.mask(attn, q.shape[1]), attn)
         if site.name == "hook_pattern":
             return attention_pattern(made_from[0])
         return head_results(made_from[0], self.weights(site))

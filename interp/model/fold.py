@@ -7,14 +7,16 @@ gains; they ask for this copy by name.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.model.block import Block, CrossBlock, ParallelBlock
+from interp.model.block import Block, CrossBlock, ParallelBlock, SequentialBlock
 from interp.model.config import BlockConfig, ModelConfig, NormConfig, StackConfig
 from interp.model.norms import Norm
+from interp.model.stack import Stack
 from interp.model.transformer import HookedTransformer
 
 __all__ = ["fold_norms"]
@@ -37,8 +39,8 @@ def fold_norms(model: HookedTransformer) -> HookedTransformer:
         if name.endswith("bias") and name not in dict(model.named_parameters()):
             nn.init.zeros_(parameter)
     for stack in (folded.encoder, folded.decoder):
-        for block in stack.blocks if stack is not None else ():
-            _fold_block(block)
+        for layer in range(stack.config.n_layers if stack is not None else 0):
+            _fold_block(cast(Stack, stack).block(layer))
     _fold(folded.main.ln_final, folded.unembed)
     return folded
 
@@ -56,7 +58,7 @@ def _fold_block(block: Block) -> None:
     else:
         _fold(block.ln1, *attention)
         if mlp:
-            _fold(block.ln2, *mlp)
+            _fold(cast(SequentialBlock, block).ln2, *mlp)
 
 
 def _fold(norm: Norm, *linears: nn.Linear) -> None:
@@ -65,8 +67,8 @@ def _fold(norm: Norm, *linears: nn.Linear) -> None:
         return
     for linear in linears:
         if norm.b is not None:
-            linear.bias += linear.weight @ norm.b
-        linear.weight *= norm.gain
+            linear.bias.add_(linear.weight @ norm.b)
+        linear.weight.mul_(norm.gain)
     _fill(norm.w, 1.0 - norm.config.gain_offset)
     if norm.b is not None:
         _fill(norm.b, 0.0)

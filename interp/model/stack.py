@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from interp.errors import InputError
-from interp.model.block import Memory, block_kind, make_block
+from interp.model.block import Block, Memory, block_kind, make_block
 from interp.model.config import NormConfig, StackConfig
 from interp.model.norms import Norm
 from interp.model.positions import KeyValues, Rows
@@ -45,6 +47,10 @@ class Stack(nn.Module):
         blocks = (make_block(block, d_model, f"{self.address}blocks.{i}.") for i, block in enumerate(config.blocks))
         self.blocks = nn.ModuleList(blocks)
         self.ln_final = Norm(config.final_norm or NormConfig("none"), d_model, f"{self.address}ln_final.")
+
+    def block(self, layer: int) -> Block:
+        """One layer, typed."""
+        return cast(Block, self.blocks[layer])
 
     def rows(self, n_tokens: int, mask: Bool[Tensor, "batch pos"] | None = None, past: KeyValues | None = None) -> Rows:
         """The bookkeeping for a pass over `n_tokens` new tokens after the stored ones."""

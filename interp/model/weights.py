@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -94,7 +95,7 @@ class StackedWeights:
     def b_out(self) -> Float[Tensor, "layer d_model"]:
         return self._all(lambda block: block.mlp.b_out)
 
-    def _all(self, read: Callable[[nn.Module], Tensor]) -> Tensor:
+    def _all(self, read: Callable[[Any], Tensor]) -> Tensor:
         tensors = [read(block) for block in self.only.blocks]
         if len({x.shape for x in tensors}) != 1:
             raise InputError("The layers of this model differ in shape. Ask model.blocks[layer] for one of them.")

@@ -100,7 +100,7 @@ def _distinct_tokens(model: HookedTransformer, n: int, length: int, generator: t
 def _finish(model: HookedTransformer, rows: Tensor, period: Tensor, predictable: Tensor, bos: bool) -> RepeatedTokens:
     bos_id = getattr(model.tokenizer, "bos_id", None)
     has_bos = bos and bos_id is not None
-    if has_bos:
+    if bos and bos_id is not None:
         rows = torch.cat([torch.full((len(rows), 1), bos_id), rows], dim=1)
         predictable = torch.cat([torch.zeros(len(rows), 1, dtype=torch.bool), predictable], dim=1)
     if rows.shape[1] > model.cfg.n_ctx:
