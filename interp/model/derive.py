@@ -35,6 +35,10 @@ def sources(site: Site, config: ModelConfig) -> tuple[Site, ...]:
     block = stack.blocks[site.layer]
     rotated = site.part.endswith("attn") and _attention(site, block).rotary is not None
     match site.name:
+        case "hook_resid_mid":
+            return (here("hook_resid_pre"), here("hook_attn_out"))
+        case "hook_resid_mid_cross":
+            return (here("hook_resid_mid"), here("hook_cross_attn_out"))
         case "hook_rot_q":
             return (here("hook_q"),)
         case "hook_rot_k":
@@ -88,6 +92,8 @@ class Deriver:
             return self._norm(site, made_from, stack.final_norm or NormConfig("none"))
         assert site.layer is not None
         block = stack.blocks[site.layer]
+        if not site.part:  # a residual cut: the sum the pass made, bit for bit
+            return made_from[0] + made_from[1]
         if site.part.startswith("ln"):
             return self._norm(site, made_from, block.norm)
         if site.part == "mlp":

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("INTERP_CACHE", tempfile.mkdtemp(prefix="interp-bench-"))
 warnings.filterwarnings("ignore")
 

@@ -238,12 +238,6 @@ def test_ids_that_look_left_padded_get_a_warning_unless_their_padding_is_told(ta
         talker(["w1 w2", "w3"])
 
 
-def test_the_warning_points_at_the_callers_line(talker: HookedTransformer) -> None:
-    with pytest.warns(UserWarning) as caught:
-        talker(torch.tensor([[5, 6, 7, 8], [0, 0, 7, 8]]))
-    assert caught[0].filename == __file__
-
-
 # ---- against the transformers library ----
 
 
@@ -351,9 +345,10 @@ def test_llama_gives_the_same_patterns_and_residuals(configs: dict[str, ModelCon
 
 
 def test_llama_in_bfloat16_agrees_to_its_precision(configs: dict[str, ModelConfig], llama: Any) -> None:
-    """Eight bits of mantissa: a few hundredths of the largest logit, on both roads."""
+    """Each lies as near the float32 logits as the other (a half more at most), a tenth of their spread."""
     theirs = _llama()
     exact = theirs(llama.tokens).logits.detach()
+    spread = float(exact.std())
     half = theirs.to(torch.bfloat16)
     ours = _ours_of_llama(half, configs["llama"])
     assert ours.dtype == torch.bfloat16
@@ -363,8 +358,8 @@ def test_llama_in_bfloat16_agrees_to_its_precision(configs: dict[str, ModelConfi
         expected = half(llama.tokens).logits
     for logits in (fused, eager):
         assert logits.dtype == torch.bfloat16
-        _close(logits.float(), expected.float(), 0.03)
-        _close(logits.float(), exact, 0.05)
+        mine, other = ((x.float() - exact).abs().mean() for x in (logits, expected))
+        assert mine <= 1.5 * other and mine < 0.1 * spread
     assert all(x.dtype == torch.bfloat16 for x in cache.values())
 
 
