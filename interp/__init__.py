@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from interp.model.config import ModelConfig as ModelConfig
     from interp.model.fold import fold_norms as fold_norms
     from interp.model.transformer import HookedTransformer as HookedTransformer
+    from interp.runs.store import RunStore as RunStore
     from interp.sites import Head as Head
     from interp.sites import Site as Site
     from interp.sites import get_act_name as get_act_name
@@ -26,6 +27,7 @@ _HOMES = {
     "HookedTransformer": "interp.model.transformer",
     "InterpError": "interp.errors",
     "ModelConfig": "interp.model.config",
+    "RunStore": "interp.runs.store",
     "Site": "interp.sites",
     "find_heads": "interp.heads.find",
     "fold_norms": "interp.model.fold",
@@ -38,6 +40,7 @@ __all__ = [
     "HookedTransformer",
     "InterpError",
     "ModelConfig",
+    "RunStore",
     "Site",
     "find_heads",
     "fold_norms",

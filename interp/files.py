@@ -60,12 +60,17 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], *, marker: str | None = None) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends without an error.
 
-    A folder that already stands at `path` is replaced; on an error it stays as it was.
+    A folder that already stands at `path` is replaced; on an error it stays as it was. With `marker`, only an empty
+    folder or one that holds a file of this name is replaced, so that nobody's other files are lost.
     """
     target = Path(path)
+    if target.is_dir() and marker is not None and any(target.iterdir()) and not (target / marker).is_file():
+        raise StorageError(f"Cannot write {target}: it holds other files. Choose a new folder.")
+    if target.exists() and not target.is_dir():
+        raise StorageError(f"Cannot write {target}: a file stands there. Choose a folder.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
@@ -104,7 +109,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON document; a damaged one raises `StorageError` naming the file."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StorageError(f"Cannot read {path}: {error}") from error
 
 
@@ -123,15 +128,24 @@ def _swap_in(part: Path, target: Path) -> None:
 
 
 def _replace_folder(part: Path, target: Path) -> None:
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    os.rename(target, old / "was")
+    """Put `part` where `target` stands; if that fails, `target` comes back."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    spare = True  # whether what lies aside may be thrown away
     try:
-        os.rename(part, target)
-    except OSError:
-        os.rename(old / "was", target)
-        raise
+        os.rename(target, aside / "was")
+        spare = False
+        try:
+            os.rename(part, target)
+            spare = True
+        except OSError:
+            spare = target.exists()  # another writer's: then neither ours nor the old one is needed
+            if not spare:
+                os.rename(aside / "was", target)
+                spare = True
+            raise
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        if spare:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _flush_to_disk(path: Path) -> None:

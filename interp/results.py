@@ -28,9 +28,10 @@ class HeadScores:
     """Scores of heads: one row per head and kind. What was not measured is absent (NaN), never 0.
 
     Columns: kind, stack, sublayer, layer, head; score and its interval (`score_low`, `score_high`) on held-out
-    prompts, `score_select` on those the heads were chosen by, `score_no_bos`; writing; effect (rise of the metric
-    when the head alone is ablated) with interval, `control` (mean effect of other heads of the layer), p and
-    p_corrected; verdict. `sets` has one row per kind: its top heads ablated together, against matched random sets.
+    prompts, `score_select` on those the heads were chosen by, `score_no_bos`; writing; effect (harm to the kind's
+    behaviour when the head alone is ablated, in `unit(kind)`) with interval, `control` (mean effect of other heads of
+    the layer), p, p_corrected and q; verdict. `sets` has one row per kind: its top heads ablated together, against
+    matched random sets.
     """
 
     frame: pd.DataFrame
@@ -65,12 +66,17 @@ class HeadScores:
             line["score (95%)"] = _with_interval(row, "score")
             if (label := self.about.get("writing", {}).get(row["kind"])) or not kind:
                 line[label if kind and label else "writing"] = text_cell(row["writing"])
-            line["effect, nats (95%)"] = _with_interval(row, "effect")
+            line["effect (95%)"] = _with_interval(row, "effect")
             line["others' effect"] = text_cell(row.get("control"))
             line["p"] = "–" if pd.isna(p := row.get("p_corrected", float("nan"))) else f"{p:.2g}"
             line["verdict"] = row["verdict"] or "–"
             rows.append(line)
         return pd.DataFrame(rows)
+
+    def unit(self, kind: str) -> str:
+        """What the effects of a kind are measured in; "" where it was not said."""
+        cause = self.about.get("causes", {}).get(self.about.get("cause", {}).get(kind), {})
+        return f"{cause['metric']}, {cause['unit']}" if cause else ""
 
     def plot(self, kind: str | None = None, value: str = "score") -> Any:
         """A plotly heat map, layer by head."""
@@ -81,7 +87,7 @@ class HeadScores:
         """Write a self-contained page: a map and a table per kind, and how the numbers were made."""
         sections = []
         for kind in self.kinds:
-            definition = self.about.get("definitions", {}).get(kind, "")
+            definition = ". Effect: ".join(filter(None, [self.about.get("definitions", {}).get(kind), self.unit(kind)]))
             figure = layer_head_map(self.of(kind), "score", title=f"{kind}: score")
             sections += [f"<h2>{escape(kind)}</h2><p>{escape(definition)}</p>", figure_html(figure, f"map-{kind}")]
             sections.append(table_html(self.summary(kind)))
@@ -94,7 +100,7 @@ class HeadScores:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder: heads.parquet, sets.parquet and about.json, all or nothing."""
-        with atomic_folder(path) as folder:
+        with atomic_folder(path, marker="about.json") as folder:
             self.frame.to_parquet(folder / "heads.parquet")
             self.sets.to_parquet(folder / "sets.parquet")
             write_json(folder / "about.json", {"format": _FORMAT, **self.about})

@@ -90,8 +90,8 @@ TABLE: tuple[SiteRow, ...] = (
 _ROWS = {(row.part, row.name, row.in_block): row for row in TABLE}
 _STACKS = ("encoder", "decoder")
 _PART_ALIASES = {"a": "attn", "attention": "attn", "m": "mlp", "b": "", "block": "", "blocks": ""}
-_CANONICAL = re.compile(r"(?:(?P<stack>encoder|decoder)\.)?(?:blocks\.(?P<layer>-?\d+)\.)?(?P<path>[a-z0-9_.]+)\Z")
-_COMPACT = re.compile(r"(?P<name>[a-z_]*[a-z])(?P<layer>\d+)(?P<part>[a-z]\w*)?\Z")
+_CANONICAL = re.compile(r"(?:(?P<stack>encoder|decoder)\.)?(?:blocks\.(?P<layer>-?\d{1,9})\.)?(?P<path>[a-z0-9_.]+)\Z")
+_COMPACT = re.compile(r"(?P<name>[a-z_]*[a-z])(?P<layer>\d{1,9})(?P<part>[a-z]\w*)?\Z")
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,10 @@ class AddressBook:
             return found
         if isinstance(wanted, (str, Site)) or (isinstance(wanted, tuple) and _is_coordinates(wanted)):
             return [self.resolve(wanted)]
+        if not isinstance(wanted, Iterable):
+            raise UnknownSiteError(
+                f"{wanted!r} is no filter. Give a name, a list of names, a function of a name, or None."
+            )
         return list(dict.fromkeys(self.resolve(one) for one in wanted))
 
     def _lookup(self, text: str) -> list[Site]:
@@ -250,7 +254,7 @@ class AddressBook:
 
     def _from_the_end(self, rest: str, stack: str) -> str:
         """Negative layers count from the last one, as in Python."""
-        match = re.match(r"blocks\.(-\d+)\.", rest)
+        match = re.match(r"blocks\.(-\d{1,9})\.", rest)
         if match is None:
             return rest
         layer = int(match[1]) + self._n_layers.get(stack, next(iter(self._n_layers.values())))
@@ -275,7 +279,7 @@ class AddressBook:
 
     def _hint(self, text: str) -> str:
         _, rest = _split_stack(text)
-        layer = re.search(r"(?<![a-z_\d])(\d+)(?!\d)", rest)
+        layer = re.search(r"(?<![a-z_\d])(\d{1,9})(?!\d)", rest)
         counts = sorted(set(self._n_layers.values()))
         if layer and int(layer[1]) >= max(counts, default=0):
             return f"It has layers 0 to {max(counts) - 1}."
@@ -296,6 +300,8 @@ def get_act_name(name: str, layer: int | str | None = None, layer_type: str | No
     if layer is None and layer_type is None:
         short, number, part = _split_short(name)
     else:
+        if layer is not None and not re.fullmatch(r"-?\d{1,9}", str(layer)):
+            raise UnknownSiteError(f"{layer!r} is no layer. Give a number, as in ({name!r}, 3).")
         short, number, part = name, (int(layer) if layer is not None else None), layer_type
     part = _PART_ALIASES.get(part, part) if part is not None else None
     rows = [row for row in TABLE if short in row.short and row.in_block == (number is not None)]
@@ -323,7 +329,7 @@ def _split_short(text: str) -> tuple[str | None, int | None, str | None]:
         if match and not text.startswith("hook_"):
             return match["name"], int(match["layer"]), _PART_ALIASES.get(match["part"], match["part"])
         return text, None, None
-    numbers = [i for i, word in enumerate(words) if re.fullmatch(r"-?\d+", word)]
+    numbers = [i for i, word in enumerate(words) if re.fullmatch(r"-?\d{1,9}", word)]
     if len(numbers) > 1 or len(words) - len(numbers) > 2:
         return None, None, None
     layer = int(words[numbers[0]]) if numbers else None

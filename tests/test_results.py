@@ -57,7 +57,7 @@ def test_top_is_sorted_and_summary_dashes_what_was_not_measured(scores):
     assert list(scores.top("induction", 2)["head"]) == [2, 1]
     summary = scores.summary("induction", 2)
     assert list(summary["head"]) == ["1.2", "1.1"]
-    assert list(summary["effect, nats (95%)"]) == ["–", "1.50 (1.00 to 2.00)"]
+    assert list(summary["effect (95%)"]) == ["–", "1.50 (1.00 to 2.00)"]
     with pytest.raises(InputError, match="They hold induction"):
         scores.top("copying")
 

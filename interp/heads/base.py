@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,34 +20,42 @@ from interp.heads.patterns import TargetRule
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["Finder", "Writing", "finder", "finders"]
+__all__ = ["DataMaker", "Finder", "Writing", "finder", "finders"]
+
+DataMaker = Callable[[HookedTransformer, int, int, bool, Any], Batch]  # model, n, seed, bos, corpus
 
 
 @dataclass(frozen=True)
 class Writing:
-    """What a head writes, as one number `[layer head]`, and from where on it counts as the kind's."""
+    """What a head writes, as one number `[layer head]`, and on which side of the cutoff it is the kind's."""
 
     label: str
     measure: Callable[[HookedTransformer, Batch], Float[Tensor, "layer head"]]
-    at_least: float
+    side: Literal["≥", "<"]
+    cutoff: float
+
+    def passes(self, value: float, cutoff: float) -> bool:
+        """Whether a measured value is on the right side; one that could not be measured (NaN) is not."""
+        return value >= cutoff if self.side == "≥" else value < cutoff
 
 
 @dataclass(frozen=True)
 class Finder:
-    """One kind of head.
+    """One kind of head, with the default cutoffs of its verdict.
 
-    `make_data(model, n, seed, bos)` gives the prompts whose attention is scored by `rule`. `score_at_least`,
-    `writing.at_least` and `effect_at_least` (nats of loss on repeated tokens) are the default cutoffs of a verdict;
-    with `joint`, a head also passes the last one as a member of its top set.
+    `make_data` gives the prompts whose attention is scored by `rule` and whose writing is measured; `cause` names the
+    behaviour that ablation is judged by (see `causes`). `effect_cutoff` is the least harm, in that behaviour's unit;
+    None reports the harm without asking for any. With `joint`, a head also passes as a member of its top set.
     """
 
     name: str
     definition: str
     rule: TargetRule
-    make_data: Callable[[HookedTransformer, int, int, bool], Batch]
+    make_data: DataMaker
     data: str
-    score_at_least: float
-    effect_at_least: float
+    score_cutoff: float
+    cause: str
+    effect_cutoff: float | None
     writing: Writing | None = None
     joint: bool = False
     masks: tuple[str, ...] = ("causal",)

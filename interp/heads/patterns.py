@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.heads.streaming import LayerHeads, head_grid, key_share, stream_heads
+from interp.circuits.streaming import LayerHeads, head_grid, key_share, stream_heads
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 

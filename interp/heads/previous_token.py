@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from interp.heads.base import Finder
-from interp.heads.induction import tiled_batch
+from interp.heads.data import TEXT, text_windows
 from interp.heads.patterns import previous_token
 
 __all__ = ["FINDER"]
@@ -12,8 +12,9 @@ FINDER = Finder(
     name="previous_token",
     definition="mean attention from each token to the one before it",
     rule=previous_token,
-    make_data=tiled_batch,
-    data="blocks of 25 random tokens, four times over",
-    score_at_least=0.4,
-    effect_at_least=0.1,  # on the loss on copies: these heads feed induction
+    make_data=text_windows,
+    data=TEXT,
+    score_cutoff=0.4,
+    cause="repeated_tokens",  # these heads feed induction
+    effect_cutoff=0.1,
 )

@@ -59,10 +59,7 @@ class ActivationCache(Mapping[Any, Tensor]):
             return self.grad(address.removesuffix("_grad"))
         site = self._book.resolve(address)
         self._must_hold(site)
-        x = self._get(site)
-        if self._contents.pos is not None and site.name in _KEY_SITES and "pos" in site.axes and self._slices(site):
-            x = x[:, self._contents.pos]
-        return x if self.has_batch_dim else x[0]
+        return self._narrowed(site, self._get(site))
 
     def __iter__(self) -> Iterator[str]:
         held = self._contents.stored.keys() | self._contents.derived
@@ -89,13 +86,14 @@ class ActivationCache(Mapping[Any, Tensor]):
 
     def grad(self, address: SiteLike) -> Tensor:
         """The gradient of the output at a site, after `run_with_cache(…, incl_bwd=True)`."""
-        name = str(self._book.resolve(address))
+        site = self._book.resolve(address)
+        name = str(site)
         gradients = self._contents.gradients
         if gradients is None:
             raise UnknownSiteError("This cache holds no gradients. Make it with run_with_cache(…, incl_bwd=True).")
         if name not in gradients:
             raise UnknownSiteError(f"This cache holds no gradient of {name}. Add it to names_filter.")
-        return gradients[name] if self.has_batch_dim else gradients[name][0]
+        return self._narrowed(site, gradients[name])
 
     def to(self, device: torch.device | str) -> ActivationCache:
         """A copy on another device. Tensors that were one stay one."""
@@ -136,7 +134,8 @@ class ActivationCache(Mapping[Any, Tensor]):
     def bind(self, model: object) -> ActivationCache:
         """The same cache with a model to take weights from, so that `result` can be computed after `load`."""
         config = getattr(model, "cfg", None)
-        if not isinstance(config, ModelConfig) or config.stacks != self._contents.config.stacks:
+        made_by = self._contents.config
+        if not isinstance(config, ModelConfig) or _shape(config) != _shape(made_by):
             raise InputError("This cache was made by a model of another architecture. Bind the model that made it.")
         return ActivationCache(self._contents, model=model, has_batch_dim=self.has_batch_dim)
 
@@ -161,7 +160,7 @@ class ActivationCache(Mapping[Any, Tensor]):
             "gradients": c.gradients is not None,
             "has_batch_dim": self.has_batch_dim,
         }
-        with atomic_folder(path) as folder:
+        with atomic_folder(path, marker="cache.json") as folder:
             tensors = {name: named[name].detach().contiguous().clone() for name in dict.fromkeys(aliases.values())}
             try:
                 save_file(tensors, folder / "tensors.safetensors")
@@ -181,8 +180,11 @@ class ActivationCache(Mapping[Any, Tensor]):
                 named = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise StorageError(f"Cannot read {folder / 'tensors.safetensors'}: {error}") from error
-        named |= {name: named[kept] for name, kept in about["aliases"].items()}
-        return cls(_from_saved(about, named), has_batch_dim=about["has_batch_dim"])
+        try:
+            named |= {name: named[kept] for name, kept in about["aliases"].items()}
+            return cls(_from_saved(about, named), has_batch_dim=bool(about["has_batch_dim"]))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise StorageError(f"{folder} is damaged: its parts do not fit together ({error!r}).") from error
 
     def _get(self, site: Site) -> Tensor:
         if str(site) in self._contents.stored:
@@ -215,8 +217,12 @@ class ActivationCache(Mapping[Any, Tensor]):
             f"{site} was not read; this cache holds {len(self)} sites, e.g. {example}. Add it to names_filter."
         )
 
-    def _slices(self, site: Site) -> bool:
-        return site.stack == _sliced_stack(self._contents.config)
+    def _narrowed(self, site: Site, x: Tensor) -> Tensor:
+        """Keys are kept whole where positions are sliced, since every query needs them; they are cut on the way out."""
+        pos, sliced = self._contents.pos, site.stack == _sliced_stack(self._contents.config)
+        if pos is not None and sliced and site.name in _KEY_SITES and "pos" in site.axes:
+            x = x[:, pos]
+        return x if self.has_batch_dim else x[0]
 
 
 _ROW_TENSORS = ("positions", "key_mask", "queries")
@@ -279,6 +285,10 @@ def _index(wanted: PosSlice, size: int, what: str, device: torch.device) -> Tens
     return chosen
 
 
+def _shape(config: ModelConfig) -> tuple[object, ...]:
+    return config.stacks, config.d_model, config.d_vocab
+
+
 def _sliced_stack(config: ModelConfig) -> str:
     return list(config.stacks)[-1]
 
@@ -324,6 +334,8 @@ def reader(
         site, kept = Site.parse(name), x
         axis = next((i for i, axis in enumerate(site.axes) if axis in ("pos", "q_pos")), None)
         sliced = pos is not None and axis is not None and site.stack in (stack, "") and site.name not in _KEY_SITES
+        if site.name == "hook_unembed" and x.shape[1] != n_pos:
+            sliced = False  # the logits of chosen positions are not cut again
         if sliced:
             kept = kept.index_select(axis or 0, _index(pos, n_pos, "position", x.device))
         kept = kept if device is None else kept.to(device)

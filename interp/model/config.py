@@ -107,8 +107,8 @@ class BlockConfig:
                 "A block with cross-attention needs an MLP, and its cross_attn mask='bidirectional' and rotary=None: "
                 "queries and keys stand in different texts."
             )
-        if self.mlp is None and self.residual == "parallel":
-            raise InputError("A parallel block needs an MLP. Give mlp, or residual='sequential'.")
+        if self.residual == "parallel" and (self.mlp is None or cross is not None):
+            raise InputError("A parallel block needs an MLP and has no cross-attention. Choose residual='sequential'.")
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.decoder is None and self.encoder is None:
             raise InputError("A model needs a decoder, an encoder, or both. Give ModelConfig at least one StackConfig.")
+        for name, stack in (("decoder", self.decoder), ("encoder", self.encoder)):
+            crosses = any(block.cross_attn is not None for block in stack.blocks) if stack is not None else False
+            if crosses and (name == "encoder" or self.encoder is None):
+                raise InputError("Only a decoder over an encoder has cross-attention. Give both, or cross_attn=None.")
 
     @classmethod
     def decoder_only(

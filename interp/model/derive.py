@@ -25,6 +25,8 @@ Get = Callable[[Site], Tensor]
 
 def sources(site: Site, config: ModelConfig) -> tuple[Site, ...]:
     """The sites that this one is computed from; empty if it can only be read."""
+    if site.name == "hook_unembed":
+        return ()
     stack = config.stacks[site.stack]
     here = lambda name: replace(site, name=name)  # noqa: E731
     if site.name in ("hook_scale", "hook_normalized"):

@@ -12,8 +12,8 @@ from torch import Tensor
 from interp.errors import InputError
 
 if TYPE_CHECKING:
+    from interp.model.core import Transformer
     from interp.model.tokens import Batch
-    from interp.model.transformer import HookedTransformer
 
 __all__ = ["Sampling", "generate_tokens"]
 
@@ -52,7 +52,7 @@ class Sampling:
 
 @torch.no_grad()
 def generate_tokens(
-    model: HookedTransformer,
+    model: Transformer,
     batch: Batch,
     sampling: Sampling,
     *,

@@ -20,8 +20,17 @@ class Norm(nn.Module):
         super().__init__()
         self.config, self.address = config, address
         if config.kind != "none":
-            self.w = nn.Parameter(torch.full((d_model,), 1.0 - config.gain_offset))
-            self.b = nn.Parameter(torch.zeros(d_model)) if config.bias else None
+            self.w = nn.Parameter(torch.empty(d_model))
+            self.b = nn.Parameter(torch.empty(d_model)) if config.bias else None
+            self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Unit gain, no bias."""
+        if self.config.kind != "none":
+            self.w.fill_(1.0 - self.config.gain_offset)
+            if self.b is not None:
+                self.b.zero_()
 
     def forward(self, x: Float[Tensor, "batch pos d_model"], tap: Tap) -> Float[Tensor, "batch pos d_model"]:
         if self.config.kind == "none":

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -15,11 +14,11 @@ from interp.model.block import Memory
 from interp.model.positions import KeyValues, Rows
 from interp.model.stack import Stack
 from interp.model.taps import Tap
-from interp.model.tokens import Batch
+from interp.model.tokens import Batch, check_mask, too_long
 from interp.sites import Site
 
 if TYPE_CHECKING:
-    from interp.model.transformer import HookedTransformer
+    from interp.model.core import Transformer
 
 __all__ = ["Pass", "prepare", "run_pass"]
 
@@ -73,7 +72,7 @@ class Pass:
 
 
 def prepare(
-    model: HookedTransformer,
+    model: Transformer,
     input: Any,
     *,
     prepend_bos: bool | None = None,
@@ -93,9 +92,12 @@ def prepare(
     n_before = past_kv.n_keys if past_kv is not None else 0
     job = Pass(start=start, stop=stop, past=past_kv)
     if start_at_layer is not None:
-        job.resid = _check_resid(model, input)
+        if model.encoder is not None and model.decoder is not None:
+            raise InputError("A decoder starts at a layer only over an encoding: model.run(Pass(resid=…, memory=…)).")
+        job.resid = _check_resid(model, input, n_before)
         if attention_mask is not None:
-            job.mask = torch.as_tensor(attention_mask, device=job.resid.device).bool()
+            job.mask = check_mask(attention_mask, tuple(job.resid.shape[:2]), job.resid.device, n_before)
+        _check_rows(past_kv, len(job.resid))
         return job
     if (model.encoder is not None and model.decoder is not None) != (decoder_input is not None):
         what = "needs decoder_input=, the text its decoder reads" if decoder_input is None else "takes no decoder_input"
@@ -110,10 +112,16 @@ def prepare(
     )
     if two:
         job.decoder = model.batch(decoder_input, prepend_bos=prepend_bos, padding_side=padding_side, n_before=n_before)
+        if len(job.decoder.tokens) != len(job.batch.tokens):
+            raise InputError(
+                f"The encoder gets {len(job.batch.tokens)} texts and the decoder {len(job.decoder.tokens)}. Pair them."
+            )
+    assert job.main is not None
+    _check_rows(past_kv, len(job.main.tokens))
     return job
 
 
-def run_pass(model: HookedTransformer, job: Pass, tap: Tap) -> Tensor:
+def run_pass(model: Transformer, job: Pass, tap: Tap) -> Tensor:
     """The residual a pass stops at, or its logits."""
     memory = job.memory
     if memory is None and model.encoder is not None and model.decoder is not None:
@@ -137,7 +145,7 @@ def run_pass(model: HookedTransformer, job: Pass, tap: Tap) -> Tensor:
     return model.logits(stack.finish(resid, tap), tap, pos=job.unembed_pos, tokens=job.unembed_tokens)
 
 
-def run_encoder(model: HookedTransformer, batch: Batch, tap: Tap) -> Memory:
+def run_encoder(model: Transformer, batch: Batch, tap: Tap) -> Memory:
     """What a decoder's cross-attention will read; made once, it serves any number of decoder passes."""
     encoder: Stack | None = model.encoder
     assert encoder is not None
@@ -152,12 +160,22 @@ def _layer(layer: int, n_layers: int, name: str) -> int:
     return layer + n_layers if layer < 0 else layer
 
 
-def _check_resid(model: HookedTransformer, resid: Any) -> Tensor:
+def _check_rows(past: KeyValues | None, n_rows: int) -> None:
+    stored = {len(keys) for keys, _ in past.layers.values()} if past is not None else set()
+    if stored - {1, n_rows}:
+        raise InputError(f"The stored keys are of {max(stored)} rows; this batch has {n_rows}. Use past.select(rows).")
+
+
+def _check_resid(model: Transformer, resid: Any, n_before: int) -> Tensor:
     if not isinstance(resid, Tensor) or not resid.is_floating_point() or resid.ndim != 3:
         found = f"shape {tuple(resid.shape)}, {resid.dtype}" if isinstance(resid, Tensor) else type(resid).__name__
         raise InputError(f"start_at_layer takes a residual [batch, pos, d_model]; this is {found}.")
     if resid.shape[-1] != model.cfg.d_model:
         raise InputError(f"The residual is {resid.shape[-1]} wide; this model's d_model is {model.cfg.d_model}.")
+    if not resid.numel():
+        raise InputError(f"The residual is empty: its shape is {tuple(resid.shape)}. Give at least one token.")
+    if n_before + resid.shape[1] > model.cfg.n_ctx:
+        raise InputError(too_long(n_before + resid.shape[1], model.cfg.n_ctx))
     if resid.dtype != model.dtype or resid.device != model.device:
         raise InputError(
             f"The residual is {resid.dtype} on {resid.device}; this model is {model.dtype} on {model.device}. "

@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.model.config import ModelConfig
 
-__all__ = ["Batch", "TextMethods", "pad_rows"]
+__all__ = ["Batch", "TextMethods", "check_mask", "pad_rows", "too_long"]
 
 Side = Literal["left", "right"]
 Text = str | Sequence[str]
@@ -67,25 +67,23 @@ class TextMethods:
                 raise InputError(f"The prompt {one!r} is empty. Give some text, or prepend_bos=True for BOS alone.")
         if truncate:
             rows = [row[: self.cfg.n_ctx] for row in rows]
-        too_long = max(len(row) for row in rows)
-        if too_long > self.cfg.n_ctx:
-            raise InputError(_too_long(too_long, self.cfg.n_ctx))
+        longest = max(len(row) for row in rows)
+        if longest > self.cfg.n_ctx:
+            raise InputError(too_long(longest, self.cfg.n_ctx))
         pad = self.tokenizer.pad_id if self.tokenizer.pad_id is not None else 0
         return pad_rows(rows, pad, padding_side or "right", self.device)
 
-    def to_string(self, tokens: Int[Tensor, "*batch pos"] | Sequence[int]) -> str | list[str]:
-        """The text of token ids: a string for one row, a list for several."""
-        ids = tokens.tolist() if isinstance(tokens, Tensor) else list(tokens)
+    def to_string(self, tokens: Any) -> str | list[str]:
+        """The text of token ids, as a tensor, a list or one number: a string for one row, a list for several."""
+        ids = tokens.tolist() if isinstance(tokens, Tensor) else tokens
         if isinstance(ids, int):
             ids = [ids]
         if ids and isinstance(ids[0], list):
             return [self._need_tokenizer().decode(row) for row in ids]
         return self._need_tokenizer().decode(ids)
 
-    def to_str_tokens(
-        self, text: Text | Int[Tensor, "*batch pos"], prepend_bos: bool | None = None
-    ) -> list[str] | list[list[str]]:
-        """Each token as readable text; a list of lists for several texts."""
+    def to_str_tokens(self, text: Any, prepend_bos: bool | None = None) -> list[str] | list[list[str]]:
+        """Each token as readable text. A list of texts, or ids of several rows, give a list of lists."""
         tokenizer = self._need_tokenizer()
         if isinstance(text, Tensor):
             ids = text.tolist()
@@ -94,13 +92,13 @@ class TextMethods:
             rows = [tokenizer.encode(text, prepend_bos=prepend_bos)]
         elif all(isinstance(one, int) for one in text):
             rows = [list(text)]
+        elif all(isinstance(one, (list, tuple)) for one in text):
+            rows = [list(one) for one in text]
         else:
             rows = tokenizer.encode_batch(list(text), prepend_bos=prepend_bos)
         pieces = [tokenizer.str_tokens(row) for row in rows]
-        several = (isinstance(text, Tensor) and len(rows) > 1) or (
-            not isinstance(text, (str, Tensor)) and len(rows) > 1
-        )
-        return pieces if several else pieces[0]
+        is_list = not isinstance(text, (str, Tensor)) and any(isinstance(one, str) for one in text)
+        return pieces if is_list or len(rows) > 1 else pieces[0]
 
     def to_single_token(self, text: str) -> int:
         """The id of a text that is exactly one token; `InputError` shows the pieces of any other."""
@@ -123,25 +121,27 @@ class TextMethods:
 
     def batch(
         self,
-        given: Text | Int[Tensor, "*batch pos"] | Sequence[int],
+        given: Any,
         *,
         prepend_bos: bool | None = None,
-        padding_side: Side | None = None,
-        attention_mask: Tensor | None = None,
+        padding_side: Any = None,
+        attention_mask: Any = None,
         n_before: int = 0,
     ) -> Batch:
         """Any input of the forward pass as checked tokens; text, ids of one row, or ids of several."""
+        if padding_side not in (None, "left", "right"):
+            raise InputError(f'padding_side is {padding_side!r}. Choose "left" or "right".')
         is_text = isinstance(given, str) or (isinstance(given, Sequence) and any(isinstance(x, str) for x in given))
         if is_text:
             batch = self.tokenize(given, prepend_bos=prepend_bos, padding_side=padding_side)  # type: ignore[arg-type]
         else:
             batch = Batch(self._check_ids(given))
         if attention_mask is not None:
-            batch = Batch(batch.tokens, _check_mask(attention_mask, batch.tokens, n_before))
+            batch = Batch(batch.tokens, check_mask(attention_mask, tuple(batch.tokens.shape), self.device, n_before))
         elif not is_text:
             batch = self._padding_of_ids(batch.tokens, padding_side)
         if n_before + batch.tokens.shape[1] > self.cfg.n_ctx:
-            raise InputError(_too_long(n_before + batch.tokens.shape[1], self.cfg.n_ctx))
+            raise InputError(too_long(n_before + batch.tokens.shape[1], self.cfg.n_ctx))
         return batch
 
     def _check_ids(self, given: Any) -> Int[Tensor, "batch pos"]:
@@ -172,7 +172,7 @@ class TextMethods:
             is_pad = tokens == pad
             run = is_pad.long().cumprod(1) if side == "left" else is_pad.flip(1).long().cumprod(1).flip(1)
             if run.any():
-                return Batch(tokens, _check_mask(run == 0, tokens, 0))
+                return Batch(tokens, check_mask(run == 0, tuple(tokens.shape), tokens.device))
         elif pad is not None and len(tokens) > 1 and tokens.shape[1] > 1:
             leading = (tokens[:, 0] == pad) & (tokens[:, 1] == pad)
             if leading.any() and not leading.all():
@@ -196,17 +196,17 @@ def pad_rows(rows: Sequence[Sequence[int]], pad: int, side: Side, device: torch.
     return Batch(tokens.to(device), None if bool(mask.all()) else mask.to(device))
 
 
-def _check_mask(mask: Tensor, tokens: Tensor, n_before: int) -> Tensor | None:
-    """A mask of the new tokens as booleans, None where all are real. One over stored tokens too is cut."""
-    mask = torch.as_tensor(mask, device=tokens.device)
+def check_mask(
+    mask: Any, shape: tuple[int, ...], device: torch.device, n_before: int = 0
+) -> Bool[Tensor, "batch pos"] | None:
+    """A mask of `[batch pos]` new tokens as booleans, None where all are real. One over stored tokens too is cut."""
+    mask = torch.as_tensor(mask, device=device)
     if mask.ndim == 1:
         mask = mask[None]
-    if n_before and mask.shape[-1] == n_before + tokens.shape[1]:
+    if n_before and mask.shape[-1] == n_before + shape[1]:
         mask = mask[:, n_before:]
-    if mask.shape != tokens.shape:
-        raise InputError(
-            f"attention_mask has shape {tuple(mask.shape)}; the tokens have {tuple(tokens.shape)}. Make them alike."
-        )
+    if tuple(mask.shape) != shape:
+        raise InputError(f"attention_mask has shape {tuple(mask.shape)}; the tokens have {shape}. Make them alike.")
     if not bool(((mask == 0) | (mask == 1)).all()):
         raise InputError("attention_mask holds values other than 0 (padding) and 1 (real).")
     real = mask.bool()
@@ -216,7 +216,7 @@ def _check_mask(mask: Tensor, tokens: Tensor, n_before: int) -> Tensor | None:
     return None if bool(real.all()) else real
 
 
-def _too_long(n_tokens: int, n_ctx: int) -> str:
+def too_long(n_tokens: int, n_ctx: int) -> str:
     return (
         f"The prompt has {n_tokens} tokens; this model reads at most {n_ctx}. "
         "Shorten it, or tokenize it with truncate=True."

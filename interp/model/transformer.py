@@ -2,66 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
 
-from interp.errors import CheckpointError, InputError
-from interp.model.block import Memory
+from interp.errors import InputError
 from interp.model.cache import ActivationCache, PosSlice
-from interp.model.config import ModelConfig
-from interp.model.derive import source_table
+from interp.model.core import ReturnType, Transformer
 from interp.model.generate import Sampling, generate_tokens
-from interp.model.loss import next_token_loss
-from interp.model.passes import Pass, prepare, run_encoder, run_pass
-from interp.model.positions import KeyValues
 from interp.model.reading import Reading
-from interp.model.stack import Stack, stack_sites
-from interp.model.taps import NO_TAPS, HookSpec, Tap, Taps, Write, active_writes, make_writes
-from interp.model.tokens import Batch, TextMethods
-from interp.model.weights import StackedWeights
-from interp.sites import AddressBook, Site, SiteFilter
+from interp.model.taps import HookSpec, Taps, active_writes, make_writes
+from interp.sites import SiteFilter
 
 __all__ = ["HookedTransformer"]
 
-ReturnType = Literal["logits", "loss", "both"] | None
 
-
-class HookedTransformer(TextMethods, StackedWeights, nn.Module):
-    """A decoder, an encoder, or both, built from a `ModelConfig`, with raw weights: nothing folded, nothing centred.
+class HookedTransformer(Transformer):
+    """A transformer whose sites can be read and edited, call by call.
 
     Nothing is ever registered on the model: reads and edits belong to a call (or to this thread's `with hooks`),
     so threads may share one.
     """
-
-    def __init__(
-        self,
-        cfg: ModelConfig,
-        tokenizer: Any = None,
-        *,
-        seed: int = 0,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ):
-        super().__init__()
-        self.cfg, self.tokenizer = cfg, tokenizer
-        names = list(cfg.stacks)
-        stacks = {name: Stack(stack, cfg.d_model, cfg.d_vocab, name) for name, stack in cfg.stacks.items()}
-        self.encoder = stacks.get("encoder") or (stacks[""] if cfg.decoder is None else None)
-        self.decoder = stacks.get("decoder") or (stacks[""] if cfg.encoder is None else None)
-        self.unembed = nn.Linear(cfg.d_model, cfg.d_vocab, bias=cfg.bias_unembed)
-        self._tie()
-        sites = [site for name in names for site in stack_sites(name, cfg.stacks[name])]
-        self.sites = AddressBook([*sites, Site("hook_unembed")], {name: cfg.stacks[name].n_layers for name in names})
-        self._sources = source_table(self.sites, cfg)
-        if str(next(self.parameters()).device) != "meta":
-            self._init_weights(seed)
-            self.to(device=device, dtype=dtype)
-        self.eval()
 
     @classmethod
     def from_pretrained(cls, name: Any, **options: Any) -> HookedTransformer:
@@ -69,123 +32,6 @@ class HookedTransformer(TextMethods, StackedWeights, nn.Module):
         from importlib import import_module  # the loader stands above this room
 
         return import_module("interp.families.load").load(name, **options)
-
-    @classmethod
-    def from_weights(
-        cls,
-        cfg: ModelConfig,
-        weights: Mapping[str, Tensor],
-        tokenizer: Any = None,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> HookedTransformer:
-        """A model over given tensors, used as they lie (not copied) where dtype and device already fit."""
-        with torch.device("meta"):
-            model = cls(cfg, tokenizer)
-        wanted = {
-            name: p
-            for name, p in model.named_parameters()
-            if not (cfg.tie_word_embeddings and name == "unembed.weight")
-        }
-        _check_weights(wanted, weights)
-        placed = {name: nn.Parameter(weights[name].detach().to(device=device, dtype=dtype)) for name in wanted}
-        for name, parameter in placed.items():
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, parameter)
-        model._tie()
-        return model
-
-    # ---- forward ----
-
-    def forward(
-        self,
-        input: Any,
-        return_type: ReturnType = "logits",
-        *,
-        loss_per_token: bool = False,
-        prepend_bos: bool | None = None,
-        padding_side: Literal["left", "right"] | None = None,
-        attention_mask: Tensor | None = None,
-        decoder_input: Any = None,
-        start_at_layer: int | None = None,
-        stop_at_layer: int | None = None,
-        tokens: Tensor | None = None,
-        past_kv: KeyValues | None = None,
-        unembed_pos: Sequence[int] | Tensor | None = None,
-        unembed_tokens: Sequence[int] | Tensor | None = None,
-        taps: Taps | None = None,
-    ) -> Any:
-        """Logits `[batch pos d_vocab]`, the loss, or both.
-
-        `input` is text, a list of texts, or token ids `[pos]` or `[batch pos]`; with `start_at_layer` it is a
-        residual `[batch pos d_model]` entering that layer (`tokens` then serve the loss). `stop_at_layer` returns
-        the residual entering that layer. `attention_mask` marks real tokens; positions count those only.
-        `past_kv` holds keys and values of tokens before these. `unembed_pos` and `unembed_tokens` limit the logits
-        to some positions and tokens. The loss is −log p of each next real token, in nats, averaged unless
-        `loss_per_token`.
-        """
-        job, finish = self._prepared(
-            input,
-            return_type,
-            loss_per_token=loss_per_token,
-            tokens=tokens,
-            unembed_pos=unembed_pos,
-            unembed_tokens=unembed_tokens,
-            prepend_bos=prepend_bos,
-            padding_side=padding_side,
-            attention_mask=attention_mask,
-            decoder_input=decoder_input,
-            start_at_layer=start_at_layer,
-            stop_at_layer=stop_at_layer,
-            past_kv=past_kv,
-        )
-        output = self.run(job, taps if taps is not None else self._standing_taps())
-        if taps is not None:
-            taps.must_have_fired()
-        return finish(output)
-
-    def encode(self, input: Any, *, attention_mask: Tensor | None = None) -> Memory:
-        """The encoder's output, to be given to any number of decoder passes as `memory=`."""
-        if self.encoder is None or self.decoder is None:
-            raise InputError("Only a model with an encoder and a decoder can encode apart. Call model(…) instead.")
-        return run_encoder(self, self.batch(input, attention_mask=attention_mask), self._standing_taps())
-
-    def run(self, job: Pass, tap: Tap = NO_TAPS) -> Tensor:
-        """Make a prepared pass: the residual it stops at, or logits."""
-        return run_pass(self, job, tap)
-
-    def logits(
-        self,
-        resid: Float[Tensor, "batch pos d_model"],
-        tap: Tap = NO_TAPS,
-        *,
-        pos: Sequence[int] | Tensor | None = None,
-        tokens: Sequence[int] | Tensor | None = None,
-    ) -> Float[Tensor, "batch some_pos some_tokens"]:
-        """Unembed an already normed residual, at some positions and for some tokens only where asked."""
-        if pos is not None:
-            resid = resid[:, _positions(pos, resid.shape[1], resid.device)]
-        weight, bias = self.unembed.weight, self.unembed.bias
-        if tokens is not None:
-            chosen = self._check_ids(tokens)[0]
-            weight, bias = weight[chosen], None if bias is None else bias[chosen]
-        return tap("hook_unembed", nn.functional.linear(resid, weight, bias))
-
-    def extend(
-        self, input: Any, *, past: KeyValues | None = None, attention_mask: Tensor | None = None, **options: Any
-    ) -> tuple[Float[Tensor, "batch some_pos some_tokens"], KeyValues]:
-        """Logits of new tokens after stored ones, and the keys and values of all of them."""
-        job = prepare(self, input, attention_mask=attention_mask, past_kv=past)
-        job.keep_keys = True
-        job.unembed_pos, job.unembed_tokens = options.pop("unembed_pos", None), options.pop("unembed_tokens", None)
-        if options:
-            raise InputError(f"extend takes no {', '.join(options)}.")
-        logits = self.run(job, self._standing_taps())
-        assert job.keys is not None
-        return logits, job.keys
-
-    # ---- reading and editing ----
 
     def run_with_cache(
         self,
@@ -211,17 +57,25 @@ class HookedTransformer(TextMethods, StackedWeights, nn.Module):
         if incl_bwd and return_type != "loss":
             raise InputError('incl_bwd needs a scalar to differentiate. Pass return_type="loss".')
         reading = Reading(self.cfg, self.sites, names_filter, pos_slice, device, incl_bwd, self._sources)
-        writes = [*self._standing_writes(), *make_writes(self.sites, fwd_hooks)]
+        own = make_writes(self.sites, fwd_hooks)
+        writes = [*self._standing_writes(), *own]
         with torch.enable_grad() if incl_bwd else nullcontext():
             job, finish = self._prepared(input, return_type, stop_at_layer=stop_at_layer, **options)
             taps = reading.taps(job, writes)
             output = finish(self.run(job, taps))
-        for write in writes:
+        for write in own:
             write.must_have_fired()
         cache = reading.cache(job, taps, output, model=self)
         return output, (cache.remove_batch_dim() if remove_batch_dim else cache)
 
-    def run_with_hooks(self, input: Any, *, fwd_hooks: HookSpec = (), bwd_hooks: HookSpec = (), **options: Any) -> Any:
+    def run_with_hooks(
+        self,
+        input: Any,
+        *,
+        fwd_hooks: HookSpec = (),
+        bwd_hooks: HookSpec = (),
+        **options: Any,
+    ) -> Any:
         """The output with some sites edited. `fn(tensor, hook)` returns the new tensor, or edits its copy in place.
 
         Raises `HookError` for a hook that never fires or returns another shape, dtype or device. Backward hooks get
@@ -229,6 +83,8 @@ class HookedTransformer(TextMethods, StackedWeights, nn.Module):
         """
         writes = [*make_writes(self.sites, fwd_hooks), *make_writes(self.sites, bwd_hooks, backward=True)]
         output = self(input, taps=Taps(writes=[*self._standing_writes(), *writes]), **options)
+        for write in writes:
+            write.must_have_fired()
         return output
 
     @contextmanager
@@ -243,8 +99,6 @@ class HookedTransformer(TextMethods, StackedWeights, nn.Module):
         for write in writes:
             write.must_have_fired()
 
-    # ---- text out ----
-
     def generate(
         self,
         input: Any,
@@ -257,11 +111,20 @@ class HookedTransformer(TextMethods, StackedWeights, nn.Module):
         top_k: int | None = None,
         top_p: float | None = None,
         prepend_bos: bool | None = None,
+        attention_mask: Any = None,
         seed: int = 0,
         return_type: Literal["input", "tokens", "str"] = "input",
     ) -> Any:
         """The input with a continuation: text if text came in ("input"), or as asked. Several texts are padded left."""
-        batch = self.batch(input, prepend_bos=prepend_bos, padding_side="left")
+        if self.decoder is None or self.encoder is not None:
+            raise InputError("Only a decoder by itself can generate. Run other models with model(…).")
+        is_text = isinstance(input, str) or (isinstance(input, Sequence) and any(isinstance(x, str) for x in input))
+        batch = self.batch(
+            input,
+            prepend_bos=prepend_bos,
+            padding_side="left" if is_text else None,
+            attention_mask=attention_mask,
+        )
         stop_ids = _stop_ids(self.tokenizer, eos_token_id) if stop_at_eos else frozenset()
         room = self.cfg.n_ctx - batch.tokens.shape[1]
         if max_new_tokens < 1 or max_new_tokens > room:
@@ -276,133 +139,20 @@ class HookedTransformer(TextMethods, StackedWeights, nn.Module):
             pad_id=pad_id if pad_id is not None else 0,
             generator=torch.Generator().manual_seed(seed),
         )
-        all_tokens = torch.cat([batch.tokens, new], dim=1)
-        is_text = isinstance(input, str) or (isinstance(input, Sequence) and any(isinstance(x, str) for x in input))
         if return_type == "tokens" or (return_type == "input" and not is_text):
-            return all_tokens
+            return torch.cat([batch.tokens, new], dim=1)
         masks = batch.mask if batch.mask is not None else torch.ones_like(batch.tokens, dtype=torch.bool)
-        rows = [torch.cat([row[mask], tail]) for row, mask, tail in zip(batch.tokens, masks, new, strict=True)]
-        texts = [str(self.to_string(row)) for row in rows]
+        texts = [
+            str(self.to_string([*row[mask].tolist(), *_until_stop(tail.tolist(), stop_ids)]))
+            for row, mask, tail in zip(batch.tokens, masks, new, strict=True)
+        ]
         return texts if isinstance(input, Sequence) and not isinstance(input, str) else texts[0]
 
-    # ---- parts ----
 
-    @property
-    def only(self) -> Stack:
-        """The one stack of a model that has one."""
-        if self.encoder is not None and self.decoder is not None:
-            raise InputError("This model has two stacks. Ask model.encoder or model.decoder.")
-        stack = self.decoder or self.encoder
-        assert stack is not None
-        return stack
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        return self.only.blocks
-
-    @property
-    def embed(self) -> nn.Module:
-        return self.only.embed
-
-    @property
-    def ln_final(self) -> nn.Module:
-        return self.only.ln_final
-
-    @property
-    def device(self) -> torch.device:
-        return self.unembed.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unembed.weight.dtype
-
-    @property
-    def main(self) -> Stack:
-        """The stack whose text is predicted: the decoder, or the encoder of a model without one."""
-        stack = self.decoder or self.encoder
-        assert stack is not None
-        return stack
-
-    # ---- inside ----
-
-    def _prepared(
-        self,
-        input: Any,
-        return_type: ReturnType,
-        *,
-        loss_per_token: bool = False,
-        tokens: Tensor | None = None,
-        unembed_pos: Sequence[int] | Tensor | None = None,
-        unembed_tokens: Sequence[int] | Tensor | None = None,
-        **options: Any,
-    ) -> tuple[Pass, Callable[[Tensor], Any]]:
-        """A checked pass, and what makes the caller's output of its logits."""
-        if return_type not in ("logits", "loss", "both", None):
-            raise InputError(f'return_type is {return_type!r}. Choose "logits", "loss", "both" or None.')
-        needs_loss = return_type in ("loss", "both")
-        if needs_loss and (unembed_pos is not None or unembed_tokens is not None):
-            raise InputError("A loss needs all logits. Leave unembed_pos and unembed_tokens out, or ask for logits.")
-        job = prepare(self, input, **options)
-        job.unembed_pos, job.unembed_tokens = unembed_pos, unembed_tokens
-        target = None
-        if needs_loss and job.stop is None:
-            if self.decoder is None:
-                raise InputError("An encoder predicts no next token, so it has no such loss. Ask for logits.")
-            target = Batch(self._check_ids(tokens), job.mask) if tokens is not None else job.main
-            if target is None:
-                raise InputError("A loss needs the tokens that are predicted. Give them as tokens=.")
-
-        def finish(output: Tensor) -> Any:
-            if job.stop is not None or return_type == "logits":
-                return output
-            if target is None:
-                return None
-            loss = next_token_loss(output, target.tokens, target.mask, per_token=loss_per_token)
-            return loss if return_type == "loss" else (output, loss)
-
-        return job, finish
-
-    def _standing_writes(self) -> list[Write]:
-        """Hooks of the `with model.hooks` blocks that this thread is in."""
-        return [write for owner, write in active_writes.get() if owner == id(self)]
-
-    def _standing_taps(self) -> Tap:
-        writes = self._standing_writes()
-        return Taps(writes=writes) if writes else NO_TAPS
-
-    def _tie(self) -> None:
-        if self.cfg.tie_word_embeddings:
-            self.unembed.weight = self.main.embed.weight
-
-    def _init_weights(self, seed: int) -> None:
-        """Normal weights of standard deviation 0.8 / √d_model, zero biases, unit gains; the same for the same seed."""
-        generator = torch.Generator().manual_seed(seed)
-        for name, parameter in self.named_parameters():
-            if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=0.8 / self.cfg.d_model**0.5, generator=generator)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
-
-
-def _check_weights(wanted: Mapping[str, nn.Parameter], given: Mapping[str, Tensor]) -> None:
-    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
-    if missing or extra:
-        what = [f"lacks {', '.join(missing[:3])}"] if missing else []
-        what += [f"holds {', '.join(extra[:3])}, which this architecture has not"] if extra else []
-        raise CheckpointError(f"The checkpoint {' and '.join(what)}. Its config and its weights do not fit together.")
-    for name, parameter in wanted.items():
-        if given[name].shape != parameter.shape:
-            raise CheckpointError(
-                f"{name} has shape {tuple(given[name].shape)} in the checkpoint; "
-                f"its config says {tuple(parameter.shape)}."
-            )
-
-
-def _positions(pos: Sequence[int] | Tensor, n_pos: int, device: torch.device) -> Int[Tensor, " pos"]:
-    index = torch.as_tensor(pos, device=device)
-    if index.ndim != 1 or index.is_floating_point() or bool(((index < -n_pos) | (index >= n_pos)).any()):
-        raise InputError(f"unembed_pos is {index.tolist()}. Give a list of positions from {-n_pos} to {n_pos - 1}.")
-    return index
+def _until_stop(tokens: list[int], stop_ids: frozenset[int]) -> list[int]:
+    """A row's own continuation: what follows its stop token is padding."""
+    ends = [i + 1 for i, token in enumerate(tokens) if token in stop_ids]
+    return tokens[: ends[0]] if ends else tokens
 
 
 def _stop_ids(tokenizer: Any, asked: int | Sequence[int] | None) -> frozenset[int]:

@@ -55,6 +55,12 @@ def planted() -> HookedTransformer:
 
 
 @pytest.fixture(scope="session")
+def random_rows() -> torch.Tensor:
+    """Token ids in place of natural text, for models without a tokenizer."""
+    return torch.randint(5, VOCAB, (64, 40), generator=torch.Generator().manual_seed(9))
+
+
+@pytest.fixture(scope="session")
 def random_model() -> HookedTransformer:
     return HookedTransformer(
         ModelConfig.decoder_only(

@@ -9,21 +9,26 @@ import torch
 from jaxtyping import config as shape_checks
 
 import interp
+from interp.circuits.ov import copying_ratio, written_norms
+from interp.circuits.streaming import stream_heads
 from interp.errors import InputError
 from interp.heads.ablation import ablate_sets
 from interp.heads.base import finder, finders
+from interp.heads.causes import CAUSES
 from interp.heads.patterns import attention_shares, prefix_match, previous_token
-from interp.heads.streaming import stream_heads
 from interp.model.config import AttentionConfig, BlockConfig, MLPConfig, ModelConfig, StackConfig
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 from interp.sites import Head
 from interp.tasks.repeated_tokens import common_vocabulary, single_repeats, tiled
 
+KINDS = ["duplicate_token", "induction"]
+
 
 @pytest.fixture(scope="module")
-def found(planted):
-    return interp.find_heads(planted, n=12, top=2, n_random_sets=3, seed=0)
+def found(planted, random_rows):
+    kinds = ["previous_token", "induction"]
+    return interp.find_heads(planted, kinds, corpus=random_rows, n=12, top=2, n_random_sets=3, seed=0)
 
 
 def row(found, kind: str, layer: int, head: int) -> pd.Series:
@@ -60,27 +65,28 @@ def test_what_was_not_measured_is_absent(found):
 def test_tables_carry_addresses_and_settings(found):
     assert {"kind", "stack", "sublayer", "layer", "head", "score"} <= set(found.to_frame().columns)
     assert found.about["seed"] == 0 and found.about["n"] == 12
-    assert found.about["cutoffs"]["induction"]["score"] == 0.4
+    assert found.about["cutoffs"]["induction"] == {"score": 0.4, "writing": 2.0, "effect": 0.1}
 
 
 def test_same_seed_gives_the_same_numbers_and_another_seed_others(random_model):
-    first = interp.find_heads(random_model, n=8, top=1, n_random_sets=1, seed=3).frame
-    again = interp.find_heads(random_model, n=8, top=1, n_random_sets=1, seed=3).frame
-    other = interp.find_heads(random_model, n=8, top=1, n_random_sets=1, seed=4).frame
+    first, again, other = (
+        interp.find_heads(random_model, KINDS, n=8, top=1, n_random_sets=1, seed=seed).frame for seed in (3, 3, 4)
+    )
     pd.testing.assert_frame_equal(first, again)
     assert not np.allclose(first["score"], other["score"])
 
 
-def test_nothing_is_named_on_random_models():
+def test_nothing_is_named_on_random_models(random_rows):
     for seed in range(8):
         cfg = ModelConfig.decoder_only(n_layers=2, d_model=32, n_heads=4, d_vocab=120, n_ctx=128, d_mlp=64)
-        scores = interp.find_heads(HookedTransformer(cfg, seed=seed), n=8, top=2, n_random_sets=2, seed=seed)
-        assert not scores.frame["verdict"].isin(["previous_token", "induction"]).any()
+        model = HookedTransformer(cfg, seed=seed)
+        scores = interp.find_heads(model, corpus=random_rows, n=8, top=2, n_random_sets=2, seed=seed)
+        assert not scores.frame["verdict"].isin(list(finders())).any()
 
 
 def test_shares_equal_those_of_the_whole_pattern(random_model, monkeypatch):
     batch = Batch(tiled(random_model, 3, block=7, repeats=3).tokens)
-    monkeypatch.setattr("interp.heads.streaming._CHUNK_BYTES", 3 * 4 * 21 * 4 * 5)  # five queries a chunk
+    monkeypatch.setattr("interp.circuits.streaming._CHUNK_BYTES", 3 * 4 * 21 * 4 * 5)  # five queries a chunk
     shares = attention_shares(random_model, batch, {"prefix": prefix_match, "previous": previous_token}, rows_at_once=2)
     with torch.no_grad():
         _, cache = random_model.run_with_cache(batch.tokens)
@@ -114,9 +120,10 @@ def test_a_prompt_without_targets_scores_nan_not_zero(random_model):
 
 
 def test_ablated_losses_equal_a_plain_hooked_run(random_model):
-    data = single_repeats(random_model, 5, n_tokens=30, periods=(5, 9))
+    data = single_repeats(random_model, 5, seed=7)
+    behaviour = CAUSES["repeated_tokens"].make(random_model, 5, 7)
     sets = [(Head(0, 1),), (Head(1, 3), Head(0, 2)), (Head(1, 0),)]
-    fast = ablate_sets(random_model, data, sets, rows_at_once=2)
+    fast = ablate_sets(random_model, behaviour, sets, rows_at_once=2)
     with torch.no_grad():
         _, cache = random_model.run_with_cache(data.tokens, ["z.0", "z.1"])
         for heads, losses in zip(sets, fast.ablated, strict=True):
@@ -163,6 +170,10 @@ def test_repeated_tokens_repeat_where_they_say(random_model):
         ({"n": 0}, "smallest p"),
         ({"top": 0}, "at least one"),
         ({"alpha": 0.0}, "smallest p"),
+        ({"n": 6}, r"Use n ≥ 7"),  # four kinds: 0.05 / 4
+        ({"screen": "all"}, '"none"'),
+        ({"pairs": object()}, "take no pairs"),
+        ({"cutoffs": {"induction": {"speed": 1.0}}}, "There are"),
     ],
 )
 def test_bad_requests_are_refused_before_anything_runs(random_model, monkeypatch, request_, message):
@@ -173,14 +184,14 @@ def test_bad_requests_are_refused_before_anything_runs(random_model, monkeypatch
 
 def test_too_small_an_n_names_one_that_is_enough(random_model):
     with pytest.raises(InputError, match=r"Use n ≥ 5"):
-        interp.find_heads(random_model, n=4, alpha=0.05)
+        interp.find_heads(random_model, ["induction"], n=4, alpha=0.05)
     assert len(interp.find_heads(random_model, ["induction"], n=5, top=1, n_random_sets=1).frame) == 8
 
 
 def test_a_context_too_short_for_the_prompts_is_said():
     cfg = ModelConfig.decoder_only(n_layers=1, d_model=16, n_heads=2, d_vocab=120, n_ctx=50)
     with pytest.raises(InputError, match="more than this model reads"):
-        interp.find_heads(HookedTransformer(cfg), n=8)
+        interp.find_heads(HookedTransformer(cfg), ["induction"], n=8)
 
 
 def test_kinds_refuse_attention_they_are_not_defined_on():
@@ -198,23 +209,118 @@ def test_kinds_refuse_attention_they_are_not_defined_on():
 def test_every_kind_is_complete(name):
     one = finder(name)
     assert one.name == name and one.definition and one.data
-    assert 0 < one.score_at_least < 1 and one.effect_at_least > 0
+    assert 0 < one.score_cutoff < 1 and one.cause in CAUSES
 
 
 @pytest.mark.parametrize("name", list(finders()))
-def test_every_kind_scores_every_head_within_a_share(name, random_model):
+def test_every_kind_scores_every_head_within_a_share(name, random_model, random_rows):
     one = finder(name)
-    scores = attention_shares(random_model, one.make_data(random_model, 2, 0, True), {"x": one.rule})["x"]
+    scores = attention_shares(random_model, one.make_data(random_model, 2, 0, True, random_rows), {"x": one.rule})["x"]
     assert scores.shape == (2, 2, 4)
     assert ((scores >= 0) & (scores <= 1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize("name", list(finders()))
-def test_every_kind_draws_the_same_data_for_the_same_seed(name, random_model):
+def test_every_kind_draws_the_same_data_for_the_same_seed(name, random_model, random_rows):
     one = finder(name)
-    first, again, other = (one.make_data(random_model, 3, seed, True).tokens for seed in (0, 0, 1))
+    first, again, other = (one.make_data(random_model, 3, seed, True, random_rows).tokens for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_shape_checks_are_on_in_these_tests():
     assert not shape_checks.jaxtyping_disable
+
+
+@pytest.mark.parametrize("name", list(finders()))
+def test_every_kind_measures_its_writing_on_every_head(name, random_model, random_rows):
+    one = finder(name)
+    if one.writing is None:
+        assert name in ("previous_token", "duplicate_token")
+        return
+    measured = one.writing.measure(random_model, one.make_data(random_model, 2, 0, True, random_rows))
+    assert measured.shape == (2, 4) and measured.isfinite().all() and (measured >= 0).all()
+
+
+def test_a_planted_induction_model_needs_its_heads_jointly_and_alone(found):
+    joint = found.sets.set_index("kind").loc["induction"]
+    assert "1.2" in joint["heads"].split() and joint["effect"] > joint["random_max"]
+    assert joint["p"] <= 0.01 and joint["stability"] > 0.3
+
+
+def test_testing_every_head_finds_the_same_and_leaves_none_out(planted, random_rows):
+    kinds = ["previous_token", "induction"]
+    scores = interp.find_heads(planted, kinds, corpus=random_rows, n=12, top=2, n_random_sets=1, screen="none")
+    assert not scores.frame["effect"].isna().any()
+    named = scores.frame[scores.frame["verdict"].isin(kinds)]
+    assert {(row.kind, row.layer, row.head) for row in named.itertuples()} == {
+        ("previous_token", 0, 1),
+        ("induction", 1, 2),
+    }
+    assert (scores.frame["q"] >= scores.frame["p"]).all()
+
+
+def test_changed_cutoffs_change_verdicts_and_are_reported(planted, random_rows):
+    strict = {"induction": {"writing": 1e6}}
+    scores = interp.find_heads(planted, ["induction"], n=12, top=2, n_random_sets=1, cutoffs=strict)
+    assert row(scores, "induction", 1, 2)["verdict"] == "attends like induction"
+    assert scores.about["cutoffs"]["induction"]["writing"] == 1e6
+
+
+def test_select_and_report_prompts_are_different_ones(found):
+    table = found.of("induction")
+    assert (table["score_select"] != table["score"]).any()
+
+
+def test_text_kinds_on_a_model_without_a_tokenizer_say_what_to_do(random_model):
+    with pytest.raises(InputError, match="tokenizer"):
+        interp.find_heads(random_model, ["sink"], n=8)
+
+
+def test_indirect_object_means_come_from_three_name_prompts_of_the_same_template(random_model):
+    behaviour = CAUSES["ioi"].make(random_model, 8, 0)
+    heads = ((Head(0, 2), Head(1, 1)),)
+    fast = ablate_sets(random_model, behaviour, heads, rows_at_once=3)
+    with torch.no_grad():
+        _, reference = random_model.run_with_cache(behaviour.reference.tokens, ["z.0", "z.1"])
+
+        def to_mean(z, hook):
+            for head in heads[0]:
+                if head.layer == hook.layer():
+                    for prompt, group in enumerate(behaviour.groups):
+                        same = behaviour.groups == group
+                        z[prompt, :, head.head] = reference["z", head.layer][same][:, :, head.head].mean(0)
+
+        logits = random_model.run_with_hooks(behaviour.batch.tokens, fwd_hooks=[("z.0", to_mean), ("z.1", to_mean)])
+        expected = behaviour.measure(logits[:, behaviour.read], slice(0, 8))
+    np.testing.assert_allclose(fast.ablated[0], expected.numpy(), atol=1e-5)
+    drop = fast.clean - fast.ablated[0]
+    np.testing.assert_allclose(fast.harm[heads[0]], drop / abs(fast.clean.mean() - fast.reference.mean()), rtol=1e-9)
+
+
+def test_copying_ratio_equals_a_plain_loop(random_model):
+    tokens = tiled(random_model, 2, block=6, repeats=3).tokens
+    fast = copying_ratio(random_model, Batch(tokens))
+    with torch.no_grad():
+        _, cache = random_model.run_with_cache(tokens)
+        W_U = random_model.W_U * random_model.ln_final.w[:, None]
+        for layer, head in ((0, 1), (1, 3)):
+            own = chance = 0.0
+            W_O = random_model.blocks[layer].attn.W_O[head]
+            for prompt in range(2):
+                distinct = tokens[prompt].unique()
+                for key in range(1, tokens.shape[1]):
+                    logits = cache["v", layer][prompt, key, head // 2] @ W_O @ W_U[:, distinct]
+                    raised = (logits - logits.mean()).clamp(min=0)
+                    weight = cache["pattern", layer][prompt, head, :, key].sum()
+                    own += weight * raised[distinct == tokens[prompt, key]].item()
+                    chance += weight * raised.mean()
+            assert fast[layer, head].item() == pytest.approx(float(own / chance), rel=1e-4)
+
+
+def test_written_norms_equal_those_of_the_head_results(random_model):
+    tokens = tiled(random_model, 3, block=6, repeats=2).tokens
+    with torch.no_grad():
+        _, cache = random_model.run_with_cache(tokens)
+    for layer in range(2):
+        norms = cache["result", layer][:, 1:].norm(dim=-1).pow(2).mean((0, 1)).sqrt()
+        torch.testing.assert_close(written_norms(random_model, Batch(tokens))[layer], norms, rtol=1e-4, atol=1e-6)

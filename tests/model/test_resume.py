@@ -77,9 +77,7 @@ def test_a_resumed_pass_reads_and_edits_like_a_whole_one(llama: Any) -> None:
     for name in cache:
         _close(cache[name].nan_to_num(neginf=-9), everything[name].nan_to_num(neginf=-9))
     twice = [("z.2", lambda x, hook: 2 * x)]
-    assert torch.equal(
-        llama.model.run_with_hooks(resid, fwd_hooks=twice, start_at_layer=1), llama.hooked(twice[0])
-    )
+    assert torch.equal(llama.model.run_with_hooks(resid, fwd_hooks=twice, start_at_layer=1), llama.hooked(twice[0]))
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from interp.model.taps import Taps
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["HeadGrid", "LayerHeads", "head_grid", "stream_heads"]
+__all__ = ["HeadGrid", "LayerHeads", "head_grid", "key_share", "stream_heads"]
 
 _CHUNK_BYTES = 64 << 20  # of one chunk of patterns
 

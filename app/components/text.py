@@ -1,0 +1,71 @@
+"""Text and tables that come from data. They are escaped here, because `st.write`, `st.error` and table cells read
+markdown, and an image in markdown makes the browser fetch it."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any, Literal
+
+import pandas as pd
+import streamlit as st
+
+from interp.figures.tables import table_html
+
+__all__ = ["details", "notice", "plain", "table"]
+
+Level = Literal["info", "warning", "error"]
+
+_COLOURS = {"info": "70, 140, 220", "warning": "230, 160, 0", "error": "220, 60, 60"}
+_TABLE = """<style>
+.interp-table { overflow-x: auto; }
+.interp-table table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
+.interp-table th, .interp-table td { padding: .35rem .7rem; border-bottom: 1px solid #8884; text-align: right; }
+.interp-table th { font-weight: 600; opacity: .75; white-space: nowrap; }
+.interp-table th:first-child, .interp-table td:first-child { text-align: left; padding-left: 0; }
+.interp-table td { white-space: nowrap; }
+.interp-table.words td { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
+.interp-table.words th, .interp-table.words td { text-align: left; vertical-align: top; }
+</style>"""
+
+
+def notice(text: str, level: Level = "info") -> None:
+    """A message in a box, shown literally whatever it holds."""
+    role = "alert" if level == "error" else "status"
+    colour = _COLOURS[level]
+    st.html(
+        f'<div role="{role}" class="interp-notice" style="padding:.7rem 1rem;border-radius:.5rem;'
+        f"background:rgba({colour},.14);border-left:4px solid rgb({colour});overflow-wrap:anywhere;"
+        f'white-space:pre-line">{escape(text)}</div>'
+    )
+
+
+def plain(text: str) -> None:
+    """A line of small text, shown literally."""
+    st.html(f'<div style="font-size:.875rem;opacity:.8;overflow-wrap:anywhere">{escape(text)}</div>')
+
+
+def table(rows: pd.DataFrame, *, words: bool = False, wrap: str = "") -> None:
+    """A static table, every cell literal text. With `words`, cells are set left; the column `wrap` may break lines."""
+    kind = "interp-table words" if words else "interp-table"
+    place = list(rows.columns).index(wrap) + 1 if wrap in rows else 0
+    style = f"<style>.wrap-{place} td:nth-child({place}) {{ white-space: normal; }}</style>" if place else ""
+    st.html(f'{_TABLE}{style}<div class="{kind} wrap-{place}">{table_html(rows)}</div>')
+
+
+def details(about: dict[str, Any]) -> pd.DataFrame:
+    """Nested facts as a table of two columns."""
+    rows = []
+    for name, value in about.items():
+        if isinstance(value, dict):
+            rows += [{"what": f"{name}: {key}", "value": _flat(inner)} for key, inner in value.items()]
+        else:
+            rows.append({"what": name, "value": _flat(value)})
+    return pd.DataFrame(rows, columns=["what", "value"], dtype=object)
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(inner)}" for key, inner in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(_flat, value)) if isinstance(value, list | tuple) else str(value)

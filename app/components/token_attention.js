@@ -1,0 +1,185 @@
+// One head on one prompt. Everything happens in the browser: hovering a token shows what it reads, a click locks it.
+// Tokens reach the page through textContent only.
+const BEST = 8;
+
+function decode(text, n) {
+  const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+  const view = new DataView(bytes.buffer);
+  return Float32Array.from({ length: n * n }, (_, i) => view.getUint16(2 * i, true) / 65535);
+}
+
+// A token as it is read: line breaks and other signs that cannot be seen are drawn.
+const visible = (token) =>
+  token.replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, "␦");
+const named = (token) => (visible(token).trim() === token ? token : visible(token).replace(/ /g, "␣")) || "(empty)";
+
+export default function (component) {
+  const { data, parentElement: root } = component;
+  const find = (name) => root.querySelector(name);
+  const n = data.tokens.length;
+  const weights = decode(data.weights, n);
+  const same = root.view && root.view.text === JSON.stringify(data.tokens);
+  const view = (root.view = same ? root.view : { ...root.view, text: JSON.stringify(data.tokens), token: n - 1, locked: false });
+  view.direction ??= "reads";
+  view.skip ??= false;
+  const pairOf = (other) => (view.direction === "reads" ? [view.token, other] : [other, view.token]);
+  const weight = (row, column) => weights[row * n + column];
+  const shared = (other) => weight(...pairOf(other));
+
+  const spans = data.tokens.map((token, i) => {
+    const span = document.createElement("span");
+    span.textContent = visible(token) + (/\n/.test(token) ? "\n" : "");
+    span.dataset.i = i;
+    span.setAttribute("role", "option");
+    span.title = `${i}: ${named(token)}`;
+    return span;
+  });
+  const tokens = find(".tokens");
+  tokens.replaceChildren(...spans);
+  find(".views").classList.toggle("large", n > 128);
+  find(".first-text").textContent = data.has_bos ? "shade without BOS" : "shade without the first token";
+  find(".help").textContent = "Hover previews, click locks, Esc unlocks; arrow keys move along the tokens.";
+  find(".skip-first").checked = view.skip;
+
+  function shade() {
+    const theme = themeOf(tokens);
+    const all = spans.map((_, other) => (view.skip && other === 0 ? 0 : shared(other)));
+    const most = view.skip || view.direction !== "reads" ? Math.max(...all, 1e-6) : 1;
+    all.forEach((value, i) => {
+      spans[i].style.background = value < 0.004 ? "" : tint(value / most, theme);
+      spans[i].classList.toggle("chosen", i === view.token);
+      spans[i].setAttribute("aria-selected", i === view.token);
+    });
+    tokens.dataset.token = view.token;
+    tokens.classList.toggle("locked", view.locked);
+  }
+
+  const tint = (share, theme) => (theme.dark ? `rgba(62,140,214,${(0.85 * share).toFixed(3)})` : `rgba(49,130,189,${(0.7 * share).toFixed(3)})`);
+
+  function text(tag, content) {
+    const element = document.createElement(tag);
+    element.textContent = content;
+    return element;
+  }
+
+  function list() {
+    const theme = themeOf(tokens);
+    const reads = view.direction === "reads";
+    const position = text("span", `${reads ? "destination" : "source"} ${view.token} `);
+    find(".readout").replaceChildren(position, text("b", named(data.tokens[view.token])), text("span", reads ? " reads" : " is read by"));
+    const order = Array.from({ length: n }, (_, i) => i).sort((a, b) => shared(b) - shared(a) || a - b);
+    const rows = order.slice(0, BEST).filter((other) => shared(other) >= 0.0005);
+    find(".best").replaceChildren(
+      ...rows.map((other) => {
+        const row = text("li", "");
+        const name = text("span", "");
+        name.append(text("b", named(data.tokens[other])), text("small", ` ${other}`));
+        row.append(text("span", shared(other).toFixed(3)), name);
+        const colour = tint(0.7, theme), width = (100 * shared(other)).toFixed(1);
+        row.style.background = `linear-gradient(90deg, ${colour} ${width}%, transparent ${width}%)`;
+        return row;
+      }),
+    );
+  }
+
+  // The matrix is painted once; the cross that follows the token lies on a canvas above it.
+  const cell = Math.max(1, Math.floor((n > 128 ? 512 : 330) / n));
+  const scale = Math.min(cell, 24);
+  function paint() {
+    const cells = find(".cells");
+    const table = rampTable(themeOf(tokens).ramps.magnitude);
+    cells.width = cells.height = n;
+    const image = new ImageData(n, n);
+    for (let row = 0; row < n; row++) {
+      const most = view.skip ? Math.max(1e-6, ...weights.subarray(row * n + 1, (row + 1) * n)) : 1;
+      for (let i = row * n, column = 0; column < n; i++, column++) {
+        const value = view.skip && column === 0 ? 0 : weights[i] / most;
+        const [r, g, b] = table[Math.round(255 * Math.min(1, value))];
+        image.data.set([r, g, b, 255], 4 * i);
+      }
+    }
+    cells.getContext("2d").putImageData(image, 0, 0);
+    cells.style.width = `${n * scale}px`;
+    cells.style.imageRendering = "pixelated";
+  }
+
+  function cross() {
+    const canvas = find(".cross");
+    const size = n * scale;
+    canvas.width = canvas.height = size;
+    const ctx = canvas.getContext("2d");
+    ctx.strokeStyle = "#e8590c";
+    ctx.lineWidth = 1.5;
+    const place = view.token * scale, thick = Math.max(scale, 2);
+    if (view.direction === "reads") ctx.strokeRect(0.75, place + 0.75, size - 1.5, thick - 1.5 || 1);
+    else ctx.strokeRect(place + 0.75, 0.75, thick - 1.5 || 1, size - 1.5);
+  }
+
+  function show() {
+    shade();
+    list();
+    cross();
+  }
+
+  function choose(i, locked = view.locked) {
+    if (i === view.token && locked === view.locked) return;
+    Object.assign(view, { token: i, locked });
+    show();
+  }
+
+  const tokenAt = (event) => (event.target.dataset?.i === undefined ? null : Number(event.target.dataset.i));
+  tokens.onpointerover = (event) => {
+    const i = tokenAt(event);
+    if (i !== null && !view.locked) choose(i);
+  };
+  tokens.onclick = (event) => {
+    const i = tokenAt(event);
+    if (i !== null) choose(i, !(view.locked && i === view.token));
+  };
+  tokens.onkeydown = (event) => {
+    const goals = { ArrowLeft: view.token - 1, ArrowUp: view.token - 1, ArrowRight: view.token + 1, ArrowDown: view.token + 1, Home: 0, End: n - 1 };
+    if (event.key in goals) choose(Math.max(0, Math.min(n - 1, goals[event.key])));
+    else if (event.key === "Escape") choose(view.token, false);
+    else if (event.key === "Enter" || event.key === " ") choose(view.token, !view.locked);
+    else return;
+    spans[view.token].scrollIntoView({ block: "nearest" });
+    event.preventDefault();
+  };
+
+  const matrixToken = (event) => {
+    const frame = find(".cells").getBoundingClientRect();
+    const share = view.direction === "reads" ? (event.clientY - frame.top) / frame.height : (event.clientX - frame.left) / frame.width;
+    return Math.max(0, Math.min(n - 1, Math.floor(share * n)));
+  };
+  find(".cells").onpointermove = (event) => {
+    if (!view.locked) choose(matrixToken(event));
+  };
+  find(".cells").onclick = (event) => {
+    const i = matrixToken(event);
+    choose(i, !(view.locked && i === view.token));
+  };
+
+  for (const [name, direction] of [[".reads", "reads"], [".read-by", "read by"]])
+    find(name).onclick = () => {
+      view.direction = direction;
+      press();
+      show();
+    };
+  const press = () => {
+    find(".reads").setAttribute("aria-pressed", view.direction === "reads");
+    find(".read-by").setAttribute("aria-pressed", view.direction !== "reads");
+  };
+  find(".skip-first").onchange = (event) => {
+    view.skip = event.target.checked;
+    paint();
+    show();
+  };
+
+  press();
+  paint();
+  show();
+  return watch(find(".views"), () => {
+    paint();
+    show();
+  });
+}

@@ -1,0 +1,32 @@
+"""Attention of one head over the tokens of a prompt: tokens, weights and a matrix, all drawn in the browser."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from streamlit.components.v2 import component
+
+__all__ = ["attention_data", "token_attention"]
+
+_HERE = Path(__file__).parent
+_component = component(
+    "interp.token_attention",
+    html=(_HERE / "token_attention.html").read_text(),
+    css=(_HERE / "token_attention.css").read_text(),
+    js=(_HERE / "colour.js").read_text() + (_HERE / "token_attention.js").read_text(),
+)
+
+
+def token_attention(tokens: list[str], weights: np.ndarray, *, has_bos: bool, key: str) -> None:
+    """Draw `weights[q_pos, k_pos]` over the tokens. Nothing the reader does in it reaches the server."""
+    _component(key=key, data=attention_data(tokens, weights, has_bos=has_bos))
+
+
+def attention_data(tokens: list[str], weights: np.ndarray, *, has_bos: bool) -> dict[str, Any]:
+    """Tokens as text and weights as base64 of little-endian 16-bit fractions of 1, row by row."""
+    assert weights.shape == (len(tokens), len(tokens)), weights.shape
+    fractions = np.rint(np.clip(weights.astype(np.float32), 0.0, 1.0) * 65535).astype("<u2")
+    return {"tokens": tokens, "weights": base64.b64encode(fractions.tobytes()).decode("ascii"), "has_bos": has_bos}

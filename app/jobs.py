@@ -1,0 +1,116 @@
+"""Work that takes longer than a page may: threads with progress and cancel, which a reload does not stop.
+
+A job's thread calls no `st.*`; pages poll it from a fragment. One registry serves all sessions.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import streamlit as st
+
+from interp.errors import InterpError
+
+__all__ = ["Job", "Jobs", "Report", "shared_jobs"]
+
+Report = Callable[[str, int, int], None]
+_KEPT = 20
+_log = logging.getLogger("interp.app")
+
+
+class _Cancelled(Exception):
+    """Raised inside the work, at its next report of progress, once it was cancelled."""
+
+
+@dataclass
+class Job:
+    """One piece of work. `stage`, `done` and `total` are what it reported last; `result` is set when it is done."""
+
+    name: str
+    number: int
+    state: Literal["running", "done", "failed", "cancelled"] = "running"
+    stage: str = "starting"
+    done: int = 0
+    total: int = 0
+    result: Any = None
+    error: str = ""
+    started: float = field(default_factory=time.monotonic)
+    stage_started: float = field(default_factory=time.monotonic)
+    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    def cancel(self) -> None:
+        """Stop the work at its next report of progress."""
+        self._stop.set()
+
+    @property
+    def cancelling(self) -> bool:
+        return self.state == "running" and self._stop.is_set()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the running stage still needs at its rate so far; None while that says little."""
+        spent = time.monotonic() - self.stage_started
+        return None if self.done < 2 or spent < 1 else spent / self.done * (self.total - self.done)
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """What the work calls: raises once the job was cancelled."""
+        if self._stop.is_set():
+            raise _Cancelled
+        if stage != self.stage:
+            self.stage_started = time.monotonic()
+        self.stage, self.done, self.total = stage, done, total
+
+    def run(self, work: Callable[[Report], Any]) -> None:
+        try:
+            result = work(self.report)
+        except _Cancelled:
+            self.state = "cancelled"
+        except InterpError as error:
+            self.error, self.state = str(error), "failed"
+        except Exception as error:
+            _log.exception("%s failed", self.name)
+            self.error, self.state = f"{type(error).__name__}: {error}", "failed"
+        else:
+            self.result, self.state = result, "done"
+
+
+class Jobs:
+    """The jobs of this server, newest last."""
+
+    def __init__(self) -> None:
+        self._jobs: list[Job] = []
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def start(self, name: str, work: Callable[[Report], Any]) -> Job:
+        """Start some work in a thread. While a job of that name runs, it is returned instead."""
+        with self._lock:
+            running = self.running(name)
+            if running is not None:
+                return running
+            self._count += 1
+            job = Job(name, self._count)
+            self._jobs = [*self._jobs, job][-_KEPT:]
+        threading.Thread(target=job.run, args=(work,), name=f"job {job.number}", daemon=True).start()
+        return job
+
+    def running(self, name: str) -> Job | None:
+        return next((job for job in self._jobs if job.name == name and job.state == "running"), None)
+
+    def latest(self, name: str) -> Job | None:
+        return next((job for job in reversed(self._jobs) if job.name == name), None)
+
+
+@st.cache_resource(show_spinner=False)
+def shared_jobs() -> Jobs:
+    """The one registry of this server."""
+    return Jobs()

@@ -1,0 +1,95 @@
+"""Models and what they do on a prompt. One loaded model serves all sessions and is never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+import torch
+from einops import rearrange
+
+import interp
+from interp.errors import InputError
+from interp.families.load import models
+from interp.model.transformer import HookedTransformer
+from interp.sites import Head, Site
+
+__all__ = ["MAX_TOKENS", "Attention", "attention", "default_model", "heads_of", "installed", "loaded"]
+
+MAX_TOKENS = 512  # shown at once; the pattern of one head is then half a megabyte
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One head on one prompt: `weights[q_pos, k_pos]`, rows sum to 1. `n_left_out` tokens did not fit."""
+
+    tokens: list[str]
+    weights: np.ndarray
+    has_bos: bool
+    n_left_out: int
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def loaded(name: str) -> HookedTransformer:
+    """The model of that name, loaded once for all sessions. Raises `InterpError` where there is none."""
+    return interp.load(name)
+
+
+def installed() -> list[str]:
+    """Names of the models that load without a path or a download."""
+    return [model.name for model in models() if model.installed]
+
+
+def default_model() -> str:
+    """The packaged model, installed or not: loading it says how to get it."""
+    return next(iter(installed()), models()[0].name)
+
+
+def heads_of(model: HookedTransformer) -> list[str]:
+    """The addresses of all self-attention heads of the stack whose text is predicted."""
+    stack = model.main
+    return [
+        str(Head(layer, head, "attn", stack.name))
+        for layer, block in enumerate(stack.config.blocks)
+        for head in range(block.attn.n_heads)
+    ]
+
+
+def attention(name: str, head: Head, prompt: str, *, bos: bool) -> Attention:
+    """What a head attends to: one forward pass up to its layer, kept for the other heads of the layer.
+
+    Raises `InputError` for a prompt that cannot be read, or a head the model does not have.
+    """
+    model = loaded(name)
+    if str(head) not in heads_of(model):
+        stack = model.main.config
+        raise InputError(
+            f"{name} has no head {head}: it has layers 0 to {stack.n_layers - 1} with "
+            f"{stack.blocks[0].attn.n_heads} heads each. Choose another."
+        )
+    if model.encoder is not None and model.decoder is not None:
+        raise InputError(f"{name} reads two texts. This page draws models that read one.")
+    if model.tokenizer is None:
+        raise InputError(f"{name} has no tokenizer, so it cannot read a prompt.")
+    has_bos = bos and model.tokenizer.bos_id is not None
+    every = model.tokenizer.encode(prompt, prepend_bos=has_bos)
+    if not every:
+        raise InputError("The prompt is empty. Give some text.")
+    ids = every[: min(MAX_TOKENS, model.cfg.n_ctx)]
+    pattern = _layer_patterns(name, head.stack, head.layer, tuple(ids), _model=model)
+    tokens = model.tokenizer.str_tokens(ids)
+    return Attention(tokens, pattern[head.head], has_bos, len(every) - len(ids))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _layer_patterns(
+    name: str, stack: str, layer: int, ids: tuple[int, ...], *, _model: HookedTransformer
+) -> np.ndarray:
+    """Attention of all heads of a layer, `[head q_pos k_pos]`, as float16; at most 5 MB at 512 tokens and 9 heads."""
+    site = str(Site("hook_pattern", "attn", layer, stack))
+    tokens = torch.tensor([ids], device=_model.device)
+    with torch.no_grad():
+        _, cache = _model.run_with_cache(tokens, [site], stop_at_layer=layer + 1)
+    pattern = rearrange(cache[site], "1 head q_pos k_pos -> head q_pos k_pos")
+    return pattern.to(torch.float16).cpu().numpy()

@@ -1,0 +1,26 @@
+"""The pages there are. A page is one file in `pages/` and one line here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import streamlit as st
+
+__all__ = ["open_page", "pages"]
+
+_FOLDER = Path(__file__).parent / "pages"
+
+
+def pages() -> dict[str, st.Page]:
+    """All pages by name, the default one first."""
+    return {
+        "atlas": st.Page(_FOLDER / "atlas.py", title="Atlas", icon=":material/grid_on:", default=True),
+        "head": st.Page(_FOLDER / "head.py", title="Head", icon=":material/visibility:", url_path="head"),
+    }
+
+
+def open_page(name: str) -> NoReturn:
+    """Leave this page for another; what it shows follows from the shared settings."""
+    st.switch_page(pages()[name])
+    raise AssertionError("switch_page does not return")

@@ -1,0 +1,132 @@
+"""What all pages share: the run, the kind, the head, the prompt.
+
+Settings live in `st.session_state`, are seeded once from the checked query parameters, and are written back to the
+address on every run, so that each address can be opened by someone else. (Binding widgets to query parameters directly
+lost values when pages changed.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from interp.errors import InputError
+from interp.sites import Head
+
+__all__ = ["MAX_PROMPT", "complaints", "get", "put", "refuse", "seed", "widget", "write_back"]
+
+MAX_PROMPT = 20_000  # characters
+_MAX_IN_ADDRESS = 2_000  # a longer prompt is not written into the address
+_PREFIX, _COMPLAINTS, _SEEDED = "setting:", "setting complaints", "settings seeded"
+_DEFAULT_PROMPT = (
+    "When Mary and John went to the store, John gave a drink to Mary. When Mary and John went to the store, John gave"
+)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A shared value: its default, how it is read from an address (raising `InputError`), and how it is written."""
+
+    default: Any
+    read: Callable[[str], Any]
+    write: Callable[[Any], str] = str
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[\w.:+@/ -]{1,120}", text):
+        raise InputError(f"{_short(text)} is not a name. It was left out.")
+    return text
+
+
+def _head(text: str) -> str:
+    if len(text) > 40:
+        raise InputError(f'{_short(text)} is not a head. Write layer.head, as in "23.4".')
+    return str(Head.parse(text))
+
+
+def _prompt(text: str) -> str:
+    if not text.strip() or len(text) > MAX_PROMPT:
+        raise InputError(f"The prompt has {len(text):,} characters. Give 1 to {MAX_PROMPT:,}.")
+    return text
+
+
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise InputError(f"{_short(text)} is neither 0 nor 1.")
+    return text == "1"
+
+
+_SETTINGS = {
+    "run": _Setting(None, _name),
+    "kind": _Setting(None, _name),
+    "value": _Setting("score", _name),
+    "model": _Setting(None, _name),
+    "head": _Setting(None, _head),
+    "prompt": _Setting(_DEFAULT_PROMPT, _prompt),
+    "bos": _Setting(True, _switch, lambda on: "1" if on else "0"),
+}
+
+
+def seed() -> None:
+    """Take the settings from the address, once a session. What cannot be read is left out, and said."""
+    if _SEEDED in st.session_state:
+        return
+    st.session_state[_SEEDED], st.session_state[_COMPLAINTS] = True, {}
+    for name, setting in _SETTINGS.items():
+        st.session_state[_PREFIX + name] = setting.default
+        if name in st.query_params:
+            try:
+                st.session_state[_PREFIX + name] = setting.read(st.query_params[name])
+            except InputError as error:
+                refuse(name, f"{name} in the address: {error}", setting.default)
+
+
+def get(name: str) -> Any:
+    """The value of a setting; None where nothing was chosen."""
+    return st.session_state[_PREFIX + name]
+
+
+def put(name: str, value: Any) -> None:
+    """Choose a value; what was complained about before is settled."""
+    assert name in _SETTINGS, name
+    st.session_state[_PREFIX + name] = value
+    st.session_state[_COMPLAINTS].pop(name, None)
+
+
+def refuse(name: str, complaint: str, instead: Any) -> None:
+    """Replace a value that cannot be used, and say so until another is chosen."""
+    st.session_state[_PREFIX + name] = instead
+    st.session_state[_COMPLAINTS][name] = complaint
+
+
+def complaints() -> list[str]:
+    """What was refused, and why."""
+    return list(st.session_state[_COMPLAINTS].values())
+
+
+def widget(name: str, value: Any) -> dict[str, Any]:
+    """Key and callback of a widget that shows a setting and changes it: `st.selectbox(…, **widget("kind", kind))`."""
+    key = f"widget:{name}"
+    st.session_state[key] = value
+    return {"key": key, "on_change": lambda: put(name, st.session_state[key])}
+
+
+def write_back(**shown: Any) -> None:
+    """Make the address of this page reproduce what it shows. None and values at their default are left out."""
+    wanted = {}
+    for name, value in shown.items():
+        setting = _SETTINGS[name]
+        if value is not None and value != setting.default:
+            text = setting.write(value)
+            if len(text) <= _MAX_IN_ADDRESS:
+                wanted[name] = text
+    if st.query_params.to_dict() != wanted:
+        st.query_params.from_dict(wanted)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "…")

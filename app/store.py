@@ -1,0 +1,90 @@
+"""Stored runs as the pages need them: one root that the launcher names, opened by id, results kept in memory."""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+import streamlit as st
+
+from app import state
+from app.components.text import notice
+from interp.results import HeadScores
+from interp.runs.manifest import RunInfo
+from interp.runs.store import RunStore
+from interp.sites import Head
+
+__all__ = ["RunInfo", "addresses", "choose_run", "name_unreadable", "results", "run_store", "runs", "summaries"]
+
+
+def run_store() -> RunStore:
+    """The store that the launcher named in INTERP_STORE."""
+    return RunStore(os.environ.get("INTERP_STORE", "runs"))
+
+
+def runs() -> list[RunInfo]:
+    """What the store holds, newest first, damaged runs included."""
+    return run_store().list()
+
+
+def results(run: RunInfo) -> HeadScores:
+    """The tables of a run. They are shared between sessions: nothing may write into them."""
+    return _results(os.environ.get("INTERP_STORE", "runs"), run.id, str(run.created))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _results(store: str, run_id: str, created: str) -> HeadScores:
+    return RunStore(store).open(run_id).results()
+
+
+def summaries(run: RunInfo) -> pd.DataFrame:
+    """The summary of all heads of a run, with the rank of each within its kind."""
+    return _summaries(os.environ.get("INTERP_STORE", "runs"), run.id, str(run.created))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _summaries(store: str, run_id: str, created: str) -> pd.DataFrame:
+    found = _results(store, run_id, created)
+    table = found.summary(n=len(found.frame))
+    position, count = table.groupby("kind").cumcount() + 1, table.groupby("kind")["head"].transform("size")
+    table.insert(2, "rank", [f"{one} of {total}" for one, total in zip(position, count, strict=True)])
+    return table
+
+
+def addresses(table: pd.DataFrame) -> list[str]:
+    """The address of the head of each row."""
+    rows = zip(table["layer"], table["head"], table["sublayer"], table["stack"], strict=True)
+    return [str(Head(int(layer), int(head), sublayer, stack)) for layer, head, sublayer, stack in rows]
+
+
+def choose_run() -> RunInfo | None:
+    """A select box over the runs that can be read, the newest chosen first; None where there is none."""
+    readable = {run.id: run for run in runs() if _is_readable(run)}
+    chosen = state.get("run")
+    if chosen is not None and chosen not in readable:
+        instead = "The newest run is shown instead." if readable else "Nor is there any other."
+        state.refuse("run", f"There is no readable run {chosen} in {run_store().path}. {instead}", None)
+        st.rerun()
+    if not readable:
+        return None
+    chosen = chosen or next(iter(readable))
+    titles = {name: _title(run) for name, run in readable.items()}
+    st.selectbox("Run", list(readable), format_func=titles.__getitem__, **state.widget("run", chosen))
+    return readable[chosen]
+
+
+def name_unreadable() -> None:
+    """Say which runs of the store cannot be read, and why."""
+    broken = [f"{run.id}: {run.reason}" for run in runs() if run.status != "ok"]
+    if broken:
+        some = broken[:5] + ([f"and {len(broken) - 5} more"] if len(broken) > 5 else [])
+        notice("Runs that cannot be read:\n" + "\n".join(some), "warning")
+
+
+def _is_readable(run: RunInfo) -> bool:
+    return run.status == "ok" and run.kind == "heads"
+
+
+def _title(run: RunInfo) -> str:
+    when = f"{run.created:%Y-%m-%d %H:%M} UTC" if run.created else ""
+    return " · ".join(part for part in (run.title, when) if part)

@@ -1,0 +1,80 @@
+"""The OV side of heads: what a head writes of the token it attends to, and how strongly it writes at all."""
+
+from __future__ import annotations
+
+import torch
+from einops import einsum, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.circuits.direct import direct_logits
+from interp.circuits.streaming import LayerHeads, head_grid, stream_heads
+from interp.model.attention import head_results
+from interp.model.tokens import Batch
+from interp.model.transformer import HookedTransformer
+
+__all__ = ["copying_ratio", "value_logits", "written_norms"]
+
+
+def value_logits(
+    model: HookedTransformer, heads: LayerHeads, row: int, tokens: Int[Tensor, " token"]
+) -> Float[Tensor, "head k_pos token"]:
+    """Direct logits for `tokens` of each key's value through each head, as if it got all attention (scale left out)."""
+    group = heads.attn.config.n_heads // heads.attn.config.n_key_value_heads
+    values = repeat(heads.v[row], "k_pos kv_head d_head -> 1 k_pos (kv_head group) d_head", group=group)
+    written = head_results(values, heads.attn.W_O)[0]
+    return direct_logits(model, written, tokens).transpose(0, 1)
+
+
+@torch.no_grad()
+def copying_ratio(model: HookedTransformer, batch: Batch) -> Float[Tensor, "layer head"]:
+    """How much a head raises the token it attends to, among the tokens of its prompt, over chance.
+
+    For each attended key the head's direct logits are taken over the prompt's distinct tokens, less their mean, and
+    negative ones count as 0 (Olsson 2022). The share that falls on the attended token itself, weighted by attention,
+    is compared with one over the number of distinct tokens: 1 is chance, that number is perfect copying. The first
+    key is left out: it is where heads rest. NaN for a head that raises nothing.
+    """
+    grid = head_grid(model)
+    own = torch.zeros(grid.n_layers, grid.n_heads)
+    chance = torch.zeros(grid.n_layers, grid.n_heads)
+
+    def visit(heads: LayerHeads) -> None:
+        received = torch.stack([pattern.sum(dim=2) for _, pattern in heads.patterns()]).sum(0)[:, :, 1:]
+        for row, tokens in enumerate(batch.tokens):
+            distinct, place = tokens.unique(return_inverse=True)
+            raised = value_logits(model, heads, row, distinct)
+            raised = (raised - raised.mean(dim=-1, keepdim=True)).clamp(min=0)
+            itself = raised.gather(2, place[None, :, None].expand(len(raised), -1, -1))[:, 1:, 0]
+            n_heads = len(raised)
+            own[heads.layer, :n_heads] += (received[row] * itself).sum(-1).cpu()
+            chance[heads.layer, :n_heads] += (received[row] * raised.mean(-1)[:, 1:]).sum(-1).cpu()
+
+    stream_heads(model, batch, visit)
+    return own / chance
+
+
+@torch.no_grad()
+def written_norms(model: HookedTransformer, batch: Batch) -> Float[Tensor, "layer head"]:
+    """Root mean square, over tokens but the first of each prompt, of the norm of what a head writes."""
+    grid = head_grid(model)
+    norms = torch.full((grid.n_layers, grid.n_heads), torch.nan)
+
+    def visit(heads: LayerHeads) -> None:
+        group = heads.attn.config.n_heads // heads.attn.config.n_key_value_heads
+        values = repeat(heads.v, "batch k_pos kv_head d_head -> batch k_pos (kv_head group) d_head", group=group)
+        W_O = heads.attn.W_O
+        gram = einsum(W_O, W_O, "head a d_model, head b d_model -> head a b")  # |z W_O|² = z W_O W_Oᵀ zᵀ
+        total, n_tokens = torch.zeros(W_O.shape[0]), 0
+        for queries, pattern in heads.patterns():
+            z = einsum(pattern, values, "batch head q_pos k_pos, batch k_pos head d_head -> batch q_pos head d_head")
+            squared = einsum(z, gram, z, "batch pos head a, head a b, batch pos head b -> batch pos head")
+            counted = torch.ones_like(heads.rows.positions[:, :1], dtype=torch.bool) & (queries > 0)
+            if batch.mask is not None:
+                counted = batch.mask[:, queries] & (queries > 0)
+            total += (squared * counted[..., None]).sum((0, 1)).float().cpu()
+            n_tokens += int(counted.expand(len(z), -1).sum())
+        norms[heads.layer, : len(total)] = (total / n_tokens).sqrt()
+
+    stream_heads(model, batch, visit)
+    return norms

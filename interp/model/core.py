@@ -1,0 +1,297 @@
+"""The transformer itself: parts, weights and the forward pass. `HookedTransformer` adds reading and editing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from interp.errors import CheckpointError, InputError
+from interp.model.block import Memory
+from interp.model.config import ModelConfig
+from interp.model.derive import source_table
+from interp.model.loss import next_token_loss
+from interp.model.norms import Norm
+from interp.model.passes import Pass, prepare, run_encoder, run_pass
+from interp.model.positions import KeyValues
+from interp.model.stack import Stack, stack_sites
+from interp.model.taps import NO_TAPS, Tap, Taps, Write, active_writes
+from interp.model.tokens import Batch, TextMethods
+from interp.model.weights import StackedWeights
+from interp.sites import AddressBook, Site
+
+__all__ = ["ReturnType", "Transformer"]
+
+ReturnType = Literal["logits", "loss", "both"] | None
+T = TypeVar("T", bound="Transformer")
+
+
+class Transformer(TextMethods, StackedWeights, nn.Module):
+    """A decoder, an encoder, or both, built from a `ModelConfig`, with raw weights: nothing folded, nothing centred."""
+
+    def __init__(
+        self,
+        cfg: ModelConfig,
+        tokenizer: Any = None,
+        *,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        super().__init__()
+        self.cfg, self.tokenizer = cfg, tokenizer
+        names = list(cfg.stacks)
+        with torch.device("meta"):  # weights are made once, from the seed alone
+            stacks = {name: Stack(stack, cfg.d_model, cfg.d_vocab, name) for name, stack in cfg.stacks.items()}
+            self.encoder = stacks.get("encoder") or (stacks[""] if cfg.decoder is None else None)
+            self.decoder = stacks.get("decoder") or (stacks[""] if cfg.encoder is None else None)
+            self.unembed = nn.Linear(cfg.d_model, cfg.d_vocab, bias=cfg.bias_unembed)
+        sites = [site for name in names for site in stack_sites(name, cfg.stacks[name])]
+        self.sites = AddressBook([*sites, Site("hook_unembed")], {name: cfg.stacks[name].n_layers for name in names})
+        self._sources = source_table(self.sites, cfg)
+        if torch.device(device).type != "meta":
+            self.to_empty(device="cpu")
+        self._tie()
+        if torch.device(device).type != "meta":
+            self._init_weights(seed)
+            self.to(device=device, dtype=dtype)
+        self.eval()
+
+    @classmethod
+    def from_weights(
+        cls: type[T],
+        cfg: ModelConfig,
+        weights: Mapping[str, Tensor],
+        tokenizer: Any = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> T:
+        """A model over given tensors, used as they lie (not copied) where dtype and device already fit."""
+        model = cls(cfg, tokenizer, device="meta")
+        wanted = {
+            name: p
+            for name, p in model.named_parameters()
+            if not (cfg.tie_word_embeddings and name == "unembed.weight")
+        }
+        _check_weights(wanted, weights)
+        placed = {name: nn.Parameter(weights[name].detach().to(device=device, dtype=dtype)) for name in wanted}
+        for name, parameter in placed.items():
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, parameter)
+        model._tie()
+        return model
+
+    # ---- forward ----
+
+    def forward(
+        self,
+        input: Any,
+        return_type: ReturnType = "logits",
+        *,
+        loss_per_token: bool = False,
+        prepend_bos: bool | None = None,
+        padding_side: Literal["left", "right"] | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input: Any = None,
+        start_at_layer: int | None = None,
+        stop_at_layer: int | None = None,
+        tokens: Tensor | None = None,
+        past_kv: KeyValues | None = None,
+        unembed_pos: Sequence[int] | Tensor | None = None,
+        unembed_tokens: Sequence[int] | Tensor | None = None,
+        taps: Taps | None = None,
+    ) -> Any:
+        """Logits `[batch pos d_vocab]`, the loss, or both.
+
+        `input` is text, a list of texts, or token ids `[pos]` or `[batch pos]`; with `start_at_layer` it is a
+        residual `[batch pos d_model]` entering that layer (`tokens` then serve the loss). `stop_at_layer` returns
+        the residual entering that layer. `attention_mask` marks real tokens; positions count those only.
+        `past_kv` holds keys and values of tokens before these. `unembed_pos` and `unembed_tokens` limit the logits
+        to some positions and tokens. The loss is −log p of each next real token, in nats, averaged unless
+        `loss_per_token`.
+        """
+        job, finish = self._prepared(
+            input,
+            return_type,
+            loss_per_token=loss_per_token,
+            tokens=tokens,
+            unembed_pos=unembed_pos,
+            unembed_tokens=unembed_tokens,
+            prepend_bos=prepend_bos,
+            padding_side=padding_side,
+            attention_mask=attention_mask,
+            decoder_input=decoder_input,
+            start_at_layer=start_at_layer,
+            stop_at_layer=stop_at_layer,
+            past_kv=past_kv,
+        )
+        return finish(self.run(job, taps if taps is not None else self._standing_taps()))
+
+    def encode(self, input: Any, *, attention_mask: Tensor | None = None) -> Memory:
+        """The encoder's output, to be given to any number of decoder passes as `memory=`."""
+        if self.encoder is None or self.decoder is None:
+            raise InputError("Only a model with an encoder and a decoder can encode apart. Call model(…) instead.")
+        return run_encoder(self, self.batch(input, attention_mask=attention_mask), self._standing_taps())
+
+    def run(self, job: Pass, tap: Tap = NO_TAPS) -> Tensor:
+        """Make a prepared pass: the residual it stops at, or logits."""
+        return run_pass(self, job, tap)
+
+    def logits(
+        self,
+        resid: Float[Tensor, "batch pos d_model"],
+        tap: Tap = NO_TAPS,
+        *,
+        pos: Sequence[int] | Tensor | None = None,
+        tokens: Sequence[int] | Tensor | None = None,
+    ) -> Float[Tensor, "batch some_pos some_tokens"]:
+        """Unembed an already normed residual, at some positions and for some tokens only where asked."""
+        if pos is not None:
+            resid = resid[:, _positions(pos, resid.shape[1], resid.device)]
+        weight, bias = self.unembed.weight, self.unembed.bias
+        if tokens is not None:
+            chosen = self._check_ids(tokens)
+            if len(chosen) != 1:
+                raise InputError(f"unembed_tokens has shape {tuple(chosen.shape)}. Give a flat list of token ids.")
+            chosen = chosen[0]
+            weight, bias = weight[chosen], None if bias is None else bias[chosen]
+        return tap("hook_unembed", nn.functional.linear(resid, weight, bias))
+
+    def extend(
+        self, input: Any, *, past: KeyValues | None = None, attention_mask: Tensor | None = None, **options: Any
+    ) -> tuple[Float[Tensor, "batch some_pos some_tokens"], KeyValues]:
+        """Logits of new tokens after stored ones, and the keys and values of all of them."""
+        job = prepare(self, input, attention_mask=attention_mask, past_kv=past)
+        job.keep_keys = True
+        job.unembed_pos, job.unembed_tokens = options.pop("unembed_pos", None), options.pop("unembed_tokens", None)
+        if options:
+            raise InputError(f"extend takes no {', '.join(options)}.")
+        logits = self.run(job, self._standing_taps())
+        assert job.keys is not None
+        return logits, job.keys
+
+    # ---- parts ----
+
+    @property
+    def only(self) -> Stack:
+        """The one stack of a model that has one."""
+        if self.encoder is not None and self.decoder is not None:
+            raise InputError("This model has two stacks. Ask model.encoder or model.decoder.")
+        stack = self.decoder or self.encoder
+        assert stack is not None
+        return stack
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.only.blocks
+
+    @property
+    def embed(self) -> nn.Module:
+        return self.only.embed
+
+    @property
+    def ln_final(self) -> nn.Module:
+        return self.only.ln_final
+
+    @property
+    def device(self) -> torch.device:
+        return self.unembed.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unembed.weight.dtype
+
+    @property
+    def main(self) -> Stack:
+        """The stack whose text is predicted: the decoder, or the encoder of a model without one."""
+        stack = self.decoder or self.encoder
+        assert stack is not None
+        return stack
+
+    # ---- inside ----
+
+    def _prepared(
+        self,
+        input: Any,
+        return_type: ReturnType,
+        *,
+        loss_per_token: bool = False,
+        tokens: Tensor | None = None,
+        unembed_pos: Sequence[int] | Tensor | None = None,
+        unembed_tokens: Sequence[int] | Tensor | None = None,
+        **options: Any,
+    ) -> tuple[Pass, Callable[[Tensor], Any]]:
+        """A checked pass, and what makes the caller's output of its logits."""
+        if return_type not in ("logits", "loss", "both", None):
+            raise InputError(f'return_type is {return_type!r}. Choose "logits", "loss", "both" or None.')
+        needs_loss = return_type in ("loss", "both")
+        if needs_loss and (unembed_pos is not None or unembed_tokens is not None):
+            raise InputError("A loss needs all logits. Leave unembed_pos and unembed_tokens out, or ask for logits.")
+        job = prepare(self, input, **options)
+        job.unembed_pos, job.unembed_tokens = unembed_pos, unembed_tokens
+        target = None
+        if needs_loss and job.stop is None:
+            if self.decoder is None:
+                raise InputError("An encoder predicts no next token, so it has no such loss. Ask for logits.")
+            target = Batch(self._check_ids(tokens), job.mask) if tokens is not None else job.main
+            if target is None:
+                raise InputError("A loss needs the tokens that are predicted. Give them as tokens=.")
+
+        def finish(output: Tensor) -> Any:
+            if job.stop is not None or return_type == "logits":
+                return output
+            if target is None:
+                return None
+            loss = next_token_loss(output, target.tokens, target.mask, per_token=loss_per_token)
+            return loss if return_type == "loss" else (output, loss)
+
+        return job, finish
+
+    def _standing_writes(self) -> list[Write]:
+        """Hooks of the `with model.hooks` blocks that this thread is in."""
+        return [write for owner, write in active_writes.get() if owner == id(self)]
+
+    def _standing_taps(self) -> Tap:
+        writes = self._standing_writes()
+        return Taps(writes=writes) if writes else NO_TAPS
+
+    def _tie(self) -> None:
+        if self.cfg.tie_word_embeddings:
+            self.unembed.weight = self.main.embed.weight
+
+    def _init_weights(self, seed: int) -> None:
+        """Normal weights of standard deviation 0.8 / √d_model, zero biases, unit gains; the same for the same seed."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.8 / self.cfg.d_model**0.5, generator=generator)
+            elif name.rpartition(".")[2] in ("bias", "b"):
+                nn.init.zeros_(parameter)
+        for module in self.modules():
+            if isinstance(module, Norm):
+                module.reset()
+
+
+def _check_weights(wanted: Mapping[str, nn.Parameter], given: Mapping[str, Tensor]) -> None:
+    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    if missing or extra:
+        what = [f"lacks {', '.join(missing[:3])}"] if missing else []
+        what += [f"holds {', '.join(extra[:3])}, which this architecture has not"] if extra else []
+        raise CheckpointError(f"The checkpoint {' and '.join(what)}. Its config and its weights do not fit together.")
+    for name, parameter in wanted.items():
+        if given[name].shape != parameter.shape:
+            raise CheckpointError(
+                f"{name} has shape {tuple(given[name].shape)} in the checkpoint; "
+                f"its config says {tuple(parameter.shape)}."
+            )
+
+
+def _positions(pos: Sequence[int] | Tensor, n_pos: int, device: torch.device) -> Int[Tensor, " pos"]:
+    index = torch.as_tensor(pos, device=device)
+    if index.ndim != 1 or index.is_floating_point() or bool(((index < -n_pos) | (index >= n_pos)).any()):
+        raise InputError(f"unembed_pos is {index.tolist()}. Give a list of positions from {-n_pos} to {n_pos - 1}.")
+    return index

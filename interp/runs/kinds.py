@@ -1,0 +1,49 @@
+"""Kinds of results that a store can hold: their name in a manifest, and the class that writes and reads them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from interp.errors import InputError, InterpError, StorageError
+
+__all__ = ["kind_of", "known_kinds", "load_results", "register_kind"]
+
+# Named by "module:class" and imported on use, so that a store is listed without pandas or torch. A class needs
+# `save(folder)` and `load(folder)`; its `about` may name the model.
+_HOMES = {"heads": "interp.results:HeadScores"}
+
+
+def register_kind(name: str, home: str) -> None:
+    """Let stores hold another class of results. `home` is "module:class"."""
+    if _HOMES.setdefault(name, home) != home:
+        raise InputError(f"Results of kind {name!r} are already {_HOMES[name]}. Give {home} another name.")
+
+
+def known_kinds() -> tuple[str, ...]:
+    """The kinds this version can read."""
+    return tuple(_HOMES)
+
+
+def kind_of(results: Any) -> str:
+    """The kind of a result, by its class or one that it derives from."""
+    classes = {f"{one.__module__}:{one.__qualname__}" for one in type(results).__mro__}
+    for name, home in _HOMES.items():
+        if home in classes:
+            return name
+    raise InputError(f"A store cannot hold a {type(results).__name__}. It holds {', '.join(sorted(_HOMES.values()))}.")
+
+
+def load_results(kind: str, folder: Path) -> Any:
+    """Read results of a kind from their folder; `StorageError` for whatever stands in the way."""
+    if kind not in _HOMES:
+        raise StorageError(f"{folder} holds results of kind {kind!r}; this version reads {', '.join(_HOMES)}.")
+    module, _, name = _HOMES[kind].partition(":")
+    loader = getattr(import_module(module), name)
+    try:
+        return loader.load(folder)
+    except InterpError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+        raise StorageError(f"Cannot read the {kind} results in {folder}: {error}") from error

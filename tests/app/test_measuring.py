@@ -1,0 +1,30 @@
+"""The job that the Atlas starts stores a run that the store can open."""
+
+from __future__ import annotations
+
+import pytest
+from serving import tiny_scores
+
+from app import measuring
+from app.store import run_store
+from interp.errors import StorageError
+
+
+def test_heads_are_found_and_stored(runs, monkeypatch):
+    stages = []
+    monkeypatch.setattr(
+        "interp.find_heads", lambda model, kinds, progress: tiny_scores(model.cfg.model_name), raising=False
+    )
+    run_id = measuring.measure_heads("tiny", ["induction"], lambda *stage: stages.append(stage[0]))
+    run = run_store().open(run_id)
+    assert run.results().kinds == ["previous_token", "induction"]
+    assert run.manifest["spec"] == {"analysis": "find_heads", "model": "tiny", "kinds": ["induction"]}
+    assert stages == ["loading the model", "storing"] and run_store().list()[0].id == run_id
+
+
+def test_a_store_that_cannot_be_written_is_said_before_anything_runs(runs, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("INTERP_STORE", str(tmp_path / "file"))
+    monkeypatch.setattr("interp.find_heads", None, raising=False)
+    with pytest.raises(StorageError, match="Cannot write"):
+        measuring.measure_heads("tiny", ["induction"], lambda *stage: None)

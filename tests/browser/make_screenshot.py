@@ -1,0 +1,67 @@
+"""Pictures of the app for the README: `python tests/browser/make_screenshot.py STORE [FOLDER]`.
+
+Serves the app over a store with at least one run of a model that loads by name, and writes atlas.png and head.png,
+each below 300 KB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
+
+from playwright.sync_api import Page, sync_playwright  # noqa: E402
+from serving import ROOT, serve  # noqa: E402
+
+MAX_BYTES = 300_000
+
+
+def shoot(page: Page, path: Path) -> None:
+    """Save what the page shows, as soon as nothing moves any more."""
+    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
+    page.wait_for_timeout(1_000)
+    page.screenshot(path=path, animations="disabled")
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise SystemExit(f"{path} has {size:,} bytes, more than {MAX_BYTES:,}.")
+    print(f"{path}: {size:,} bytes")
+
+
+def make(store: Path, folder: Path, *, width: int, height: int, dark: bool) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("There is no Chromium on this machine: `make browser` installs one where it may.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        serve(ROOT / "app" / "main.py", store.resolve(), log=Path(scratch) / "log") as address,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        scheme = "dark" if dark else "light"
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page.set_default_timeout(60_000)
+        page.goto(f"{address}/?kind=induction")
+        page.locator(".plot canvas").hover(position={"x": 60, "y": 60})
+        page.locator(".plot canvas").focus()  # reads out the best head
+        page.mouse.move(5, height - 5)
+        shoot(page, folder / "atlas.png")
+        page.goto(f"{address}/head?head=18.6")
+        page.locator(".tokens span").first.wait_for()
+        shoot(page, folder / "head.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", type=Path, help="a store of runs")
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs", help="where the pictures go")
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--height", type=int, default=900)
+    parser.add_argument("--dark", action="store_true")
+    chosen = parser.parse_args()
+    make(chosen.store, chosen.folder, width=chosen.width, height=chosen.height, dark=chosen.dark)
