@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -p no:cacheprovider
-DEMO := $(BIN)/interp heads smollm2-135m --html demo/heads.html
+DEMO := $(BIN)/interp heads smollm2-135m --store runs --html demo/heads.html
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo app browser test test-all lint format bench clean

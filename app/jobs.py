@@ -16,15 +16,14 @@ import streamlit as st
 
 from interp.errors import InterpError
 
-__all__ = ["Job", "Jobs", "Report", "shared_jobs"]
+__all__ = ["Job", "Jobs", "shared_jobs"]
 
-Report = Callable[[str, int, int], None]
 _KEPT = 20
 _log = logging.getLogger("interp.app")
 
 
 class _Cancelled(Exception):
-    """Raised inside the work, at its next report of progress, once it was cancelled."""
+    """Raised inside the work, when it next asks, once it was cancelled."""
 
 
 @dataclass
@@ -44,7 +43,7 @@ class Job:
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def cancel(self) -> None:
-        """Stop the work at its next report of progress."""
+        """Stop the work when it next reports or asks."""
         self._stop.set()
 
     @property
@@ -62,16 +61,21 @@ class Job:
         return None if self.done < 2 or spent < 1 else spent / self.done * (self.total - self.done)
 
     def report(self, stage: str, done: int, total: int) -> None:
-        """What the work calls: raises once the job was cancelled."""
-        if self._stop.is_set():
-            raise _Cancelled
+        """What the work calls as it goes on; raises once the job was cancelled."""
+        self.check()
         if stage != self.stage:
             self.stage_started = time.monotonic()
         self.stage, self.done, self.total = stage, done, total
 
-    def run(self, work: Callable[[Report], Any]) -> None:
+    def check(self) -> None:
+        """What long work calls between reports: raises once the job was cancelled."""
+        if self._stop.is_set():
+            raise _Cancelled
+
+    def run(self, work: Callable[[Job], Any]) -> None:
+        """Do the work, which gets this job to report to; whatever happens ends in `state`."""
         try:
-            result = work(self.report)
+            result = work(self)
         except _Cancelled:
             self.state = "cancelled"
         except InterpError as error:
@@ -91,7 +95,7 @@ class Jobs:
         self._lock = threading.Lock()
         self._count = 0
 
-    def start(self, name: str, work: Callable[[Report], Any]) -> Job:
+    def start(self, name: str, work: Callable[[Job], Any]) -> Job:
         """Start some work in a thread. While a job of that name runs, it is returned instead."""
         with self._lock:
             running = self.running(name)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import streamlit as st
 import torch
+from torch.overrides import TorchFunctionMode
 
 import interp
 from app import models, state, store
 from app.components.text import notice, plain
-from app.jobs import Job, Report, shared_jobs
+from app.jobs import Job, shared_jobs
 from interp.heads.base import finders
 
 __all__ = ["is_running", "measure_heads", "panel"]
@@ -20,15 +22,28 @@ __all__ = ["is_running", "measure_heads", "panel"]
 _DEFAULT_KINDS = ("previous_token", "induction")
 
 
-def measure_heads(model: str, kinds: Sequence[str], report: Report) -> str:
+class _Stoppable(TorchFunctionMode):
+    """Asks before each torch operation of this thread whether to go on, so that a cancel need not wait for a stage."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__()
+        self._check = check
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._check()
+        return func(*args, **(kwargs or {}))
+
+
+def measure_heads(model: str, kinds: Sequence[str], job: Job) -> str:
     """Find heads with the default settings and store them; returns the run's id. Calls no `st.*` that draws."""
-    report("loading the model", 0, 1)
+    job.report("loading the model", 0, 1)
     goal = store.run_store()
     goal.must_be_writable()
     started = time.perf_counter()
-    with torch.no_grad():
-        found = interp.find_heads(models.loaded(model), list(kinds), progress=report)
-    report("storing", 0, 1)
+    loaded = models.loaded(model)  # not to be stopped half-way: other sessions may wait for it
+    with torch.no_grad(), _Stoppable(job.check):
+        found = interp.find_heads(loaded, list(kinds), progress=job.report)
+    job.report("storing", 0, 1)
     spec = {"analysis": "find_heads", "model": model, "kinds": list(kinds)}
     return goal.save(found, spec=spec, timings={"find_heads": time.perf_counter() - started}).id
 
@@ -56,9 +71,9 @@ def _job_name(model: str) -> str:
 def _start(model: str, name: str) -> None:
     kinds = st.multiselect("Kinds of heads", list(finders()), default=[k for k in _DEFAULT_KINDS if k in finders()])
     if st.button("Find heads", type="primary", disabled=not kinds, key="start the job"):
-        shared_jobs().start(name, lambda report: measure_heads(model, kinds, report))
+        shared_jobs().start(name, lambda job: measure_heads(model, kinds, job))
         st.rerun()
-    plain(f"Finds them in {model} in the background (about a minute for a small model) and stores the run.")
+    plain(f"Finds them in {model} in the background (minutes, even for a small model) and stores the run.")
 
 
 @st.fragment(run_every=0.5)

@@ -80,6 +80,8 @@ def _check_places(runs: RunStore | None, html: Path | None, out: Path | None) ->
     if out is not None:
         if out.exists() and not out.is_dir():
             raise StorageError(f"--out {out} is a file. Give a folder.")
+        if out.is_dir() and any(out.iterdir()) and not (out / "about.json").is_file():
+            raise StorageError(f"--out {out} holds other files. Give a new folder.")
         must_be_writable(out.parent)
 
 

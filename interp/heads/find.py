@@ -6,7 +6,7 @@ import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,6 @@ from interp.stats import benjamini_hochberg, bootstrap_interval, sign_flip, smal
 __all__ = ["find_heads"]
 
 Progress = Callable[[str, int, int], None]
-Screen = Literal["attention", "none"]
 _WRITING_PROMPTS = 8
 
 
@@ -50,7 +49,7 @@ def find_heads(
     pairs: Any = None,
     corpus: Any = None,
     n: int = 32,
-    screen: Screen = "attention",
+    screen: str = "attention",
     top: int = 8,
     n_random_sets: int = 10,
     alpha: float = 0.05,
@@ -120,7 +119,9 @@ def _check(
     if top < 1:
         raise InputError(f"top is {top}. Ablate at least one head of each kind.")
     reachable = min(smallest_p(n) * len(found), 1.0) if n > 0 else 1.0
-    if not 0 < alpha < 1 or reachable > alpha:
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha is {alpha}. Give the false-positive rate you accept, above 0 and below 1.")
+    if reachable > alpha:
         enough = max(2, math.ceil(-math.log2(max(alpha, 1e-4) / len(found))))
         raise InputError(
             f"With n={n} items and {len(found)} kinds the smallest corrected p that sign flips can reach is "

@@ -51,7 +51,7 @@ def make_plan(
     tops = {kind: _best(one.mean(axis=0), top, grid) for kind, one in scores.items()}
     if test_all:
         scored = ~np.isnan(next(iter(scores.values())).mean(axis=0))
-        singles = tuple(_head(grid, layer, i) for layer, i in np.argwhere(scored))
+        singles = tuple(_head(grid, layer, i) for layer, i in np.argwhere(scored).tolist())
         controls = {layer: tuple(head for head in singles if head.layer == layer) for layer in range(grid.n_layers)}
     else:
         singles = tuple(dict.fromkeys(head for heads in tops.values() for head in heads))
@@ -87,4 +87,4 @@ def _best(mean: Scores, top: int, grid: HeadGrid) -> tuple[Head, ...]:
 
 
 def _head(grid: HeadGrid, layer: int, head: int) -> Head:
-    return Head(int(layer), int(head), "attn", grid.stack)
+    return Head(layer, head, "attn", grid.stack)

@@ -19,8 +19,8 @@ def finished(job: Job) -> Job:
 
 
 def test_a_job_reports_and_returns():
-    def work(report):
-        report("half", 1, 2)
+    def work(job):
+        job.report("half", 1, 2)
         return "result"
 
     job = finished(Jobs().start("one", work))
@@ -30,9 +30,9 @@ def test_a_job_reports_and_returns():
 def test_a_cancelled_job_stops_at_its_next_report_and_has_no_result():
     reached = threading.Event()
 
-    def work(report):
+    def work(job):
         for i in range(1_000):
-            report("working", i, 1_000)
+            job.report("working", i, 1_000)
             reached.set()
             time.sleep(0.01)
 
@@ -48,18 +48,18 @@ def test_a_cancelled_job_stops_at_its_next_report_and_has_no_result():
 def test_a_running_job_is_shared_and_a_finished_one_is_not():
     go = threading.Event()
     jobs = Jobs()
-    first = jobs.start("one", lambda report: go.wait(5))
-    assert jobs.start("one", lambda report: None) is first and jobs.running("one") is first
-    other = jobs.start("other", lambda report: None)
+    first = jobs.start("one", lambda job: go.wait(5))
+    assert jobs.start("one", lambda job: None) is first and jobs.running("one") is first
+    other = jobs.start("other", lambda job: None)
     assert other is not first
     go.set()
     finished(first)
     assert jobs.running("one") is None and jobs.latest("one") is first
-    assert jobs.start("one", lambda report: None) is not first
+    assert jobs.start("one", lambda job: None) is not first
 
 
 def test_a_users_mistake_is_the_jobs_error():
-    def work(report):
+    def work(job):
         raise InputError("one sentence")
 
     job = finished(Jobs().start("one", work))
@@ -67,7 +67,7 @@ def test_a_users_mistake_is_the_jobs_error():
 
 
 def test_any_other_error_names_its_type_and_is_logged(caplog):
-    job = finished(Jobs().start("one", lambda report: 1 / 0))
+    job = finished(Jobs().start("one", lambda job: 1 / 0))
     assert job.state == "failed" and job.error.startswith("ZeroDivisionError")
     assert "1 / 0" in caplog.text
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
+import torch
 from serving import tiny_scores
 
 from app import measuring
+from app.jobs import Job, Jobs
 from app.store import run_store
 from interp.errors import StorageError
 
 
 def test_heads_are_found_and_stored(runs, monkeypatch):
-    stages = []
+    job, stages = Job("one", 1), []
+    monkeypatch.setattr(job, "report", lambda *stage: stages.append(stage[0]))
     monkeypatch.setattr(
         "interp.find_heads", lambda model, kinds, progress: tiny_scores(model.cfg.model_name), raising=False
     )
-    run_id = measuring.measure_heads("tiny", ["induction"], lambda *stage: stages.append(stage[0]))
+    run_id = measuring.measure_heads("tiny", ["induction"], job)
     run = run_store().open(run_id)
     assert run.results().kinds == ["previous_token", "induction"]
     assert run.manifest["spec"] == {"analysis": "find_heads", "model": "tiny", "kinds": ["induction"]}
@@ -27,4 +33,23 @@ def test_a_store_that_cannot_be_written_is_said_before_anything_runs(runs, tmp_p
     monkeypatch.setenv("INTERP_STORE", str(tmp_path / "file"))
     monkeypatch.setattr("interp.find_heads", None, raising=False)
     with pytest.raises(StorageError, match="Cannot write"):
-        measuring.measure_heads("tiny", ["induction"], lambda *stage: None)
+        measuring.measure_heads("tiny", ["induction"], Job("one", 1))
+
+
+def test_a_cancel_does_not_wait_for_the_next_report(runs, monkeypatch):
+    started = threading.Event()
+
+    def endless(model, kinds, progress):
+        while True:
+            torch.ones(2) + 1
+            started.set()
+
+    monkeypatch.setattr("interp.find_heads", endless, raising=False)
+    before = len(run_store().list())
+    job = Jobs().start("one", lambda job: measuring.measure_heads("tiny", ["induction"], job))
+    assert started.wait(10)
+    job.cancel()
+    until = time.monotonic() + 1
+    while job.state == "running" and time.monotonic() < until:
+        time.sleep(0.01)
+    assert job.state == "cancelled" and len(run_store().list()) == before

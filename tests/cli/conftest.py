@@ -16,6 +16,7 @@ Run = Callable[..., SimpleNamespace]
 
 FAKE = """
 import interp
+import interp.cli.heads
 import interp.runs.provenance
 from tests.runs.sample import make_scores
 
@@ -29,6 +30,7 @@ def find_heads(model, kinds, *, progress, **settings):
 
 interp.load, interp.find_heads = load, find_heads
 interp.runs.provenance.model_hash = lambda model: "ab" * 32
+real_kinds, interp.cli.heads._kinds = interp.cli.heads._kinds, lambda asked: asked  # the registry imports torch
 """
 MAIN = "\nfrom interp.cli import main\nmain()\n"
 

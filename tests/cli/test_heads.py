@@ -66,7 +66,7 @@ def test_a_store_that_refuses_is_said_before_the_model_is_loaded(run, fake, tmp_
 
 def test_an_unknown_kind_is_said_before_the_model_is_loaded(run, fake):
     code = fake + "\ndef never(*_, **__): raise SystemExit('loaded')\ninterp.load = never\n"
-    done = run("heads", "tiny", "--kind", "nonsense", code=code)
+    done = run("heads", "tiny", "--kind", "nonsense", code=code + "interp.cli.heads._kinds = real_kinds\n")
     assert done.code == 2 and "Known are" in done.err and "loaded" not in done.err
 
 

@@ -1,58 +1,56 @@
-"""The command line says one sentence about a mistake and exits with 2."""
+"""`interp heads` from end to end on a model whose heads are known (the rest of the command line: tests/cli)."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import pytest
 
 from interp import cli
+from interp.runs.store import RunStore
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from interp.cli import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def command(planted, monkeypatch, tmp_path, capsys):
+    """Runs `interp heads` in an empty folder on the planted model; gives what it printed."""
+    monkeypatch.setattr("interp.load", lambda name, **options: planted, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["interp", "heads", "planted", "--kind", "induction", *arguments])
+        cli.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_heads_prints_stores_saves_and_draws(command, tmp_path):
+    out = command("--n", "8", "--top", "2", "--html", "heads.html", "--out", "bare", "--store", "runs")
+    assert "1.2" in out and "induction" in out and "With the top heads of a kind ablated together" in out
+    assert (tmp_path / "heads.html").stat().st_size > 1_000_000 and (tmp_path / "bare" / "heads.parquet").exists()
+    (info,) = RunStore("runs").list()
+    best = RunStore("runs").open(info.id).results().top("induction", 1).iloc[0]
+    assert (best["layer"], best["head"], best["verdict"]) == (1, 2, "induction")
+
+
+def test_json_output_is_json(command):
+    data = json.loads(command("--n", "8", "--top", "1", "--json"))
+    assert len(data["heads"]) == 8 and data["about"]["n"] == 8 and data["run"] is None
+    assert [row["kind"] for row in data["sets"]] == ["induction"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["heads", "no-such-model"], "no-such-model"),
-        (["heads", "smollm2-135m", "--kind", "nonsense"], "Known are"),
-        (["heads", "smollm2-135m", "--n", "two"], "--n"),
-        (["heads"], "model"),
-        (["nonsense"], "nonsense"),
+        (("--n", "3"), "smallest corrected p that sign flips can reach"),
+        (("--alpha", "2"), "alpha"),
+        (("--screen", "nonsense"), "'nonsense'"),
+        (("--top", "0"), "top is 0"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, message):
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr and "Traceback" not in done.stderr
-    assert done.stdout == "" and done.stderr.count("\n") == 1
-
-
-def test_debug_shows_the_traceback():
-    done = run("--debug", "heads", "no-such-model")
-    assert done.returncode != 0 and "Traceback" in done.stderr
-
-
-def test_heads_prints_saves_and_draws(planted, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("interp.families.load.load", lambda name, **options: planted)
-    monkeypatch.setattr("interp.load", lambda name, **options: planted, raising=False)
-    page, folder = tmp_path / "heads.html", tmp_path / "run"
-    arguments = ["interp", "heads", "planted", "--n", "8", "--top", "2", "--html", str(page), "--out", str(folder)]
-    monkeypatch.setattr(sys, "argv", arguments)
-    cli.main()
-    out = capsys.readouterr().out
-    assert "0.1" in out and "previous_token" in out and "Loss on copied tokens" in out
-    assert page.stat().st_size > 1_000_000 and (folder / "heads.parquet").exists()
-
-
-def test_json_output_is_json(planted, monkeypatch, capsys):
-    monkeypatch.setattr("interp.load", lambda name, **options: planted, raising=False)
-    monkeypatch.setattr(sys, "argv", ["interp", "heads", "planted", "--n", "8", "--top", "1", "--json"])
-    cli.main()
-    data = json.loads(capsys.readouterr().out)
-    assert len(data["heads"]) == 16 and data["about"]["n"] == 8
+def test_a_setting_that_cannot_work_is_one_sentence_and_exit_code_2(command, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        command(*arguments)
+    printed = capsys.readouterr()
+    assert stop.value.code == 2 and printed.out == "" and message in printed.err and printed.err.count("\n") == 1

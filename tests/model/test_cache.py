@@ -363,7 +363,7 @@ def test_gradients_at_every_site_are_those_of_autograd(llama: Any) -> None:
             return leaf[0]
 
         (by_hand,) = torch.autograd.grad(llama.hooked((name, plant), return_type="loss"), leaf)
-        _close(cache.grad(name), by_hand, 1e-6)
+        _close(cache.grad(name), by_hand, 1e-5)
         assert cache.grad(name).abs().amax() > 1e-7, name
 
 
