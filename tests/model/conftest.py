@@ -167,6 +167,12 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     yield from _untouched(case_named(request.param))
 
 
+@pytest.fixture(params=["llama", "gpt2", "gptj", "attention_only", "softcap", "two_stacks"])
+def layout(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """Layouts whose sites differ, for tests that run the model once or more for each site."""
+    yield from _untouched(case_named(request.param))
+
+
 @pytest.fixture(params=DECODERS)
 def decoder(request: pytest.FixtureRequest) -> Iterator[Case]:
     """Every layout of one causal stack."""

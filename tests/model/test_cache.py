@@ -146,23 +146,23 @@ FACTORS = {"hook_pattern": 0.5, "hook_scale": 2.0}
 
 
 @torch.no_grad()
-def test_a_cache_of_an_edited_run_holds_what_was_there_after_the_edit(case: Any) -> None:
+def test_a_cache_of_an_edited_run_holds_what_was_there_after_the_edit(layout: Any) -> None:
     """Each site edited in turn: what is derived must equal the same run read explicitly."""
-    for place, site in enumerate(case.model.sites):
+    for place, site in enumerate(layout.model.sites):
         if site.layer not in (None, 0):
             continue
         mask = LEFT if place % 2 else None
         factor = FACTORS.get(site.name, 1.5)
         edit = (str(site), lambda x, hook, factor=factor: x * factor)
-        _, cache = case.cached(fwd_hooks=[edit], attention_mask=mask)
+        _, cache = layout.cached(fwd_hooks=[edit], attention_mask=mask)
         assert str(site) in cache.stored, "an edited site no longer follows from what stands before it"
         seen: dict[str, Tensor] = {}
-        case.hooked(
+        layout.hooked(
             edit, (None, lambda x, hook, seen=seen: seen.__setitem__(hook.name, x.clone())), attention_mask=mask
         )
         assert seen.keys() == set(cache)
         for name, value in seen.items():
-            if case.model.sites[name].layer in (None, 0, case.n_layers - 1):
+            if layout.model.sites[name].layer in (None, 0, layout.n_layers - 1):
                 _close(cache[name], value, 3e-5)
 
 
@@ -244,12 +244,12 @@ def test_chosen_positions_of_each_site_are_slices_of_the_whole(case: Any, pos: A
 
 
 @torch.no_grad()
-def test_each_site_read_alone_at_chosen_positions_is_a_slice_of_the_whole(case: Any) -> None:
-    whole = case.cached()[1]
-    for site in case.model.sites:
-        sliced = not case.options or site.stack == "decoder" or site.name == "hook_unembed"
+def test_each_site_read_alone_at_chosen_positions_is_a_slice_of_the_whole(layout: Any) -> None:
+    whole = layout.cached()[1]
+    for site in layout.model.sites:
+        sliced = not layout.options or site.stack == "decoder" or site.name == "hook_unembed"
         expected = _cut(whole[site], site.axes, [3, 1]) if sliced else whole[site]
-        _close(case.cached(str(site), pos_slice=[3, 1])[1][site], expected)
+        _close(layout.cached(str(site), pos_slice=[3, 1])[1][site], expected)
 
 
 @torch.no_grad()

@@ -118,22 +118,22 @@ def test_patching_any_site_with_itself_changes_nothing(case: Any) -> None:
 
 
 @torch.no_grad()
-def test_patching_any_site_with_what_the_cache_held_changes_nothing(case: Any) -> None:
-    clean, cache = case.cached()
-    for name in case.model.sites.names:
-        _close(case.hooked((name, _returning(cache[name]))), clean)
+def test_patching_any_site_with_what_the_cache_held_changes_nothing(layout: Any) -> None:
+    clean, cache = layout.cached()
+    for name in layout.model.sites.names:
+        _close(layout.hooked((name, _returning(cache[name]))), clean)
 
 
 @torch.no_grad()
-def test_every_site_can_be_edited_and_the_edit_is_felt(case: Any) -> None:
-    clean = case()
+def test_every_site_can_be_edited_and_the_edit_is_felt(layout: Any) -> None:
+    clean = layout()
     generator = torch.Generator().manual_seed(0)
 
     def noisy(x: Tensor, hook: HookPoint) -> Tensor:
         return x * (1 + 0.5 * torch.rand(x.shape, generator=generator, dtype=x.dtype))
 
-    for name in case.model.sites.names:
-        assert (case.hooked((name, noisy)) - clean).abs().amax() > 1e-4, name
+    for name in layout.model.sites.names:
+        assert (layout.hooked((name, noisy)) - clean).abs().amax() > 1e-4, name
 
 
 @torch.no_grad()
@@ -155,12 +155,12 @@ def test_an_edited_head_result_reaches_attn_out(case: Any) -> None:
 
 
 @torch.no_grad()
-def test_an_in_place_edit_changes_its_own_entry_and_no_earlier_one(case: Any) -> None:
+def test_an_in_place_edit_changes_its_own_entry_and_no_earlier_one(layout: Any) -> None:
     """resid_post is the next layer's resid_pre, rot_q comes from q, pattern from scores: all share numbers."""
-    _, clean = case.cached()
-    names = case.model.sites.names
+    _, clean = layout.cached()
+    names = layout.model.sites.names
     for place, name in enumerate(names):
-        _, edited = case.cached(fwd_hooks=[(name, lambda x, hook: x.mul_(2))])
+        _, edited = layout.cached(fwd_hooks=[(name, lambda x, hook: x.mul_(2))])
         expected = clean[name] * 2
         _close(edited[name], expected)
         for earlier in names[max(0, place - 7) : place]:

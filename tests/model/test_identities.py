@@ -271,10 +271,10 @@ def test_what_is_derived_equals_what_the_pass_itself_makes(case: Any) -> None:
 
 
 @torch.no_grad()
-def test_each_site_read_alone_equals_the_same_site_among_all(case: Any) -> None:
-    _, everything = case.cached()
-    for name in case.model.sites.names:
-        _, cache = case.cached(name)
+def test_each_site_read_alone_equals_the_same_site_among_all(layout: Any) -> None:
+    _, everything = layout.cached()
+    for name in layout.model.sites.names:
+        _, cache = layout.cached(name)
         assert list(cache) == cache.stored == [name]
         _close(cache[name], everything[name], 3e-5)
 
