@@ -14,7 +14,7 @@ DEMO := $(BIN)/interp heads smollm2-135m --store runs --html demo/heads.html
 
 help:
 	@echo "make setup     install everything into .venv"
-	@echo "make demo      find the heads of SmolLM2-135M; writes demo/heads.html"
+	@echo "make demo      find the heads of SmolLM2-135M; writes demo/heads.html and stores the run in runs/"
 	@echo "make app       open the browser app on 127.0.0.1"
 	@echo "make test      the quick tests;  make test-all: the slow ones too"
 	@echo "make lint      ruff, pyright, import-linter;  make format: let ruff mend what it can"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -25,6 +26,8 @@ torch.set_num_threads(2)
 
 
 def pytest_unconfigure() -> None:
+    if converted := sys.modules.get("interp.families.converted"):
+        converted.wait_for_writes()  # else the folder would vanish under its writer
     shutil.rmtree(_CACHE, ignore_errors=True)
 
 

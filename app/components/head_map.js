@@ -35,7 +35,7 @@ export default function (component) {
     const gap = Math.min(box.w, box.h) > 6 ? 1 : 0;
     for (let layer = 0; layer < layers; layer++)
       for (let head = 0; head < heads; head++) drawCell(ctx, { layer, head }, table, gap);
-    for (const cell of [hovered, document.activeElement && isFocused() ? view.cursor : null]) if (cell) outline(ctx, cell, theme.text);
+    for (const cell of [hovered, isFocused() ? view.cursor : null]) if (cell) outline(ctx, cell, theme.text);
   }
 
   const isFocused = () => canvas.matches(":focus");
@@ -129,7 +129,7 @@ export default function (component) {
   canvas.onpointerleave = () => {
     hovered = null;
     draw();
-    read(null);
+    read(isFocused() ? view.cursor : null);
   };
   canvas.onclick = (event) => {
     const cell = cellAt(event);

@@ -40,8 +40,10 @@ def notice(text: str, level: Level = "info") -> None:
 
 
 def plain(text: str) -> None:
-    """A line of small text, shown literally."""
-    st.html(f'<div style="font-size:.875rem;opacity:.8;overflow-wrap:anywhere">{escape(text)}</div>')
+    """Small text, shown literally, its line breaks too."""
+    st.html(
+        f'<div style="font-size:.875rem;opacity:.8;overflow-wrap:anywhere;white-space:pre-line">{escape(text)}</div>'
+    )
 
 
 def table(rows: pd.DataFrame, *, words: bool = False, wrap: str = "") -> None:

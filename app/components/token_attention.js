@@ -38,7 +38,7 @@ export default function (component) {
   tokens.replaceChildren(...spans);
   find(".views").classList.toggle("large", n > 128);
   find(".first-text").textContent = data.has_bos ? "shade without BOS" : "shade without the first token";
-  find(".help").textContent = "Hover previews, click locks, Esc unlocks; arrow keys move along the tokens.";
+  find(".help").textContent = "Hover previews, click locks, Esc unlocks; arrow keys move along the tokens. Shade: square root of the weight.";
   find(".skip-first").checked = view.skip;
 
   function shade() {
@@ -46,7 +46,7 @@ export default function (component) {
     const all = spans.map((_, other) => (view.skip && other === 0 ? 0 : shared(other)));
     const most = view.skip || view.direction !== "reads" ? Math.max(...all, 1e-6) : 1;
     all.forEach((value, i) => {
-      spans[i].style.background = value < 0.004 ? "" : tint(value / most, theme);
+      spans[i].style.background = value < 0.004 ? "" : tint(Math.sqrt(value / most), theme);
       spans[i].classList.toggle("chosen", i === view.token);
       spans[i].setAttribute("aria-selected", i === view.token);
     });
@@ -95,7 +95,7 @@ export default function (component) {
       for (let i = row * n, column = 0; column < n; i++, column++) {
         const value = view.skip && column === 0 ? 0 : weights[i] / most;
         const [r, g, b] = table[Math.round(255 * Math.min(1, value))];
-        image.data.set([r, g, b, 255], 4 * i);
+        image.data.set([r, g, b, column > row && weights[i] === 0 ? 0 : 255], 4 * i); // what a mask hides stays empty
       }
     }
     cells.getContext("2d").putImageData(image, 0, 0);

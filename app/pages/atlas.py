@@ -47,8 +47,10 @@ def _show(run: store.RunInfo, controls: list) -> None:
     controls[0].selectbox("Kind of head", results.kinds, **state.widget("kind", kind))
     controls[1].selectbox("Shown", list(values), format_func=values.__getitem__, **state.widget("value", value))
     state.write_back(run=run.id, kind=kind, value=value)
-    plain(f"{kind}: {results.about.get('definitions', {}).get(kind, '')}")
-    left, right = st.columns([5, 8], gap="medium")
+    writing = results.about.get("writing", {}).get(kind)
+    also = f"; writing: {writing}" if writing else ""
+    plain(f"{kind}: {results.about.get('definitions', {}).get(kind, '')}{also}")
+    left, right = st.columns([5, 9], gap="medium")
     with left:
         opened = head_map(results.of(kind), kind, value, key="map")
     with right:
@@ -67,7 +69,10 @@ def _show(run: store.RunInfo, controls: list) -> None:
 def _top(run: store.RunInfo, results: HeadScores, kind: str) -> str | None:
     """The table of the best heads; returns the one whose row was chosen."""
     st.markdown("**Highest scores**, with 95% intervals; tick a row to open its head")
-    rows = results.summary(kind, n=10)
+    label = results.about.get("writing", {}).get(kind, "")
+    rows = results.summary(kind, n=10).rename(columns={label: "writing"})
+    first = ["head", "verdict"]
+    rows = rows[first + [name for name in rows.columns if name not in first]]
     chosen = st.dataframe(
         rows,
         hide_index=True,
@@ -77,7 +82,7 @@ def _top(run: store.RunInfo, results: HeadScores, kind: str) -> str | None:
         row_height=30,
     )
     selected = chosen["selection"]["rows"]
-    return str(rows["head"].iloc[selected[0]]) if selected else None
+    return list(rows["head"])[selected[0]] if selected else None
 
 
 def _sets(results: HeadScores) -> None:

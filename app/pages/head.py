@@ -64,18 +64,18 @@ def _attention(model: str, head: Head) -> None:
 def _measured(run: store.RunInfo, head: str) -> None:
     """What the run says about a head, one row a kind."""
     results, rows = store.results(run), store.summaries(run)
-    st.subheader(f"Head {head} in this run", anchor=False)
+    st.markdown(f"#### Head {head} in this run")
     mine = rows.loc[rows["head"] == head]
     if mine.empty:
         notice(f"The run {run.id} holds no scores of head {head}.")
         return
     table(mine.drop(columns="head"))
     in_sets = [row["kind"] for row in results.sets.to_dict("records") if head in str(row.get("heads", "")).split()]
-    if in_sets:
-        plain(f"Ablated alone, and as a member of the top set of {', '.join(in_sets)}.")
+    lines = [f"Among the heads that were ablated together: {', '.join(in_sets)}."] if in_sets else []
     for kind in mine["kind"]:
         unit = f" Effect: {results.unit(kind)}." if results.unit(kind) else ""
-        plain(f"{kind}: {results.about.get('definitions', {}).get(kind, '')}.{unit}")
+        lines.append(f"{kind}: {results.about.get('definitions', {}).get(kind, '')}.{unit}")
+    plain("\n".join(lines))
 
 
 columns = st.columns([5, 3, 3, 2], vertical_alignment="bottom")

@@ -51,7 +51,7 @@ def find_heads(
     n: int = 32,
     screen: str = "attention",
     top: int = 8,
-    n_random_sets: int = 10,
+    n_random_sets: int = 5,
     alpha: float = 0.05,
     cutoffs: Mapping[str, Mapping[str, float]] | None = None,
     seed: int = 0,
@@ -77,7 +77,7 @@ def find_heads(
     limits = cutoffs_of(found, cutoffs)
     report = progress or (lambda stage, done, total: None)
     grid = head_grid(model)
-    measured = {one.name: _measure(model, one, n, seed, corpus, report) for one in found}
+    measured = _measure(model, found, n, seed, corpus, report)
     frames, sets, metrics = [], [], {}
     for cause in dict.fromkeys(one.cause for one in found):
         group = [one for one in found if one.cause == cause]
@@ -129,21 +129,29 @@ def _check(
         )
 
 
-def _measure(model: HookedTransformer, one: Finder, n: int, seed: int, corpus: Any, report: Progress) -> _Measured:
-    """Scores on the selecting and the reported half of 2n prompts, and without BOS; the writing on a few."""
-    stage = f"{one.name}: attention"
-    halves = []
-    for i, bos in enumerate((True, False)):
-        report(stage, i, 2)
-        batch = one.make_data(model, 2 * n, seed, bos, corpus)
-        wanted = batch if bos else _part(batch, slice(n, None))
-        halves.append(attention_shares(model, wanted, {"score": one.rule})["score"].double().numpy())
-    report(stage, 2, 2)
-    writing = None
-    if one.writing is not None:
-        few = _part(one.make_data(model, 2 * n, seed, True, corpus), slice(n, n + _WRITING_PROMPTS))
-        writing = one.writing.measure(model, few).double().numpy()
-    return _Measured(halves[0][:n], halves[0][n:], halves[1], writing)
+def _measure(
+    model: HookedTransformer, found: list[Finder], n: int, seed: int, corpus: Any, report: Progress
+) -> dict[str, _Measured]:
+    """Scores on the selecting and the reported half of 2n prompts, and without BOS; the writing on a few. Kinds that
+    look at the same prompts share the passes."""
+    measured = {}
+    for make_data in dict.fromkeys(one.make_data for one in found):
+        group = [one for one in found if one.make_data is make_data]
+        stage = f"attention: {group[0].data}"
+        report(stage, 0, 3)
+        rules = {one.name: one.rule for one in group}
+        batch = make_data(model, 2 * n, seed, True, corpus)
+        scores = attention_shares(model, batch, rules)
+        report(stage, 1, 3)
+        bare = attention_shares(model, _part(make_data(model, 2 * n, seed, False, corpus), slice(n, None)), rules)
+        report(stage, 2, 3)
+        few = _part(batch, slice(n, n + _WRITING_PROMPTS))
+        for one in group:
+            both, no_bos = (found[one.name].double().numpy() for found in (scores, bare))
+            writing = one.writing.measure(model, few).double().numpy() if one.writing is not None else None
+            measured[one.name] = _Measured(both[:n], both[n:], no_bos, writing)
+        report(stage, 3, 3)
+    return measured
 
 
 def _part(batch: Batch, rows: slice) -> Batch:

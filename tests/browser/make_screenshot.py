@@ -7,6 +7,7 @@ each below 300 KB.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -46,9 +47,10 @@ def make(store: Path, folder: Path, *, width: int, height: int, dark: bool) -> N
         page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
         page.set_default_timeout(60_000)
         page.goto(f"{address}/?kind=induction")
-        page.locator(".plot canvas").hover(position={"x": 60, "y": 60})
-        page.locator(".plot canvas").focus()  # reads out the best head
-        page.mouse.move(5, height - 5)
+        canvas = page.locator(".plot canvas")
+        canvas.hover()
+        box = json.loads(canvas.get_attribute("data-geometry") or "")
+        canvas.hover(position={"x": box["left"] + 6.5 * box["w"], "y": box["top"] + 18.5 * box["h"]})
         shoot(page, folder / "atlas.png")
         page.goto(f"{address}/head?head=18.6")
         page.locator(".tokens span").first.wait_for()

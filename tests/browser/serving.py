@@ -118,7 +118,7 @@ def serve(
         finally:
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(2)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
