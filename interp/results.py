@@ -131,4 +131,5 @@ def _with_interval(row: Mapping[Hashable, Any], name: str) -> str:
     value = row.get(name)
     if value is None or pd.isna(value):
         return "–"
-    return f"{value:.2f} ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{text_cell(float(value))} ({text_cell(float(low))} to {text_cell(float(high))})"

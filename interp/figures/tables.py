@@ -24,4 +24,4 @@ def text_cell(value: Any) -> str:
     """A table's cell as text: three decimals, a dash for what was not measured."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "–"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{round(value, 2) + 0.0:.2f}" if isinstance(value, float) else str(value)  # + 0.0: no "-0.00"
