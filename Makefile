@@ -10,7 +10,7 @@ PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -p no:cacheprovider
 DEMO := $(BIN)/interp heads smollm2-135m --store runs --html demo/heads.html
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app browser test test-all lint format bench clean
+.PHONY: help setup demo app browser test test-all lint format screenshot bench clean
 
 help:
 	@echo "make setup     install everything into .venv"
@@ -79,6 +79,10 @@ bench: setup
 	    echo "== $$script"; \
 	    HF_HUB_OFFLINE=1 $(BIN)/python -u "$$script" || { failed=1; echo "$$script failed"; }; \
 	  done; exit $$failed; } 2>&1 | tee bench.txt
+
+# Pictures of the app on the stored runs, for the README.
+screenshot: setup browser
+	@$(BIN)/python tests/browser/make_screenshot.py runs
 
 clean:
 	@rm -rf .venv demo build dist bench.txt ./*.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -67,7 +67,7 @@ class HeadScores:
             if (label := self.about.get("writing", {}).get(row["kind"])) or not kind:
                 line[label if kind and label else "writing"] = text_cell(row["writing"])
             line["effect (95%)"] = _with_interval(row, "effect")
-            line["others' effect"] = text_cell(row.get("control"))
+            line["others"] = text_cell(row.get("control"))
             line["p"] = "–" if pd.isna(p := row.get("p_corrected", float("nan"))) else f"{p:.2g}"
             line["verdict"] = row["verdict"] or "–"
             rows.append(line)

@@ -33,6 +33,7 @@ _SAFE = (
     "--server.fileWatcherType=none",
     "--browser.gatherUsageStats=false",
     "--client.toolbarMode=viewer",
+    "--theme.primaryColor=#2f6fb0",
     "--client.showErrorDetails=type",
 )
 

@@ -47,11 +47,12 @@ def print_table(
     right: Sequence[str] = (),
 ) -> None:
     """A table of texts, none of them read as markup; the columns named in `whole` are never broken or cut."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     rows = [[shown(cell) for cell in row] for row in rows]
-    table = Table(title=Text(shown(title)) if title else None, title_justify="left")
+    table = Table(title=Text(shown(title)) if title else None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(columns):
         width = max([len(name), *(len(row[i]) for row in rows)]) if name in whole else None
         table.add_column(

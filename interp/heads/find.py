@@ -85,6 +85,7 @@ def find_heads(
         plan = make_plan(grid, scores, top=top, test_all=screen == "none", n_random_sets=n_random_sets, seed=seed)
         behaviour = CAUSES[cause].make(model, n, seed)
         stage = f"ablating heads: {CAUSES[cause].metric}"
+        report(stage, 0, len(plan.sets))
         tested = ablate_sets(model, behaviour, plan.sets, progress=lambda done, total, s=stage: report(s, done, total))
         effects = _effects(plan, tested.harm, len(found), seed)
         frames += [_frame(one, grid, measured[one.name], effects, seed) for one in group]
