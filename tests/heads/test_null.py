@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from math import comb
 
 import pytest
@@ -36,8 +37,14 @@ def false_positives(seeds: range, corpus) -> dict[str, int]:
     return counts
 
 
-def test_binomial_bound_is_the_textbooks():
-    assert binomial_bound(200, 0.05) == 20 and binomial_bound(10, 0.05) == 4
+def test_binomial_bound_is_the_first_count_with_so_small_a_tail():
+    def tail(n: int, k: int) -> Fraction:
+        rate = Fraction(1, 20)
+        return sum((comb(n, i) * rate**i * (1 - rate) ** (n - i) for i in range(k + 1, n + 1)), Fraction(0))
+
+    for n in (10, 200):
+        bound = binomial_bound(n, 0.05)
+        assert tail(n, bound) < Fraction(1, 1000) <= tail(n, bound - 1)
 
 
 def test_a_few_random_models_stay_within_the_bound(random_rows):
