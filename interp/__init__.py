@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from interp.model.config import ModelConfig as ModelConfig
     from interp.model.fold import fold_norms as fold_norms
     from interp.model.transformer import HookedTransformer as HookedTransformer
+    from interp.results import Effects as Effects
+    from interp.results import HeadScores as HeadScores
     from interp.runs.store import RunStore as RunStore
     from interp.sites import Head as Head
     from interp.sites import Site as Site
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ActivationCache": "interp.model.cache",
+    "Effects": "interp.results",
     "Head": "interp.sites",
+    "HeadScores": "interp.results",
     "HookedTransformer": "interp.model.transformer",
     "InterpError": "interp.errors",
     "ModelConfig": "interp.model.config",
@@ -36,7 +40,9 @@ _HOMES = {
 }
 __all__ = [
     "ActivationCache",
+    "Effects",
     "Head",
+    "HeadScores",
     "HookedTransformer",
     "InterpError",
     "ModelConfig",

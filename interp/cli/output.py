@@ -82,8 +82,7 @@ def scores_as_json(found: HeadScores) -> dict[str, Any]:
 def print_heads(found: HeadScores) -> None:
     """The tables that people read: each kind's heads, then what ablating them together costs."""
     for kind in found.kinds:
-        rows, definition = found.summary(kind), found.about.get("definitions", {}).get(kind, "")
-        about = ". Effect: ".join(filter(None, [definition, found.unit(kind)]))
+        rows, about = found.summary(kind), found.describe(kind)
         print_table(
             list(rows.columns),
             rows.itertuples(index=False),
