@@ -216,7 +216,7 @@ class HeadScores:
         with atomic_folder(path, marker="about.json") as folder:
             self.frame.to_parquet(folder / "heads.parquet")
             self.sets.to_parquet(folder / "sets.parquet")
-            write_json(folder / "about.json", {"format": _FORMAT, **self.about})
+            write_json(folder / "about.json", {**self.about, "format": _FORMAT})
         return Path(path)
 
     @classmethod

@@ -113,6 +113,10 @@ def _one_sided(statistic: Values, side: str) -> Values:
 
 def _checked(values: Values) -> Values:
     values = np.asarray(values, dtype=float)
-    if values.ndim != 2 or not len(values):
-        raise InputError(f"Statistics take [item, cell] arrays with at least one item; this one is {values.shape}.")
+    if values.ndim != 2 or not values.size:
+        raise InputError(
+            f"Statistics take [item, cell] arrays with at least one item and cell; this is {values.shape}."
+        )
+    if np.isinf(values).any():
+        raise InputError("Statistics need finite values; some of these are infinite. Look for an overflow before them.")
     return values

@@ -97,3 +97,11 @@ def test_items_not_prompts_are_the_unit():
 def test_benjamini_hochberg_matches_the_textbook_example():
     p = np.array([0.005, 0.009, 0.05, 0.05, 0.2, np.nan])
     np.testing.assert_allclose(benjamini_hochberg(p), [0.0225, 0.0225, 0.0625, 0.0625, 0.2, np.nan])
+
+
+def test_infinite_values_are_refused_rather_than_significant():
+    values = np.random.default_rng(0).normal(size=(10, 2))
+    values[3, 0] = np.inf
+    for test in (sign_flip, bootstrap_interval):
+        with pytest.raises(InputError, match="infinite"):
+            test(values)

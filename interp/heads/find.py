@@ -73,7 +73,7 @@ def find_heads(
     `InputError` for an unknown kind, or an `n` too small to reject anything.
     """
     found = [finder(kind) for kind in dict.fromkeys([kinds] if isinstance(kinds, str) else kinds)]
-    _check(found, model, pairs=pairs, n=n, screen=screen, top=top, alpha=alpha)
+    _check(found, model, pairs=pairs, n=n, screen=screen, top=top, n_random_sets=n_random_sets, alpha=alpha)
     limits = cutoffs_of(found, cutoffs)
     report = progress or (lambda stage, done, total: None)
     grid = head_grid(model)
@@ -104,8 +104,18 @@ def find_heads(
 
 
 def _check(
-    found: list[Finder], model: HookedTransformer, *, pairs: Any, n: int, screen: str, top: int, alpha: float
+    found: list[Finder],
+    model: Any,
+    *,
+    pairs: Any,
+    n: Any,
+    screen: str,
+    top: Any,
+    n_random_sets: Any,
+    alpha: float,
 ) -> None:
+    if not isinstance(model, HookedTransformer):
+        raise InputError(f"find_heads takes a loaded model, not {model!r}. Load it first: interp.load(…).")
     if not found:
         raise InputError("No kinds were asked for. Name at least one, e.g. kinds=['induction'].")
     if pairs is not None:
@@ -117,13 +127,17 @@ def _check(
         one.must_apply_to(model)
     if screen not in ("attention", "none"):
         raise InputError(f'screen is {screen!r}. Choose "attention" (test the top heads) or "none" (test every head).')
-    if top < 1:
-        raise InputError(f"top is {top}. Ablate at least one head of each kind.")
+    for name, value in (("n", n), ("top", top), ("n_random_sets", n_random_sets)):
+        if not isinstance(value, int) or (value < 1 and name != "n"):
+            raise InputError(f"{name} is {value!r}. Give a whole number, at least one.")
     reachable = min(smallest_p(n) * len(found), 1.0) if n > 0 else 1.0
     if not 0 < alpha < 1:
         raise InputError(f"alpha is {alpha}. Give the false-positive rate you accept, above 0 and below 1.")
     if reachable > alpha:
-        enough = max(2, math.ceil(-math.log2(max(alpha, 1e-4) / len(found))))
+        least = smallest_p(10**9) * len(found)
+        if alpha < least:
+            raise InputError(f"alpha={alpha:g} cannot be reached: the flips allow no corrected p below {least:.2g}.")
+        enough = max(2, math.ceil(-math.log2(alpha / len(found))))
         raise InputError(
             f"With n={n} items and {len(found)} kinds the smallest corrected p that sign flips can reach is "
             f"{reachable:.3g}, above alpha={alpha:g}: nothing could be found. Use n ≥ {enough}."
@@ -164,24 +178,28 @@ def _effects(
 ) -> dict[Head, dict[str, float]]:
     """Harm of each tested head alone, with its interval, its controls' harm, and p of what is beyond theirs."""
     alone = np.stack([harm[(head,)] for head in plan.singles], axis=1)  # [item, head]
-    beyond = np.stack([harm[(head,)] - _mean_harm(plan.others(head), harm) for head in plan.singles], axis=1)
+    control = np.stack([_mean_harm(plan.others(head), harm, alone[:, 0]) for head in plan.singles], axis=1)
     low, high = bootstrap_interval(alone, seed=seed)
-    p, corrected = sign_flip(beyond, side="greater", seed=seed)
+    p, corrected = np.full((2, len(plan.singles)), np.nan)
+    matched = ~np.isnan(control).any(axis=0)  # a head that has no other in its layer cannot be tested against one
+    if matched.any():
+        p[matched], corrected[matched] = sign_flip((alone - control)[:, matched], side="greater", seed=seed)
     return {
         head: {
             "effect": alone[:, i].mean(),
             "effect_low": low[i],
             "effect_high": high[i],
-            "control": alone[:, i].mean() - beyond[:, i].mean(),
+            "control": control[:, i].mean(),
             "p": p[i],
-            "p_corrected": min(corrected[i] * n_kinds, 1.0),
+            "p_corrected": np.minimum(corrected[i] * n_kinds, 1.0),
         }
         for i, head in enumerate(plan.singles)
     }
 
 
-def _mean_harm(heads: Sequence[Head], harm: Mapping[HeadSet, np.ndarray]) -> np.ndarray | float:
-    return np.mean([harm[(head,)] for head in heads], axis=0) if heads else 0.0
+def _mean_harm(heads: Sequence[Head], harm: Mapping[HeadSet, np.ndarray], like: np.ndarray) -> np.ndarray:
+    """Mean harm of some heads per item; NaN where there are none."""
+    return np.mean([harm[(head,)] for head in heads], axis=0) if heads else np.full_like(like, np.nan)
 
 
 def _frame(
@@ -215,9 +233,11 @@ def _set_row(
 ) -> dict[str, Any]:
     heads, randoms, harm = plan.tops[one.name], plan.random_sets[one.name], tested.harm
     joint = harm[heads]
-    control = np.mean([harm[s] for s in randoms], axis=0) if randoms else np.zeros_like(joint)
     low, high = bootstrap_interval(joint[:, None], seed=seed)
-    p, _ = sign_flip((joint - control)[:, None], side="greater", seed=seed)
+    p = np.array([np.nan])  # every head of these layers is in the set: there is no random one to compare with
+    if randoms:
+        control = np.mean([harm[s] for s in randoms], axis=0)
+        p, _ = sign_flip((joint - control)[:, None], side="greater", seed=seed)
     random_means = [harm[s].mean() for s in randoms]
     return {
         "kind": one.name,
@@ -231,7 +251,7 @@ def _set_row(
         "effect_high": high[0],
         "random_mean": np.mean(random_means) if randoms else np.nan,
         "random_max": np.max(random_means) if randoms else np.nan,
-        "p": min(p[0] * n_kinds, 1.0),
+        "p": np.minimum(p[0] * n_kinds, 1.0),
         "stability": stability(measured.select, len(heads), seed=seed),
     }
 

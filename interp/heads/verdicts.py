@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
 from interp.errors import InputError
@@ -52,7 +51,7 @@ def _verdict(one: Finder, row: dict, together: dict, limit: dict[str, float], al
         return one.name if attends and writes else f"attends like {one.name}" if attends else ""
     alone = row["effect"] >= needed and row["effect"] > row["control"] and row["p_corrected"] <= alpha
     head = str(Head(row["layer"], row["head"], row["sublayer"], row["stack"]))
-    beats_random = np.isnan(together["random_max"]) or together["effect"] > together["random_max"]
+    beats_random = together["effect"] > together["random_max"]  # never where there is none (NaN)
     jointly = one.joint and head in together["heads"].split() and together["effect"] >= needed
     jointly = jointly and together["p"] <= alpha and beats_random
     if attends and writes and (alone or jointly):

@@ -276,7 +276,9 @@ def _index(wanted: PosSlice, size: int, what: str, device: torch.device) -> Tens
     if isinstance(wanted, slice):
         chosen = everything[wanted]
     else:
-        asked = torch.as_tensor([wanted] if isinstance(wanted, int) else list(wanted or []), device=device)  # type: ignore[arg-type]
+        asked = torch.as_tensor(
+            [wanted] if isinstance(wanted, int) else ([] if wanted is None else list(wanted)), device=device
+        )  # type: ignore[arg-type]
         if ((asked < -size) | (asked >= size)).any():
             raise InputError(f"{what} {asked.tolist()} is outside 0 to {size - 1}.")
         chosen = everything[asked.long()]

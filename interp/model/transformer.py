@@ -31,7 +31,9 @@ class HookedTransformer(Transformer):
         """The same as `interp.load`, under the name that TransformerLens gave it."""
         from importlib import import_module  # the loader stands above this room
 
-        return import_module("interp.families.load").load(name, **options)
+        return import_module("interp.families.load").load(name, **_without_peer_options(options))
+
+    from_pretrained_no_processing = from_pretrained  # weights are never processed
 
     def run_with_cache(
         self,
@@ -60,6 +62,7 @@ class HookedTransformer(Transformer):
         own = make_writes(self.sites, fwd_hooks)
         writes = [*self._standing_writes(), *own]
         with torch.enable_grad() if incl_bwd else nullcontext():
+            options = _without_peer_options(options)
             job, finish = self._prepared(input, return_type, stop_at_layer=stop_at_layer, **options)
             taps = reading.taps(job, writes)
             output = finish(self.run(job, taps))
@@ -82,7 +85,8 @@ class HookedTransformer(Transformer):
         each site's gradient when the output is differentiated.
         """
         writes = [*make_writes(self.sites, fwd_hooks), *make_writes(self.sites, bwd_hooks, backward=True)]
-        output = self(input, taps=Taps(writes=[*self._standing_writes(), *writes]), **options)
+        taps = Taps(writes=[*self._standing_writes(), *writes])
+        output = self(input, taps=taps, **_without_peer_options(options))
         for write in writes:
             write.must_have_fired()
         return output
@@ -114,8 +118,12 @@ class HookedTransformer(Transformer):
         attention_mask: Any = None,
         seed: int = 0,
         return_type: Literal["input", "tokens", "str"] = "input",
+        **peer_options: Any,
     ) -> Any:
         """The input with a continuation: text if text came in ("input"), or as asked. Several texts are padded left."""
+        peer_options.pop("padding_side", None)  # generation pads on the left
+        if unknown := _without_peer_options(peer_options):
+            raise InputError(f"generate takes no {', '.join(unknown)}.")
         if self.decoder is None or self.encoder is not None:
             raise InputError("Only a decoder by itself can generate. Run other models with model(…).")
         is_text = isinstance(input, str) or (isinstance(input, Sequence) and any(isinstance(x, str) for x in input))
@@ -160,3 +168,29 @@ def _stop_ids(tokenizer: Any, asked: int | Sequence[int] | None) -> frozenset[in
         return frozenset([asked] if isinstance(asked, int) else asked)
     eos = getattr(tokenizer, "eos_id", None)
     return frozenset() if eos is None else frozenset([eos])
+
+
+# Keywords that TransformerLens users type: what they may say here, and what to do for the rest.
+_FOLDED = "Weights stay as they are; interp.fold_norms(model) returns a folded copy."
+_PEER_OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "fold_ln": ((False,), _FOLDED),
+    "center_unembed": ((False,), _FOLDED),
+    "center_writing_weights": ((False,), _FOLDED),
+    "fold_value_biases": ((False,), _FOLDED),
+    "refactor_factored_attn_matrices": ((False,), _FOLDED),
+    "reset_hooks_end": ((True,), "Hooks belong to the call; for hooks that stay, use with model.hooks(…)."),
+    "clear_contexts": ((True, False), ""),
+    "return_cache_object": ((True,), "The cache is a mapping already."),
+    "verbose": ((True, False), ""),
+    "use_past_kv_cache": ((True,), "Stored keys are always used."),
+    "freq_penalty": ((0, 0.0), "It is not implemented."),
+}
+
+
+def _without_peer_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are ours; one of TransformerLens' that asks for something else raises with the way to get it."""
+    for name in options.keys() & _PEER_OPTIONS.keys():
+        allowed, instead = _PEER_OPTIONS[name]
+        if options[name] not in allowed:
+            raise InputError(f"{name}={options[name]!r} is not to be had here. {instead}")
+    return {name: value for name, value in options.items() if name not in _PEER_OPTIONS}

@@ -161,6 +161,8 @@ def test_repeated_tokens_repeat_where_they_say(random_model):
         ({"n": 3}, "smallest corrected p"),
         ({"n": 0}, "smallest corrected p"),
         ({"top": 0}, "at least one"),
+        ({"n_random_sets": 0}, "at least one"),
+        ({"n": 1000, "alpha": 1e-5}, "cannot be reached"),
         ({"alpha": 0.0}, "false-positive rate"),
         ({"n": 6}, r"Use n ≥ 7"),  # four kinds: 0.05 / 4
         ({"screen": "all"}, '"none"'),
@@ -316,3 +318,10 @@ def test_written_norms_equal_those_of_the_head_results(random_model):
     for layer in range(2):
         norms = cache["result", layer][:, 1:].norm(dim=-1).pow(2).mean((0, 1)).sqrt()
         torch.testing.assert_close(written_norms(random_model, Batch(tokens))[layer], norms, rtol=1e-4, atol=1e-6)
+
+
+def test_heads_without_controls_get_no_p_and_no_causal_verdict(random_rows):
+    cfg = ModelConfig.decoder_only(n_layers=2, d_model=32, n_heads=1, d_vocab=120, n_ctx=128, d_mlp=64)
+    scores = interp.find_heads(HookedTransformer(cfg), ["induction"], n=6, top=2, n_random_sets=2)
+    assert scores.frame[["control", "p", "p_corrected"]].isna().all().all()
+    assert scores.sets["p"].isna().all() and not scores.frame["verdict"].str.startswith("induction").any()

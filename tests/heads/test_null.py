@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import comb
 
+import numpy as np
 import pytest
 
 import interp
@@ -26,15 +27,24 @@ def binomial_bound(n: int, alpha: float, tail: float = 0.001) -> int:
 
 
 def false_positives(seeds: range, corpus) -> dict[str, int]:
-    """Models in which each kind was named at least once."""
+    """Models in which the test of each kind rejected for at least one head: before any cutoff on size or attention,
+    which no random model passes."""
     counts = dict.fromkeys(finders(), 0)
     for seed in seeds:
         sizes = {"n_layers": 2, "d_model": 32, "n_heads": 4, "n_key_value_heads": 2, "d_mlp": 64}
         model = HookedTransformer(ModelConfig.decoder_only(d_vocab=120, n_ctx=128, **sizes), seed=seed)
         scores = interp.find_heads(model, corpus=corpus, n=8, top=3, n_random_sets=3, alpha=ALPHA, seed=seed)
         for kind in counts:
-            counts[kind] += bool(scores.of(kind)["verdict"].str.startswith(kind).any())
+            counts[kind] += bool((scores.of(kind)["p_corrected"] <= ALPHA).any())
+            assert not scores.of(kind)["verdict"].isin([kind, f"{kind} (jointly)"]).any()
     return counts
+
+
+def test_the_count_would_see_a_broken_test(random_rows, monkeypatch):
+    broken = lambda values, **options: (np.zeros(values.shape[1]), np.zeros(values.shape[1]))  # noqa: E731
+    monkeypatch.setattr("interp.heads.find.sign_flip", broken)
+    counts = false_positives(range(4), random_rows)
+    assert min(counts.values()) == 4 > binomial_bound(4, ALPHA)
 
 
 def test_binomial_bound_is_the_first_count_with_so_small_a_tail():
