@@ -69,7 +69,7 @@ def atomic_folder(path: str | os.PathLike[str], *, marker: str | None = None) ->
     target = Path(path)
     if target.is_dir() and marker is not None and any(target.iterdir()) and not (target / marker).is_file():
         raise StorageError(f"Cannot write {target}: it holds other files. Choose a new folder.")
-    if target.exists() and not target.is_dir():
+    if target.is_file():  # one look: between two, another writer may have moved a folder aside
         raise StorageError(f"Cannot write {target}: a file stands there. Choose a folder.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
