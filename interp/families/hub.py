@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.errors import CheckpointError, StorageError, UnknownModelError
 from interp.families.base import Checkpoint, family_for_hf
 
-__all__ = ["LOCAL_WAYS", "download", "is_hub_id", "open_folder"]
+__all__ = ["LOCAL_WAYS", "PICKLED", "download", "is_hub_id", "open_folder"]
 
 # Never *.bin or *.py: pickle and remote code are not even fetched.
 _WANTED = [
@@ -30,7 +30,7 @@ _WANTED = [
     "merges.txt",
     "*.jinja",
 ]
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 LOCAL_WAYS = (
     'Without the network, give a packaged name ("smollm2-135m"), the path of a .gguf file, '
@@ -124,7 +124,7 @@ def _mapped(path: Path) -> dict[str, Tensor]:
 
 
 def _without_safetensors(folder: Path) -> CheckpointError:
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
     if not pickled:
         return CheckpointError(f"{folder} has neither {_SINGLE} nor {_INDEX}. Give a folder that has its weights.")
     return CheckpointError(

@@ -15,7 +15,7 @@ import torch
 from interp.errors import CheckpointError, InputError, UnknownModelError
 from interp.families.base import Checkpoint, Family, families
 from interp.families.gguf_file import is_gguf, open_gguf
-from interp.families.hub import download, is_hub_id, open_folder
+from interp.families.hub import PICKLED, download, is_hub_id, open_folder
 from interp.families.live import is_live_model, open_live
 from interp.families.packaged import PACKAGED, find_packaged, packaged_path
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["ModelListing", "load", "models", "supported"]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _GIVE = (
     'Give a packaged name ("smollm2-135m"), the path of a .gguf file, a local folder with config.json and '
     'safetensors, a hub id ("organisation/model"), or a live transformers model.'
@@ -117,7 +116,7 @@ def _open(
 
 
 def _open_file(path: Path, **options: Any) -> Checkpoint:
-    if path.suffix.lower() in _PICKLED:
+    if path.suffix.lower() in PICKLED:
         raise CheckpointError(
             f"{path} is a pickle by its name, which can run any code and is not opened. Give a folder with safetensors."
         )
@@ -128,7 +127,7 @@ def _open_file(path: Path, **options: Any) -> Checkpoint:
 
 def _is_remote(model: str) -> bool:
     """Whether a string can only be meant as a hub id: nothing lies there, and it does not look like a file."""
-    looks_local = model.startswith((".", "~", "/")) or model.lower().endswith((".gguf", ".safetensors", *_PICKLED))
+    looks_local = model.startswith((".", "~", "/")) or model.lower().endswith((".gguf", ".safetensors", *PICKLED))
     return is_hub_id(model) and not looks_local and not find_packaged(model) and not Path(model).exists()
 
 
