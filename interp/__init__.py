@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.causal.patching import patch as patch
     from interp.errors import InterpError as InterpError
     from interp.families.load import load as load
     from interp.heads.find import find_heads as find_heads
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from interp.model.config import ModelConfig as ModelConfig
     from interp.model.fold import fold_norms as fold_norms
     from interp.model.transformer import HookedTransformer as HookedTransformer
+    from interp.pairs import PromptPairs as PromptPairs
     from interp.results import Effects as Effects
     from interp.results import HeadScores as HeadScores
     from interp.runs.store import RunStore as RunStore
@@ -31,12 +33,14 @@ _HOMES = {
     "HookedTransformer": "interp.model.transformer",
     "InterpError": "interp.errors",
     "ModelConfig": "interp.model.config",
+    "PromptPairs": "interp.pairs",
     "RunStore": "interp.runs.store",
     "Site": "interp.sites",
     "find_heads": "interp.heads.find",
     "fold_norms": "interp.model.fold",
     "get_act_name": "interp.sites",
     "load": "interp.families.load",
+    "patch": "interp.causal.patching",
 }
 __all__ = [
     "ActivationCache",
@@ -46,12 +50,14 @@ __all__ = [
     "HookedTransformer",
     "InterpError",
     "ModelConfig",
+    "PromptPairs",
     "RunStore",
     "Site",
     "find_heads",
     "fold_norms",
     "get_act_name",
     "load",
+    "patch",
 ]
 __version__ = "0.1.0"
 

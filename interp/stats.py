@@ -30,9 +30,15 @@ def item_means(values: Values, items: NDArray) -> Values:
 
 
 def bootstrap_interval(
-    values: Values, *, level: float = 0.95, n_resamples: int = 2_000, seed: int = 0
+    values: Values,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 2_000,
+    seed: int = 0,
+    divisor: Values | None = None,
 ) -> tuple[Values, Values]:
-    """Percentile interval of each cell's mean, by resampling items. NaN items are left out of their cell's mean."""
+    """Percentile interval of each cell's mean, by resampling items. NaN items are left out of their cell's mean.
+    With `divisor [item]` it is the ratio of the two means, both resampled."""
     values = _checked(values)
     generator = _generator(seed, "bootstrap")
     n_items = len(values)
@@ -40,6 +46,9 @@ def bootstrap_interval(
     present = ~np.isnan(values)
     total, count = weights @ np.where(present, values, 0.0), weights @ present
     means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    if divisor is not None:
+        below = (weights @ divisor / n_items)[:, None]
+        means = np.divide(means, below, out=np.full_like(means, np.nan), where=below != 0)
     with np.errstate(all="ignore"):
         low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high

@@ -43,22 +43,21 @@ class Attention(nn.Module):
         *,
         memory: Float[Tensor, "batch k_pos d_model"] | None = None,
         past: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Float[Tensor, "batch pos d_model"], tuple[Tensor, Tensor]]:
+    ) -> tuple[Float[Tensor, "batch some_pos d_model"], tuple[Tensor, Tensor]]:
         """What the heads write together, and this layer's keys and values (stored ones in front)."""
-        source = x if memory is None else memory
-        q = tap(self.address + "hook_q", self._split(self.q(x)))
+        source, asking = (x, rows.asking) if memory is None else (memory, rows)
+        q = tap(self.address + "hook_q", self._split(self.q(rows.keep(x) if memory is None else x)))
         k = tap(self.address + "hook_k", self._split(self.k(source)))
         v = tap(self.address + "hook_v", self._split(self.v(source)))
         if self.config.rotary is not None:
-            q = tap(self.address + "hook_rot_q", rotate(q, rows, self.config.rotary))
+            q = tap(self.address + "hook_rot_q", rotate(q, asking, self.config.rotary))
             k = tap(self.address + "hook_rot_k", rotate(k, rows, self.config.rotary))
-        if past is not None:
-            k, v = _append(past[0], k), _append(past[1], v)
-        z = tap(self.address + "hook_z", self._attend(q, k, v, rows, tap))
-        return self._write(z, tap), (k, v)
+        z, keys_values = asking.attend(self.attend, q, k, v, tap, past)
+        return self._write(tap(self.address + "hook_z", z), tap), keys_values
 
-    def _attend(self, q: Projected, k: KeyOrValue, v: KeyOrValue, rows: Rows, tap: Tap) -> Projected:
-        """The values averaged by the pattern. Scores and pattern are made only if this call asks for them."""
+    def attend(self, q: Projected, k: KeyOrValue, v: KeyOrValue, rows: Rows, tap: Tap) -> Projected:
+        """From queries, keys and values to z: the values averaged by the pattern. Scores and pattern are made only if
+        this call asks for them."""
         needs_scores = tap.wants(self.address + "hook_attn_scores", self.address + "hook_pattern")
         if not needs_scores and self.config.softcap is None:
             return _fused(q, k, v, rows, self.config)
@@ -169,9 +168,3 @@ def _fused(q: Projected, k: KeyOrValue, v: KeyOrValue, rows: Rows, config: Atten
     if blind is not None:
         z = z.masked_fill(blind, 0.0)
     return rearrange(z, "batch head pos d_head -> batch pos head d_head")
-
-
-def _append(old: Tensor, new: Tensor) -> Tensor:
-    if len(old) == 1 < len(new):
-        old = old.expand(len(new), *old.shape[1:])
-    return torch.cat([old, new], dim=1)

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 Resid = Float[Tensor, "batch pos d_model"]
+Kept = Float[Tensor, "batch some_pos d_model"]  # of the tokens that go on: all, unless the rows say otherwise
 KeysValues = tuple[Tensor, Tensor]
 
 
@@ -54,7 +55,7 @@ class Block(nn.Module):
 
     def forward(
         self, resid: Resid, rows: Rows, tap: Tap, *, past: KeysValues | None = None, memory: Memory | None = None
-    ) -> tuple[Resid, KeysValues]:
+    ) -> tuple[Kept, KeysValues]:
         """The residual stream after this layer, and the layer's keys and values."""
         raise NotImplementedError
 
@@ -77,18 +78,18 @@ class SequentialBlock(Block):
 
     def forward(
         self, resid: Resid, rows: Rows, tap: Tap, *, past: KeysValues | None = None, memory: Memory | None = None
-    ) -> tuple[Resid, KeysValues]:
+    ) -> tuple[Kept, KeysValues]:
         resid_mid, keys_values = self.attention_half(resid, rows, tap, past=past)
         return self.mlp_half(resid_mid, tap), keys_values
 
     def attention_half(
         self, resid: Resid, rows: Rows, tap: Tap, *, past: KeysValues | None = None
-    ) -> tuple[Resid, KeysValues]:
+    ) -> tuple[Kept, KeysValues]:
         """resid_pre to resid_mid."""
         resid = tap(self.address + "hook_resid_pre", resid)
         attn_out, keys_values = self.attn(self.ln1(resid, tap), rows, tap, past=past)
         attn_out = tap(self.address + "hook_attn_out", attn_out)
-        return tap(self.address + "hook_resid_mid", resid + attn_out), keys_values
+        return tap(self.address + "hook_resid_mid", rows.keep(resid) + attn_out), keys_values
 
     def mlp_half(self, resid_mid: Resid, tap: Tap) -> Resid:
         """resid_mid (already tapped) to resid_post."""
@@ -115,11 +116,11 @@ class AttentionOnlyBlock(Block):
 
     def forward(
         self, resid: Resid, rows: Rows, tap: Tap, *, past: KeysValues | None = None, memory: Memory | None = None
-    ) -> tuple[Resid, KeysValues]:
+    ) -> tuple[Kept, KeysValues]:
         resid = tap(self.address + "hook_resid_pre", resid)
         attn_out, keys_values = self.attn(self.ln1(resid, tap), rows, tap, past=past)
         attn_out = tap(self.address + "hook_attn_out", attn_out)
-        return tap(self.address + "hook_resid_post", resid + attn_out), keys_values
+        return tap(self.address + "hook_resid_post", rows.keep(resid) + attn_out), keys_values
 
     @classmethod
     def tensors(cls, config: BlockConfig) -> list[str]:
@@ -139,12 +140,13 @@ class ParallelBlock(SequentialBlock):
 
     def forward(
         self, resid: Resid, rows: Rows, tap: Tap, *, past: KeysValues | None = None, memory: Memory | None = None
-    ) -> tuple[Resid, KeysValues]:
+    ) -> tuple[Kept, KeysValues]:
         resid = tap(self.address + "hook_resid_pre", resid)
         for_attn = self.ln1(resid, tap)
         attn_out, keys_values = self.attn(for_attn, rows, tap, past=past)
         attn_out = tap(self.address + "hook_attn_out", attn_out)
-        for_mlp = for_attn if self.config.shared_norm else self.ln2(resid, tap)
+        resid = rows.keep(resid)
+        for_mlp = rows.keep(for_attn) if self.config.shared_norm else self.ln2(resid, tap)
         mlp_out = tap(self.address + "hook_mlp_out", self.mlp(for_mlp, tap))
         return tap(self.address + "hook_resid_post", resid + attn_out + mlp_out), keys_values
 
@@ -171,9 +173,9 @@ class CrossBlock(SequentialBlock):
 
     def forward(
         self, resid: Resid, rows: Rows, tap: Tap, *, past: KeysValues | None = None, memory: Memory | None = None
-    ) -> tuple[Resid, KeysValues]:
+    ) -> tuple[Kept, KeysValues]:
         resid, keys_values = self.attention_half(resid, rows, tap, past=past)
-        resid = self.cross_half(resid, rows, tap, memory)
+        resid = self.cross_half(resid, rows.asking, tap, memory)
         mlp_out = tap(self.address + "hook_mlp_out", self.mlp(self.ln3(resid, tap), tap))
         return tap(self.address + "hook_resid_post", resid + mlp_out), keys_values
 

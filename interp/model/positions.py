@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -55,6 +57,7 @@ class Rows:
     past: int = 0
     n_keys: int = 0
     queries: Int[Tensor, " pos"] | None = None  # places of the queries among the keys; None: in order after `past`
+    kept: Int[Tensor, " pos"] | None = None  # tokens that ask in this layer and go on after it; None: all of them
     _memo: dict[object, Tensor | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -85,7 +88,34 @@ class Rows:
     def at(self, pos: Int[Tensor, " pos"]) -> Rows:
         """The same keys, seen from some of the queries only (indices into these rows)."""
         places = self.queries if self.queries is not None else torch.arange(self.past, self.n_keys, device=pos.device)
-        return replace(self, positions=self.positions[:, pos], queries=places[pos], _memo={})
+        return replace(self, positions=self.positions[:, pos], queries=places[pos], kept=None, _memo={})
+
+    def keeping(self, pos: Int[Tensor, " pos"]) -> Rows:
+        """The same rows, of which only some tokens ask and go on: the others serve as keys and end with the layer."""
+        return replace(self, kept=pos, _memo={})
+
+    def keep(self, x: Float[Tensor, "batch pos *rest"]) -> Float[Tensor, "batch some_pos *rest"]:
+        """A tensor of all tokens, cut to those that go on."""
+        return x if self.kept is None else x[:, self.kept]
+
+    @cached_property
+    def asking(self) -> Rows:
+        """The rows of the tokens that go on, as queries over all keys."""
+        return self if self.kept is None else self.at(self.kept)
+
+    def attend(
+        self,
+        function: Callable[..., Tensor],
+        q: Float[Tensor, "batch pos head d_head"],
+        k: Float[Tensor, "batch k_pos kv_head d_head"],
+        v: Float[Tensor, "batch k_pos kv_head d_head"],
+        tap: Callable[..., Tensor],
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Float[Tensor, "batch pos head d_head"], tuple[Tensor, Tensor]]:
+        """What `function(q, k, v, rows, tap)` makes of the queries and all keys; and these keys and values."""
+        if past is not None:
+            k, v = _append(past[0], k), _append(past[1], v)
+        return function(q, k, v, self, tap), (k, v)
 
     def select(self, batch: Int[Tensor, " row"]) -> Rows:
         """Some rows of the batch."""
@@ -176,3 +206,9 @@ def rotary_frequencies(config: RotaryConfig) -> Float[Tensor, " pair"]:
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     keep = ((turns - low) / (high - low)).clamp(0, 1)
     return keep * frequency + (1 - keep) * frequency / scaling.factor
+
+
+def _append(old: Tensor, new: Tensor) -> Tensor:
+    if len(old) == 1 < len(new):
+        old = old.expand(len(new), *old.shape[1:])
+    return torch.cat([old, new], dim=1)

@@ -80,7 +80,7 @@ class Stack(nn.Module):
         past: KeyValues | None = None,
         memory: Memory | None = None,
         keep_keys: bool = False,
-    ) -> tuple[Float[Tensor, "batch pos d_model"], KeyValues | None]:
+    ) -> tuple[Float[Tensor, "batch some_pos d_model"], KeyValues | None]:
         """Layers `start` up to `stop` (not included); with `keep_keys` also their keys and values."""
         layers: dict[int, tuple[Tensor, Tensor]] = {}
         for layer in range(start, self.config.n_layers if stop is None else stop):

@@ -79,6 +79,10 @@ class Tap:
     def edits(self, name: str) -> bool:
         return False
 
+    def within(self, owner: int | None) -> Tap:
+        """The tap of one part of a packed row, whose attention is made by itself."""
+        return self
+
 
 NO_TAPS = Tap()
 

@@ -1,4 +1,4 @@
-"""What an analysis returns: tidy tables that know how they were made, can be saved, and draw themselves."""
+"""Scores of heads: a tidy table that knows how it was made, can be saved, and draws itself."""
 
 from __future__ import annotations
 
@@ -9,117 +9,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import xarray as xr
 
 from interp.errors import InputError, StorageError
-from interp.figures.heads import cell_map, layer_head_map
+from interp.figures.heads import layer_head_map
 from interp.figures.page import figure_html, write_page
 from interp.figures.tables import table_html, text_cell
 from interp.files import atomic_folder, read_json, write_json
 from interp.sites import Head
-from interp.stats import bootstrap_interval, item_means, sign_flip
 
-__all__ = ["Effects", "HeadScores"]
+__all__ = ["HeadScores"]
 
 _FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Effects:
-    """What an intervention did, per prompt and cell: `values` is an xarray `[prompt, *grid]` in the metric's unit.
-
-    0 means that nothing happened. `items` name the independent items that prompts belong to (by default each prompt
-    is one); they, not prompts, are what intervals and p-values resample. `about` says metric, unit, direction and
-    whatever else made the numbers.
-    """
-
-    values: xr.DataArray
-    items: tuple[str, ...] = ()
-    about: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.values.ndim < 1 or self.values.dims[0] != "prompt":
-            raise InputError(
-                f"Effects run over prompts first; these have axes {', '.join(map(str, self.values.dims))}."
-            )
-        if self.items and len(self.items) != self.values.sizes["prompt"]:
-            raise InputError(f"There are {len(self.items)} item names for {self.values.sizes['prompt']} prompts.")
-
-    @property
-    def grid(self) -> tuple[str, ...]:
-        """Names of the axes behind `prompt`."""
-        return tuple(str(dim) for dim in self.values.dims[1:])
-
-    def mean(self) -> xr.DataArray:
-        """The mean over prompts; NaN prompts are left out."""
-        return self.values.mean("prompt")
-
-    def ci(self, level: float = 0.95, *, seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
-        """Lower and upper end of each cell's bootstrap interval over items."""
-        low, high = bootstrap_interval(self._by_item(), level=level, seed=seed)
-        return self._cells(low), self._cells(high)
-
-    def pvalues(self, *, side: str = "two", seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
-        """p of each cell by sign flips of items, and the same corrected over all cells by the max-statistic."""
-        p, corrected = sign_flip(self._by_item(), side=side, seed=seed)
-        return self._cells(p), self._cells(corrected)
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per cell: its coordinates, mean, interval, p and corrected p."""
-        low, high = self.ci()
-        p, corrected = self.pvalues()
-        columns = {"effect": self.mean(), "effect_low": low, "effect_high": high, "p": p, "p_corrected": corrected}
-        if not self.grid:
-            return pd.DataFrame([{name: float(one) for name, one in columns.items()}])
-        return xr.Dataset(columns).to_dataframe().reset_index().loc[:, [*self.grid, *columns]]
-
-    def plot(self) -> Any:
-        """A plotly heat map of the means over the first two axes of the grid."""
-        if len(self.grid) != 2:
-            raise InputError(
-                f"A map needs two axes; these effects have {len(self.grid)}. Choose cells with .values.sel."
-            )
-        rows, columns = self.grid
-        title = " ".join(str(self.about.get(key, "")) for key in ("metric", "unit")).strip() or "effect"
-        names = [self.values[axis].values.tolist() for axis in self.grid]
-        return cell_map(self.mean().values, title=title, rows=(rows, names[0]), columns=(columns, names[1]))
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a folder: values.parquet (one row per prompt and cell) and about.json, all or nothing."""
-        coordinates = {str(dim): self.values[dim].values.tolist() for dim in self.values.dims}
-        about = {"format": _FORMAT, "coordinates": coordinates, "items": list(self.items), "about": dict(self.about)}
-        with atomic_folder(path, marker="about.json") as folder:
-            pd.DataFrame({"effect": self.values.values.ravel()}).to_parquet(folder / "values.parquet")
-            write_json(folder / "about.json", about)
-        return Path(path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Effects:
-        """Read what `save` wrote; raises `StorageError` for a damaged or newer folder."""
-        folder = Path(path)
-        saved = read_json(folder / "about.json")
-        if not isinstance(saved, dict) or saved.get("format") != _FORMAT or "coordinates" not in saved:
-            raise StorageError(f"{folder} holds no effects of format {_FORMAT}. Make them again with this version.")
-        try:
-            values = pd.read_parquet(folder / "values.parquet")["effect"].to_numpy()
-            shape = [len(one) for one in saved["coordinates"].values()]
-            array = xr.DataArray(values.reshape(shape), coords=saved["coordinates"], dims=list(saved["coordinates"]))
-            return cls(array, tuple(saved["items"]), saved["about"])
-        except (OSError, ValueError, KeyError) as error:
-            raise StorageError(f"Cannot read the effects in {folder}: {error}") from error
-
-    def _repr_html_(self) -> str:
-        table = self.to_frame().sort_values(by="effect", key=abs, ascending=False).head(10)
-        return f"<h4>{escape(str(self.about.get('metric', 'effects')))}</h4>{table_html(table)}"
-
-    def _by_item(self) -> np.ndarray:
-        flat = self.values.values.reshape(self.values.sizes["prompt"], -1)
-        return item_means(flat, np.array(self.items)) if self.items else flat
-
-    def _cells(self, flat: np.ndarray) -> xr.DataArray:
-        return self.mean().copy(data=flat.reshape(self.values.shape[1:]))
 
 
 @dataclass(frozen=True)

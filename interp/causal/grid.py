@@ -1,0 +1,244 @@
+"""From axes to cells: which layers, positions and heads each cell of a sweep edits, text by text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from interp.errors import InputError
+from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
+from interp.sites import Site
+
+__all__ = ["Grid", "SitePlaces", "named_positions"]
+
+UNIT_AXES = {"head": "head", "kv_head": "kv_head", "neuron": "d_mlp"}  # axis of a grid -> axis of a site
+AXES = ("layer", "pos", "position", *UNIT_AXES)
+
+
+@dataclass(frozen=True)
+class SitePlaces:
+    """One kind of site in all the layers that have it."""
+
+    name: str
+    sites: dict[int, Site]
+
+    @classmethod
+    def resolve(cls, model: HookedTransformer, name: str) -> SitePlaces:
+        """The sites that a name without a layer means, e.g. "z", "resid_pre", "encoder.z", "cross_attn.pattern".
+
+        `result` is patched as z, which it is a linear map of. Raises `UnknownSiteError` for an unknown name."""
+        if not isinstance(name, str):
+            raise InputError(f"site is {name!r}. Give a name such as 'resid_pre', 'z', 'k' or 'mlp_out'.")
+        short = "z".join(name.rsplit("result", 1)) if name.endswith("result") else name
+        found: dict[int, Site] = {}
+        complaint: Exception | None = None
+        for layer in range(max(stack.n_layers for stack in model.cfg.stacks.values())):
+            try:
+                site = model.sites.resolve(f"{short}.{layer}")
+            except InputError:
+                raise
+            except Exception as error:  # a layer without it
+                complaint = complaint or error
+                continue
+            found[layer] = site
+        if not found:
+            raise complaint or InputError(f"No layer has {name!r}.")
+        return cls(name, found)
+
+    @property
+    def one(self) -> Site:
+        return next(iter(self.sites.values()))
+
+    def unit_axis(self, model: HookedTransformer) -> tuple[str, int] | None:
+        """Its axis of heads or neurons in a grid's terms, with the largest size over its layers; None without one."""
+        for axis, own in UNIT_AXES.items():
+            if own in self.one.axes:
+                return axis, max(self.n_units(model, layer) for layer in self.sites)
+        return None
+
+    def n_units(self, model: HookedTransformer, layer: int) -> int:
+        """Heads or neurons in one layer."""
+        site = self.sites[layer]
+        block = model.cfg.stacks[site.stack].blocks[layer]
+        attn = block.cross_attn if site.part == "cross_attn" else block.attn
+        if "d_mlp" in site.axes:
+            return block.mlp.d_mlp if block.mlp else 0
+        assert attn is not None
+        return attn.n_key_value_heads if "kv_head" in site.axes else attn.n_heads
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a sweep: coordinates of each axis, and what is edited along the axes that are not spread out."""
+
+    places: SitePlaces
+    axes: dict[str, list[Any]]
+    layers: list[int]
+    units: list[int] | None  # None: the whole vector
+    at_pos: tuple[int | str, ...] | None  # None: every position
+    window: int = 1
+    ungroup: bool = False
+    _strides: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def make(
+        cls,
+        model: HookedTransformer,
+        pairs: PromptPairs,
+        site: str,
+        over: Sequence[str],
+        at: Mapping[str, Any] | None,
+        *,
+        window: int = 1,
+        ungroup: bool = False,
+        n_pos: int,
+    ) -> Grid:
+        """Check what the user asked for; raises `InputError` for axes that the site does not have."""
+        places, at = SitePlaces.resolve(model, site), dict(at or {})
+        over = (over,) if isinstance(over, str) else tuple(over)
+        unit = places.unit_axis(model)
+        if ungroup and unit is not None and unit[0] == "kv_head" and places.one.name in ("hook_k", "hook_v"):
+            attn = model.cfg.stacks[places.one.stack].blocks[0]
+            part = attn.cross_attn if places.one.part == "cross_attn" else attn.attn
+            assert part is not None
+            unit = ("head", part.n_heads)
+            if window != 1 or "layer" not in over:
+                raise InputError("ungroup=True edits one layer at a time. Use window=1 and over=('layer', …).")
+        _check_axes(places, over, at, unit)
+        if not isinstance(window, int) or window < 1:
+            raise InputError(f"window is {window!r}. Give the number of layers edited together, at least 1.")
+        layers = _layers(places, at.get("layer"))
+        units = _units(at.get(unit[0]), *unit) if unit is not None else None
+        axes: dict[str, list[Any]] = {}
+        for axis in over:
+            if axis == "layer":
+                axes[axis] = layers
+            elif axis == "pos":
+                axes[axis] = _whole_numbers(at["pos"], n_pos, "pos") if "pos" in at else list(range(n_pos))
+            elif axis == "position":
+                axes[axis] = _names(at.get("position"), pairs)
+            else:
+                assert units is not None
+                axes[axis] = units
+        at_pos = None if "pos" in axes or "position" in axes or "pos" not in at else _listed(at["pos"])
+        whole = units if unit is not None and (unit[0] in axes or unit[0] in at) else None
+        strides, size = {}, 1
+        for axis in reversed(list(axes)):
+            strides[axis] = size
+            size *= len(axes[axis])
+        return cls(places, axes, layers, whole, at_pos, window, ungroup, strides)
+
+    @property
+    def n_cells(self) -> int:
+        return math.prod(len(one) for one in self.axes.values())
+
+    @property
+    def unit_axis(self) -> str | None:
+        return next((axis for axis in self.axes if axis in UNIT_AXES), None)
+
+    def layer_choices(self) -> list[tuple[int, list[int]]]:
+        """(index along the layer axis, the layers edited together): a window around each layer, or all at once."""
+        if "layer" not in self.axes:
+            return [(0, self.layers)]
+        choices = []
+        for i, layer in enumerate(self.layers):
+            low, high = layer - self.window // 2, layer + (self.window + 1) // 2
+            choices.append((i, [one for one in self.places.sites if low <= one < high]))
+        return choices
+
+    def pos_choices(self, pairs: PromptPairs, pair: int, n_prompt: int, n_text: int) -> list[tuple[int, tuple | None]]:
+        """(index along the axis of positions, the positions edited; None where this text has no such position)."""
+        if "position" in self.axes:
+            return [(i, named_positions(pairs, name, pair)) for i, name in enumerate(self.axes["position"])]
+        if "pos" in self.axes:
+            return [(i, (pos,) if pos < n_prompt else None) for i, pos in enumerate(self.axes["pos"])]
+        if self.at_pos is None:
+            return [(0, tuple(range(n_text)))]
+        chosen: set[int] = set()
+        for one in self.at_pos:
+            if isinstance(one, str):
+                chosen.update(named_positions(pairs, one, pair))
+            elif not -n_prompt <= one < n_prompt:
+                raise InputError(f"at has position {one}; the text of pair {pair} has {n_prompt} tokens.")
+            else:
+                chosen.add(one % n_prompt)
+        return [(0, tuple(sorted(chosen)))]
+
+    def cells(self, layer: int, pos: int, n_units: int) -> NDArray[np.int64]:
+        """Flat numbers of the cells at one layer and position, along the axis of heads or neurons."""
+        along = "pos" if "pos" in self.axes else "position"
+        first = layer * self._strides.get("layer", 0) + pos * self._strides.get(along, 0)
+        return first + np.arange(n_units) * self._strides.get(self.unit_axis or "", 0)
+
+
+def named_positions(pairs: PromptPairs, name: str, pair: int) -> tuple[int, ...]:
+    """The tokens of a named position in one pair."""
+    return tuple(pairs.span(name, pair))
+
+
+def _check_axes(places: SitePlaces, over: Sequence[str], at: Mapping[str, Any], unit: tuple[str, int] | None) -> None:
+    unknown = [axis for axis in (*over, *at) if axis not in AXES]
+    if unknown:
+        raise InputError(f"There is no axis {unknown[0]!r}. Choose from {', '.join(AXES)}.")
+    if not over:
+        raise InputError("over is empty. Name at least one axis, e.g. over=('layer', 'pos').")
+    if len(set(over)) != len(over) or {"pos", "position"} <= {*over, *at}:
+        raise InputError(f"over={tuple(over)} and at={dict(at)} name the same axis twice. Name each once.")
+    wrong = [axis for axis in (*over, *at) if axis in UNIT_AXES and (unit is None or axis != unit[0])]
+    if not wrong:
+        return
+    if unit is not None and unit[0] == "kv_head" and wrong[0] == "head":
+        raise InputError(
+            f"{places.name} has {unit[1]} key/value heads, shared by the query heads. Use 'kv_head', or "
+            "ungroup=True to patch what a single query head reads."
+        )
+    has = f"has the axis {unit[0]!r}" if unit is not None else "is one vector; its heads are at site 'z'"
+    raise InputError(f"{places.name} has no axis {wrong[0]!r}: it {has}.")
+
+
+def _layers(places: SitePlaces, asked: Any) -> list[int]:
+    if asked is None:
+        return list(places.sites)
+    n_layers = max(places.sites) + 1
+    layers = _whole_numbers(asked, n_layers, "layer")
+    missing = [layer for layer in layers if layer not in places.sites]
+    if missing:
+        raise InputError(f"Layer {missing[0]} has no {places.name}. Layers that have it: {list(places.sites)}.")
+    return layers
+
+
+def _units(asked: Any, axis: str, size: int) -> list[int]:
+    return list(range(size)) if asked is None else _whole_numbers(asked, size, axis)
+
+
+def _listed(asked: Any) -> tuple[Any, ...]:
+    if isinstance(asked, (str, int)):
+        return (asked,)
+    return tuple(asked.tolist() if isinstance(asked, (torch.Tensor, np.ndarray)) else asked)
+
+
+def _whole_numbers(asked: Any, size: int, axis: str) -> list[int]:
+    found = []
+    for one in _listed(asked):
+        if isinstance(one, bool) or not isinstance(one, int) or not -size <= one < size:
+            raise InputError(f"at[{axis!r}] holds {one!r}. Give whole numbers from 0 to {size - 1}.")
+        found.append(one % size)
+    if not found or len(set(found)) != len(found):
+        raise InputError(f"at[{axis!r}] is {asked!r}. Give at least one number, each once.")
+    return found
+
+
+def _names(asked: Any, pairs: PromptPairs) -> list[str]:
+    names = list(pairs.positions) if asked is None else [str(one) for one in _listed(asked)]
+    if not names:
+        raise InputError("These pairs name no positions. Give them as PromptPairs.from_text(…, positions={…}).")
+    for name in names:
+        pairs.span(name, 0)
+    return names

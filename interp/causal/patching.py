@@ -1,0 +1,217 @@
+"""Activation patching: copy a tensor from one run into another and see what the metric does.
+
+Denoising (clean into corrupt) asks what is sufficient, noising (corrupt into clean) what is necessary (Heimersheim &
+Nanda 2024, §2). Every cell is exact; what cannot matter is not computed (METHODS of this project, §1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from interp.causal.analysis import Analysis
+from interp.causal.bundles import Bundle, Op
+from interp.causal.grid import Grid
+from interp.causal.plan import Plan, Progress
+from interp.causal.questions import Question, pose
+from interp.causal.sweep import Sweep
+from interp.errors import InputError
+from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
+from interp.sites import Site
+
+__all__ = ["patch"]
+
+# Tensors of a layer that later positions read as keys; all others matter in the last layer only where logits are read.
+_READ_AS_KEYS = ("hook_resid_pre", "hook_k", "hook_v", "hook_rot_k")
+
+
+@Analysis
+def patch(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    site: Any,
+    over: Sequence[str] = ("layer", "pos"),
+    *,
+    direction: Literal["denoise", "noise"] = "denoise",
+    at: Mapping[str, Any] | None = None,
+    window: Any = 1,
+    metric: Any = "logit_diff",
+    ungroup: bool = False,
+    max_bytes: int | None = None,
+    progress: Progress = None,
+) -> Plan:
+    """Copy a site from one run of each pair into the other, cell by cell, and measure what it does.
+
+    `site`: resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z, result, pattern, attn_scores, mlp_post
+    (or any other tensor of a layer), with a stack in front where a model has two ("decoder.cross_attn.z"). `over`
+    names the grid's axes: layer, pos, position (named), head, kv_head, neuron; what is not spread out is edited
+    together. `at` restricts axes, e.g. {"layer": [5, 6], "pos": "subject:last"}. `direction`: "denoise" copies clean
+    into the corrupt run, "noise" corrupt into the clean one. `window` edits that many layers around each together.
+    `metric`: "logit_diff", "logit", "prob", "log_prob", "log_prob_diff", "kl", or a function of (logits `[cell
+    d_vocab]`, pair `[cell]`). With grouped queries k and v go by kv_head, or with `ungroup=True` by query head.
+
+    Returns `Effects` `[prompt, *over]`; positions that a prompt does not have are NaN. Exact. Cost: 2 passes, and for
+    each cell only the layers, positions and logits that its edit can reach; at most `max_bytes` of memory at a time
+    (default 1 GiB). `interp.patch.plan(…)` says beforehand. Raises `InputError` for axes that the site does not have.
+    """
+    if direction not in ("denoise", "noise"):
+        raise InputError(f'direction is {direction!r}. Choose "denoise" (clean into corrupt) or "noise".')
+    question = pose(model, pairs, metric)
+    into, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
+    base_texts, source_texts = question.texts(into), question.texts(source)
+    is_encoder = _is_encoder(model, site)
+    n_pos = max(question.prompt_length(text, is_encoder) for text in range(len(base_texts)))
+    grid = Grid.make(model, pairs, site, over, at, window=window, ungroup=ungroup, n_pos=n_pos)
+    builder = _Builder(model, pairs, question, grid, base_texts, source_texts)
+    bundles = [bundle for text in range(len(base_texts)) for bundle in builder.bundles(text)]
+    sweep = Sweep(
+        model,
+        question.metric,
+        base_texts,
+        source_texts,
+        bundles,
+        builder.absent,
+        reference="source" if direction == "denoise" else "base",
+        max_bytes=max_bytes,
+    )
+    about = {
+        "method": "activation patching",
+        "site": grid.places.name,
+        "direction": direction,
+        "base": into,
+        "source": source,
+        "metric": question.metric.name,
+        "unit": question.metric.unit,
+        "window": window,
+        "ungrouped": ungroup,
+        "at": {name: str(value) for name, value in (at or {}).items()},
+        "exact": True,
+        "model": model.cfg.model_name,
+    }
+    return Plan(sweep, grid.axes, question.items, pairs.templates, about, progress)
+
+
+class _Builder:
+    """Makes the bundles of each text of a patching sweep."""
+
+    def __init__(
+        self,
+        model: HookedTransformer,
+        pairs: PromptPairs,
+        question: Question,
+        grid: Grid,
+        base: Sequence[Any],
+        source: Sequence[Any],
+    ):
+        self.model, self.pairs, self.question, self.grid = model, pairs, question, grid
+        self.base, self.source = base, source
+        self.absent = np.zeros((len(base), grid.n_cells), dtype=bool)
+        self.n_layers = model.main.config.n_layers
+
+    def bundles(self, text: int) -> Iterator[Bundle]:
+        """The cells of one text that can have an effect; those that it does not have are marked absent."""
+        grid, site = self.grid, self.grid.places.one
+        pair = self.question.metric.rows[text].pair
+        in_encoder = self.question.counts_in_encoder(site)
+        n_text = len(self.base[text].in_stack(in_encoder))
+        n_prompt = self.question.prompt_length(text, in_encoder)
+        same = self._shared_prefix(text, site)
+        for j, positions in grid.pos_choices(self.pairs, pair, n_prompt, n_text):
+            for i, layers in grid.layer_choices():
+                n_units = self._n_units(layers)
+                cells = grid.cells(i, j, len(grid.units) if grid.unit_axis and grid.units else 1)
+                if positions is None:
+                    self.absent[text, cells] = True
+                    continue
+                units, cells = self._units(text, cells, n_units)
+                differing = tuple(pos for pos in positions if pos >= same)
+                ops = [op for layer in layers for op in self._ops(text, layer, differing, units)]
+                start = self._start(ops)
+                if ops and len(cells) and any(read >= start for read in self.base[text].reads):
+                    yield Bundle(text, torch.from_numpy(cells), tuple(ops), start)
+
+    def _n_units(self, layers: Sequence[int]) -> int | None:
+        if self.grid.units is None:
+            return None
+        if self.grid.ungroup:
+            return None
+        return min(self.grid.places.n_units(self.model, layer) for layer in layers)
+
+    def _units(self, text: int, cells: np.ndarray, n_units: int | None) -> tuple[torch.Tensor | None, np.ndarray]:
+        """The heads or neurons of each cell; cells beyond a narrower layer's last one are absent."""
+        wanted = self.grid.units
+        if wanted is None:
+            return None, cells
+        if self.grid.unit_axis is None:
+            return torch.tensor([wanted]), cells
+        there = np.array([n_units is None or unit < n_units for unit in wanted])
+        self.absent[text, cells[~there]] = True
+        return torch.tensor(wanted)[torch.from_numpy(there)][:, None], cells[there]
+
+    def _ops(self, text: int, layer: int, positions: tuple[int, ...], units: torch.Tensor | None) -> Iterator[Op]:
+        site = self.grid.places.sites[layer]
+        positions = self._felt(text, site, positions)
+        if not positions:
+            return
+        if not self.grid.ungroup or units is None:
+            yield Op(site, positions, units, "source")
+            return
+        # One query head of a group: give the group the other key or value, then put back what its other heads wrote.
+        attn = self.model.cfg.stacks[site.stack].blocks[layer]
+        part = attn.cross_attn if site.part == "cross_attn" else attn.attn
+        assert part is not None
+        group = part.n_heads // part.n_key_value_heads
+        yield Op(site, positions, units // group, "source")
+        if group > 1:
+            heads = units // group * group + torch.arange(group)[None]
+            others = heads[heads != units].view(len(units), group - 1)
+            after = tuple(range(min(positions), len(self.base[text].tokens))) if not _in_memory(site) else None
+            everywhere = after if after is not None else tuple(range(len(self.base[text].tokens)))
+            z = Site("hook_z", site.part, layer, site.stack)
+            yield Op(z, self._felt(text, z, everywhere), others, "base")
+
+    def _felt(self, text: int, site: Site, positions: tuple[int, ...]) -> tuple[int, ...]:
+        """Positions whose edit can reach a read: in the last layer only the reads, unless the tensor serves as keys."""
+        last = site.stack == self.model.main.name and site.layer == self.n_layers - 1
+        as_keys = site.name in _READ_AS_KEYS
+        if not last or as_keys:
+            return positions
+        reads = set(self.base[text].reads)
+        return tuple(pos for pos in positions if pos in reads)
+
+    def _start(self, ops: Sequence[Op]) -> int:
+        """The first position that can feel these edits: the first edited one, where no token sees later ones."""
+        if not ops or any(op.in_memory for op in ops):
+            return 0
+        return min(min(op.pos) for op in ops) if _is_causal(self.model, ops[0].site) else 0
+
+    def _shared_prefix(self, text: int, site: Site) -> int:
+        """Leading positions at which both runs hold the same tensors, since they have read the same."""
+        base, source = self.base[text], self.source[text]
+        if self.question.counts_in_encoder(site):
+            return len(base.encoder) if base.encoder == source.encoder else 0
+        if base.encoder != source.encoder:
+            return 0
+        differ = [i for i, (a, b) in enumerate(zip(base.tokens, source.tokens, strict=True)) if a != b]
+        if not differ:
+            return len(base.tokens)
+        return differ[0] if _is_causal(self.model, site) else 0
+
+
+def _is_causal(model: HookedTransformer, site: Site) -> bool:
+    """Whether no token of the site's text can feel later ones."""
+    blocks = model.cfg.stacks[site.stack].blocks
+    return site.stack == model.main.name and all(block.attn.mask == "causal" for block in blocks)
+
+
+def _in_memory(site: Site) -> bool:
+    return site.part == "cross_attn" and site.name in ("hook_k", "hook_v", "hook_rot_k")
+
+
+def _is_encoder(model: HookedTransformer, site: Any) -> bool:
+    two = model.encoder is not None and model.decoder is not None
+    return two and isinstance(site, str) and (site.startswith("encoder.") or site in ("cross_attn.k", "cross_attn.v"))
