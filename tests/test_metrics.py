@@ -122,6 +122,17 @@ def test_kl_is_zero_for_the_clean_run_itself_and_positive_elsewhere():
     assert (expected > 0.1).all()
 
 
+def test_the_reference_is_a_constant_that_no_gradient_reaches():
+    clean, other = logits(3).requires_grad_(), logits(3, seed=1).requires_grad_()
+    bind_metric("kl", make()).with_reference(clean).scores(other, torch.arange(3)).sum().backward()
+    assert clean.grad is None and other.grad.abs().sum() > 0.01
+
+
+def test_logits_of_part_of_the_vocabulary_are_refused_by_a_metric_that_needs_all():
+    with pytest.raises(InputError, match=r"prob takes logits of 30 tokens, the whole vocabulary; these are of 29"):
+        bind_metric("prob", make(), n_vocab=D_VOCAB).scores(logits(3)[:, 1:], torch.arange(3))
+
+
 def test_kl_without_its_reference_and_with_a_reference_of_other_size_is_refused():
     metric = bind_metric("kl", make())
     with pytest.raises(InputError, match=r"kl compares with the clean run.*with_reference\(logits\)"):

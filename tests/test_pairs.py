@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers, processors
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from interp.errors import InputError
 from interp.model.config import BlockConfig, MLPConfig, ModelConfig, NormConfig, StackConfig
@@ -99,6 +99,25 @@ def test_an_answer_behind_a_word_gets_its_space_and_shows_it(smollm2):
 def test_no_space_is_put_where_one_stands_or_where_it_would_be_a_token_of_its_own(smollm2, prompt, given, taken):
     pairs = PromptPairs.from_text(smollm2, prompt, prompt, given)
     assert smollm2.tokenizer.str_tokens(pairs.answer[0][0]) == taken
+
+
+def test_the_text_before_an_answer_ends_where_it_is_read(smollm2):
+    prompt = "It is \nParis ."
+    n = len(smollm2.tokenizer.encode(prompt))
+    taken = [PromptPairs.from_text(smollm2, prompt, prompt, "Rome", read=at).answer[0][0] for at in range(n)]
+    shown = [smollm2.tokenizer.decode(one) for one in taken]
+    ends = [smollm2.tokenizer.decode(smollm2.tokenizer.encode(prompt)[: at + 1]) for at in range(n)]
+    assert shown == ["Rome" if end[-1].isspace() else " Rome" for end in ends] and "Rome" in shown
+
+
+def test_text_that_ends_in_white_space_no_token_holds_still_ends_in_it():
+    model = HookedTransformer(ModelConfig.decoder_only(n_layers=1, d_model=8, n_heads=2, d_vocab=4, n_ctx=12))
+    backend = Backend(models.WordLevel({"a": 0, " b": 1, "b": 2, "[UNK]": 3}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
+    model.tokenizer = Tokenizer(backend, add_bos=False, bos_id=None, eos_id=None, pad_id=None, unk_id=3)
+    assert PromptPairs.from_text(model, "a", "b", "b").answer == (((1,),),)
+    backend.normalizer = normalizers.Strip(left=False, right=True)
+    assert PromptPairs.from_text(model, "a ", "b ", "b").answer == (((2,),),)
 
 
 def test_answers_may_be_ids_sets_and_tokens_in_order(smollm2):
@@ -363,6 +382,17 @@ def test_an_encoder_needs_to_know_what_it_fills(encoder):
         PromptPairs.from_text(encoder, "[MASK] [MASK]", "[MASK] it", "Paris", read="mask")
     with pytest.raises(InputError, match=r"Pair 0: 'Paris'\+'Rome' is 2 tokens, and an encoder fills one position"):
         PromptPairs.from_text(encoder, clean, corrupt, "Paris Rome", read="mask")
+
+
+def test_what_an_encoder_fills_gets_a_space_only_behind_other_text():
+    backend = Backend(models.WordLevel({"a": 0, " b": 1, "b": 2, "[UNK]": 3, "[MASK]": 4}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
+    backend.add_special_tokens(["[MASK]"])
+    plain = Tokenizer(backend, add_bos=False, bos_id=None, eos_id=None, pad_id=None, unk_id=3)
+    model = HookedTransformer(sized(encoder=ENCODER), plain)
+    behind = PromptPairs.from_text(model, "a [MASK]", "b [MASK]", "b", read=-1)
+    in_front = PromptPairs.from_text(model, "[MASK] b", "[MASK] a", "b", read=0)
+    assert (behind.answer, in_front.answer) == ((((1,),),), (((2,),),))
 
 
 def test_a_model_with_two_stacks_reads_its_answer_in_the_decoder(two_stacks):

@@ -17,16 +17,15 @@ from interp.causal.bundles import Bundle, Op
 from interp.causal.grid import Grid
 from interp.causal.plan import Plan, Progress
 from interp.causal.questions import Question, pose
+from interp.causal.reach import felt, in_memory, is_causal, start_of
 from interp.causal.sweep import Sweep
+from interp.causal.texts import Text, first_difference
 from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.sites import Site
 
-__all__ = ["patch"]
-
-# Tensors of a layer that later positions read as keys; all others matter in the last layer only where logits are read.
-_READ_AS_KEYS = ("hook_resid_pre", "hook_k", "hook_v", "hook_rot_k")
+__all__ = ["CellBuilder", "patch"]
 
 
 @Analysis
@@ -66,7 +65,7 @@ def patch(
     is_encoder = _is_encoder(model, site)
     n_pos = max(question.prompt_length(text, is_encoder) for text in range(len(base_texts)))
     grid = Grid.make(model, pairs, site, over, at, window=window, ungroup=ungroup, n_pos=n_pos)
-    builder = _Builder(model, pairs, question, grid, base_texts, source_texts)
+    builder = CellBuilder(model, pairs, question, grid, base_texts, source_texts)
     bundles = [bundle for text in range(len(base_texts)) for bundle in builder.bundles(text)]
     sweep = Sweep(
         model,
@@ -95,7 +94,7 @@ def patch(
     return Plan(sweep, grid.axes, question.items, pairs.templates, about, progress)
 
 
-class _Builder:
+class CellBuilder:
     """Makes the bundles of each text of a patching sweep."""
 
     def __init__(
@@ -104,13 +103,12 @@ class _Builder:
         pairs: PromptPairs,
         question: Question,
         grid: Grid,
-        base: Sequence[Any],
-        source: Sequence[Any],
+        base: Sequence[Text],
+        source: Sequence[Text],
     ):
         self.model, self.pairs, self.question, self.grid = model, pairs, question, grid
         self.base, self.source = base, source
         self.absent = np.zeros((len(base), grid.n_cells), dtype=bool)
-        self.n_layers = model.main.config.n_layers
 
     def bundles(self, text: int) -> Iterator[Bundle]:
         """The cells of one text that can have an effect; those that it does not have are marked absent."""
@@ -130,7 +128,7 @@ class _Builder:
                 units, cells = self._units(text, cells, n_units)
                 differing = tuple(pos for pos in positions if pos >= same)
                 ops = [op for layer in layers for op in self._ops(text, layer, differing, units)]
-                start = self._start(ops)
+                start = start_of(self.model, ops)
                 if ops and len(cells) and any(read >= start for read in self.base[text].reads):
                     yield Bundle(text, torch.from_numpy(cells), tuple(ops), start)
 
@@ -154,7 +152,7 @@ class _Builder:
 
     def _ops(self, text: int, layer: int, positions: tuple[int, ...], units: torch.Tensor | None) -> Iterator[Op]:
         site = self.grid.places.sites[layer]
-        positions = self._felt(text, site, positions)
+        positions = felt(self.model, self.base[text], site, positions)
         if not positions:
             return
         if not self.grid.ungroup or units is None:
@@ -169,47 +167,18 @@ class _Builder:
         if group > 1:
             heads = units // group * group + torch.arange(group)[None]
             others = heads[heads != units].view(len(units), group - 1)
-            after = tuple(range(min(positions), len(self.base[text].tokens))) if not _in_memory(site) else None
+            after = tuple(range(min(positions), len(self.base[text].tokens))) if not in_memory(site) else None
             everywhere = after if after is not None else tuple(range(len(self.base[text].tokens)))
             z = Site("hook_z", site.part, layer, site.stack)
-            yield Op(z, self._felt(text, z, everywhere), others, "base")
-
-    def _felt(self, text: int, site: Site, positions: tuple[int, ...]) -> tuple[int, ...]:
-        """Positions whose edit can reach a read: in the last layer only the reads, unless the tensor serves as keys."""
-        last = site.stack == self.model.main.name and site.layer == self.n_layers - 1
-        as_keys = site.name in _READ_AS_KEYS
-        if not last or as_keys:
-            return positions
-        reads = set(self.base[text].reads)
-        return tuple(pos for pos in positions if pos in reads)
-
-    def _start(self, ops: Sequence[Op]) -> int:
-        """The first position that can feel these edits: the first edited one, where no token sees later ones."""
-        if not ops or any(op.in_memory for op in ops):
-            return 0
-        return min(min(op.pos) for op in ops) if _is_causal(self.model, ops[0].site) else 0
+            yield Op(z, felt(self.model, self.base[text], z, everywhere), others, "base")
 
     def _shared_prefix(self, text: int, site: Site) -> int:
         """Leading positions at which both runs hold the same tensors, since they have read the same."""
         base, source = self.base[text], self.source[text]
         if self.question.counts_in_encoder(site):
             return len(base.encoder) if base.encoder == source.encoder else 0
-        if base.encoder != source.encoder:
-            return 0
-        differ = [i for i, (a, b) in enumerate(zip(base.tokens, source.tokens, strict=True)) if a != b]
-        if not differ:
-            return len(base.tokens)
-        return differ[0] if _is_causal(self.model, site) else 0
-
-
-def _is_causal(model: HookedTransformer, site: Site) -> bool:
-    """Whether no token of the site's text can feel later ones."""
-    blocks = model.cfg.stacks[site.stack].blocks
-    return site.stack == model.main.name and all(block.attn.mask == "causal" for block in blocks)
-
-
-def _in_memory(site: Site) -> bool:
-    return site.part == "cross_attn" and site.name in ("hook_k", "hook_v", "hook_rot_k")
+        differ = first_difference(base, source)
+        return differ if differ == len(base.tokens) or is_causal(self.model, site.stack) else 0
 
 
 def _is_encoder(model: HookedTransformer, site: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from interp.causal.sweep import Cost, Sweep, Values
 from interp.results import Effects
@@ -31,6 +32,7 @@ class Plan:
     templates: tuple[str, ...]
     about: Mapping[str, Any]
     progress: Progress = None
+    draws: int = 1  # consecutive prompts of the sweep that are draws of one prompt, whose values are averaged
 
     @property
     def cost(self) -> Cost:
@@ -76,8 +78,7 @@ class Plan:
         return self._effects(values)
 
     def _effects(self, values: Values) -> Effects:
-        combine = self.sweep.metric.combine
-        base, patched = combine(values.base), combine(values.patched)
+        base, patched = self._of_prompts(values.base), self._of_prompts(values.patched)
         dims = ("prompt", *self.axes)
         shape = [len(base), *(len(names) for names in self.axes.values())]
         effect = (patched - base[:, None]).reshape(shape)
@@ -87,9 +88,14 @@ class Plan:
             items=self.items,
             templates=self.templates,
             base=base,
-            source=None if values.source is None else combine(values.source),
+            source=None if values.source is None else self._of_prompts(values.source),
             about={**self.about, **({} if values.complete else {"partial": True})},
         )
+
+    def _of_prompts(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Values of texts to values of prompts."""
+        pairs = self.sweep.metric.combine(values)
+        return pairs.reshape(-1, self.draws, *pairs.shape[1:]).mean(axis=1)
 
 
 @contextmanager

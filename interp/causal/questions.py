@@ -1,18 +1,23 @@
-"""Pairs and a metric, turned into the texts that have to be run."""
+"""What is asked of a model: pairs and a metric, or plain texts and their loss, turned into the texts to be run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from interp.causal.texts import Text
 from interp.errors import InputError
-from interp.metrics import BoundMetric, bind_metric
+from interp.metrics import BoundMetric, bind_metric, next_token_loss_metric
+from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.sites import Site
 
-__all__ = ["Question", "pose"]
+__all__ = ["Asked", "Question", "ask", "pose", "reference_texts"]
 
 Which = Literal["clean", "corrupt"]
 
@@ -77,3 +82,72 @@ def pose(model: Any, pairs: Any, metric: Any) -> Question:
     if longest > model.cfg.n_ctx:
         raise InputError(f"A prompt has {longest} tokens; this model reads at most {model.cfg.n_ctx}. Shorten it.")
     return Question(model, pairs, bind_metric(metric, pairs, n_vocab=model.cfg.d_vocab, device=model.device))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The texts that an analysis of one run edits, their metric, and (of pairs) the corrupt texts beside them."""
+
+    texts: list[Text]
+    corrupt: list[Text]
+    metric: BoundMetric
+    items: tuple[str, ...]
+    templates: tuple[str, ...]
+    name: str
+
+
+def ask(model: Any, data: Any, metric: Any = None, counted: Any = None) -> Asked:
+    """Pairs by a metric of theirs, or texts or token ids by their next-token loss."""
+    if isinstance(data, PromptPairs):
+        if counted is not None:
+            raise InputError("counted chooses the tokens of a loss; pairs are judged by metric=. Leave it out.")
+        question = pose(model, data, "logit_diff" if metric is None else metric)
+        texts, corrupt = question.texts("clean"), question.texts("corrupt")
+        return Asked(texts, corrupt, question.metric, question.items, data.templates, "clean prompts")
+    if not isinstance(model, HookedTransformer):
+        raise InputError(f"This takes a loaded model, not {model!r}. Load it first: interp.load(…).")
+    if metric not in (None, "loss"):
+        raise InputError(f"Plain texts are judged by their loss, not by {metric!r}. Give PromptPairs for that metric.")
+    if model.decoder is None or model.encoder is not None:
+        raise InputError("Only a decoder by itself has a next-token loss. Give PromptPairs.")
+    rows = _rows_of(model, data)
+    bound = next_token_loss_metric(rows, _counted(rows, counted))
+    texts = [Text(row, one.reads) for row, one in zip(rows, bound.rows, strict=True)]
+    return Asked(texts, [], bound, tuple(str(i) for i in range(len(rows))), (), "the texts themselves")
+
+
+def reference_texts(model: HookedTransformer, asked: Asked, reference: Any) -> Asked:
+    """The texts that means and resamples are taken from: what the user gave, else the corrupt prompts, else the same
+    texts."""
+    if isinstance(reference, PromptPairs):
+        given = ask(model, reference, "prob")
+        return Asked(given.texts, [], given.metric, given.items, given.templates, "clean prompts of other pairs")
+    if reference is not None:
+        rows = _rows_of(model, reference)
+        pairs = [Text(row, (len(row) - 1,)) for row in rows]
+        bound = next_token_loss_metric(rows) if all(len(row) > 1 for row in rows) else asked.metric
+        return Asked(pairs, [], bound, tuple(str(i) for i in range(len(rows))), (), "texts that were given")
+    if asked.corrupt:
+        return Asked(asked.corrupt, [], asked.metric, asked.items, asked.templates, "corrupt prompts")
+    return asked
+
+
+def _rows_of(model: HookedTransformer, data: Any) -> list[tuple[int, ...]]:
+    """Token rows without padding, from text, texts, ids, rows of ids, or a batch with its mask."""
+    ragged = isinstance(data, Sequence) and not isinstance(data, str) and len(data) > 0
+    if ragged and all(isinstance(row, Sequence) and not isinstance(row, str) for row in data):
+        return [_rows_of(model, torch.tensor([list(row)]))[0] for row in data]
+    batch = data if isinstance(data, Batch) else model.batch(data)
+    mask = batch.mask if batch.mask is not None else torch.ones_like(batch.tokens, dtype=torch.bool)
+    return [tuple(row[real].tolist()) for row, real in zip(batch.tokens, mask, strict=True)]
+
+
+def _counted(rows: Sequence[tuple[int, ...]], counted: Any) -> list[list[int]] | None:
+    """Positions of the counted tokens of each row, from a mask `[batch pos]` or lists of positions."""
+    if counted is None:
+        return None
+    if isinstance(counted, Tensor) and counted.dtype == torch.bool:
+        if len(counted) != len(rows) or counted.shape[1] != max(map(len, rows)):
+            raise InputError(f"counted has shape {tuple(counted.shape)}; there are {len(rows)} texts.")
+        return [row.nonzero()[:, 0].tolist() for row in counted]
+    return [[int(one) for one in row] for row in counted]

@@ -58,7 +58,8 @@ class Sweep:
     """Texts, the edits of each, and the metric that reads them.
 
     `absent[text, cell]` marks cells that a text does not have. `reference` says which texts' logits a metric
-    compares with: "base" or "source". `banks` holds tables of values by site, for ops that take means.
+    compares with: "base" or "source". `banks` holds tables of values by site, for ops that take means; `donors` other
+    texts, one for each text, whose recordings are banks too.
     """
 
     model: HookedTransformer
@@ -69,6 +70,7 @@ class Sweep:
     absent: NDArray[np.bool_]
     reference: str = "base"
     banks: Mapping[str, Bank] = field(default_factory=dict)
+    donors: Mapping[str, Sequence[Text]] = field(default_factory=dict)
     max_bytes: int | None = None
     values: Values | None = None
     _done: set[int] = field(default_factory=set)
@@ -129,6 +131,8 @@ class Sweep:
             for text, i in local.items():
                 self.values.source[text] = float(sum(there[i]))
         banks: dict[str, Bank] = {"base": base, **self.banks, **({"source": source} if source is not None else {})}
+        for name, donors in self.donors.items():
+            banks[name] = record(self.model, [donors[text] for text in texts], sites=_sites(mine, name), logits=False)
         wave = Wave(self.model, base, banks)
         lengths = [self._length(text) for text in texts]
         number_of = {id(bundle): number for bundle, number in zip(mine, numbers, strict=True)}
@@ -165,17 +169,16 @@ class Sweep:
         resid = {(bundle.stack, bundle.first_layer) for bundle in mine}
         if any(stack != main.name for stack, _ in resid):
             resid.add((main.name, 0))
-        sites = {bank: {str(op.site) for b in mine for op in b.ops if op.bank == bank} for bank in ("base", "source")}
         base = record(
             self.model,
             [self.base[text] for text in texts],
-            sites=sites["base"],
+            sites=_sites(mine, "base"),
             resid=resid,
             keys=any(bundle.start for bundle in mine),
         )
         if not self.source:
             return base, None
-        return base, record(self.model, [self.source[text] for text in texts], sites=sites["source"])
+        return base, record(self.model, [self.source[text] for text in texts], sites=_sites(mine, "source"))
 
     def _scores(self, metric: BoundMetric, final: Tensor | None, slots: Sequence[Sequence[int]]) -> list[list[float]]:
         """Scores of every read of every text."""
@@ -244,7 +247,8 @@ class Sweep:
         numbers = len({bundle.first_layer for bundle in self.bundles}) * self.model.cfg.d_model
         numbers += sum(2 * block.attn.n_key_value_heads * block.attn.d_head for block in blocks)
         longest = max(len(text.tokens) + len(text.encoder) for text in self.base)
-        for site, _ in {(op.site, op.bank) for b in self.bundles for op in b.ops if op.bank in ("base", "source")}:
+        taken = {(op.site, op.bank) for b in self.bundles for op in b.ops if op.bank not in ("zero", *self.banks)}
+        for site, _ in taken:
             numbers += _width(site, self.model, longest)
         return numbers * self.model.unembed.weight.element_size()
 
@@ -289,6 +293,11 @@ class Sweep:
 
 def _moved(bundle: Bundle, local: Mapping[int, int]) -> Bundle:
     return replace(bundle, text=local[bundle.text])
+
+
+def _sites(bundles: Sequence[Bundle], bank: str) -> set[str]:
+    """The sites whose values are taken from a bank."""
+    return {str(op.site) for bundle in bundles for op in bundle.ops if op.bank == bank}
 
 
 def _ordered(bundles: Sequence[Bundle]) -> list[Bundle]:

@@ -15,7 +15,7 @@ from interp.model.stack import Stack
 from interp.model.taps import Tap
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["Recording", "Text", "record"]
+__all__ = ["Recording", "Text", "first_difference", "record"]
 
 PATTERN_SITES = ("hook_attn_scores", "hook_pattern")  # made text by text, so they are stored text by text
 
@@ -33,6 +33,18 @@ class Text:
     def in_stack(self, is_encoder: bool) -> tuple[int, ...]:
         """The tokens that one of the stacks reads."""
         return self.encoder if is_encoder else self.tokens
+
+
+def first_difference(one: Text, other: Text) -> int:
+    """The first position of the predicted text at which two runs differ; its length where nothing does."""
+    if one.encoder != other.encoder:
+        return 0
+    differ = [i for i, (a, b) in enumerate(zip(one.tokens, other.tokens, strict=True)) if a != b]
+    if not one.encoder:
+        for text in (one, other):
+            if text.noise is not None:
+                differ += text.noise.any(dim=1).nonzero()[:, 0].tolist()
+    return min(differ, default=len(one.tokens))
 
 
 @dataclass

@@ -21,6 +21,7 @@ from interp.model.packing import PackedRows, PartRows, Segment, pack
 from interp.model.stack import Stack
 from interp.model.taps import NO_TAPS
 from interp.model.transformer import HookedTransformer
+from interp.sites import Site
 
 __all__ = ["Bank", "Wave"]
 
@@ -126,7 +127,7 @@ class Wave:
             strand.pieces = [piece]
         found = {}
         for name, packed in edits.watched.items():
-            pieces = _unpacked(packed, segments, asking=name.rpartition(".")[2] not in _WHOLE_SITES)
+            pieces = _unpacked(packed, segments, asking=not _is_whole(Site.parse(name)))
             found[name] = {strand.owner: piece for strand, piece in zip(strands, pieces, strict=True)}
         return found
 
@@ -174,7 +175,7 @@ class Wave:
             width = len(self.base.texts[segment.text].encoder)
             begin = sum(one.n * len(self.base.texts[one.text].encoder) for one in segments[:number])
             at = torch.tensor(op.pos)
-        elif op.site.part == "cross_attn" or op.site.name not in _WHOLE_SITES:
+        elif not _is_whole(op.site):
             width, begin = segment.n_asking, rows.asking_starts[number]
             at = torch.tensor([asked.index(pos) for pos in op.pos])
         else:
@@ -201,6 +202,11 @@ class Wave:
         bank = self.banks[op.bank]
         assert isinstance(bank, Recording)
         return bank.patterns[str(op.site)][text][:, torch.tensor(op.pos)]
+
+
+def _is_whole(site: Site) -> bool:
+    """Whether a tensor is made for all tokens, also in a layer where only some ask."""
+    return site.part == "ln1" or (site.name in _WHOLE_SITES and site.part in ("", "attn"))
 
 
 def _by_layer(bundles: Sequence[Bundle], stack: str) -> dict[int, list[tuple[int, Op]]]:

@@ -1,0 +1,232 @@
+"""Ablation: replace what heads or sublayers write by zero, by its mean, or by what they wrote elsewhere.
+
+The choice is the question (METHODS of this project, §1): zero asks about absence far off the distribution, the mean
+about what varies between prompts, resampling about the information itself (Chan 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.causal.analysis import Analysis
+from interp.causal.bundles import Bundle, Op
+from interp.causal.plan import Plan, Progress
+from interp.causal.questions import Asked, ask, reference_texts
+from interp.causal.reach import felt, start_of
+from interp.causal.sweep import Sweep
+from interp.causal.targets import Target, targets_of
+from interp.causal.texts import Text, record
+from interp.errors import InputError
+from interp.model.transformer import HookedTransformer
+from interp.sites import Site
+
+__all__ = ["ablate"]
+
+_ROWS_AT_ONCE = 16
+How = Literal["zero", "mean", "resample"]
+
+
+@Analysis
+def ablate(
+    model: HookedTransformer,
+    data: Any,
+    targets: Any = "heads",
+    how: How = "zero",
+    *,
+    reference: Any = None,
+    mean_axes: Sequence[str] = ("prompt",),
+    joint: bool = False,
+    metric: Any = None,
+    counted: Any = None,
+    seed: int = 0,
+    max_bytes: int | None = None,
+    progress: Progress = None,
+) -> Plan:
+    """Ablate each target by itself (with `joint` all of them together) and measure what that does.
+
+    `data`: PromptPairs, whose clean prompts are run and judged by `metric` ("logit_diff" unless given); or texts or
+    token ids, judged by their mean next-token loss (of the tokens `counted [batch pos]`, if given). `targets`: heads
+    ("23.4"), tensors of a layer ("mlp_out.3", ("attn_out", 5)), lists of them as sets ablated together, or "heads" for
+    every head by itself. `how`: "zero"; "mean" over the `reference` prompts, over the axes `mean_axes`: ("prompt",)
+    position by position over prompts of the same template and length, ("prompt", "pos") one mean for all positions;
+    "resample": what was written on a random reference prompt of the same template and length. The reference is,
+    unless given, the corrupt prompts of the pairs, or the texts themselves.
+
+    Returns `Effects` `[prompt, target]`. With pairs, `.source` is the corrupt run's metric, so that
+    `normalize="pooled"` gives shares of clean − corrupt with the sign of harm. Exact. Cost: 2 to 3 passes, and for
+    each target the layers from its first on.
+    """
+    asked = ask(model, data, metric, counted)
+    if how not in ("zero", "mean", "resample"):
+        raise InputError(f'how is {how!r}. Choose "zero", "mean" or "resample".')
+    wanted = targets_of(model, targets)
+    if joint:
+        parts = tuple(dict.fromkeys(part for target in wanted for part in target.parts))
+        wanted = [Target(parts, " + ".join(part.name for part in parts))]
+    sites = list(dict.fromkeys(site for target in wanted for site in target.by_site()))
+    others = reference_texts(model, asked, reference) if how != "zero" else None
+    values = _Values(model, asked, sites, how, others, tuple(mean_axes), seed)
+    bundles = []
+    for text, one in enumerate(asked.texts):
+        for number, target in enumerate(wanted):
+            ops = tuple(op for site, units in target.by_site().items() for op in values.ops(text, one, site, units))
+            if ops:
+                bundles.append(Bundle(text, torch.tensor([number]), ops, start_of(model, ops)))
+    sweep = Sweep(
+        model,
+        asked.metric,
+        asked.texts,
+        asked.corrupt,
+        bundles,
+        np.zeros((len(asked.texts), len(wanted)), dtype=bool),
+        banks=values.banks,
+        donors=values.donors,
+        max_bytes=max_bytes,
+    )
+    about = {
+        "method": f"{how} ablation",
+        "site": ", ".join(dict.fromkeys(site.row.short[0] for site in sites)),
+        "base": "clean",
+        "source": "corrupt" if asked.corrupt else None,
+        "reference": "none" if others is None else others.name,
+        "mean_axes": list(mean_axes) if how == "mean" else None,
+        "metric": asked.metric.name,
+        "unit": asked.metric.unit,
+        "seed": seed if how == "resample" else None,
+        "exact": True,
+        "model": model.cfg.model_name,
+    }
+    return Plan(sweep, {"target": [target.name for target in wanted]}, asked.items, asked.templates, about, progress)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Means of one class of prompts: where its positions begin in the bank, and how many there are (1: one for all)."""
+
+    start: int
+    n_pos: int
+
+
+class _Values:
+    """Where an ablation takes its values from."""
+
+    def __init__(
+        self,
+        model: HookedTransformer,
+        asked: Asked,
+        sites: Sequence[Site],
+        how: str,
+        others: Asked | None,
+        axes: tuple[str, ...],
+        seed: int,
+    ):
+        self.model, self.how = model, how
+        self.banks: Mapping[str, Mapping[str, Tensor]] = {}
+        self.donors: Mapping[str, Sequence[Text]] = {}
+        if how == "mean":
+            assert others is not None
+            if not axes or set(axes) - {"prompt", "pos"}:
+                raise InputError(f'mean_axes is {axes}. Choose ("prompt",), ("pos",) or ("prompt", "pos").')
+            self._keys, self._tables, means = _means(model, asked, others, sites, axes)
+            self.banks = {"mean": means}
+        if how == "resample":
+            assert others is not None
+            self.donors = {"donor": _drawn(asked, others, seed)}
+
+    def ops(self, text: int, one: Text, site: Site, units: list[int] | None) -> list[Op]:
+        """The ops of one site of a target on one text."""
+        if site.name in ("hook_attn_scores", "hook_pattern") and self.how == "mean":
+            raise InputError(f"{site} has no mean over prompts. Choose how='zero' or 'resample'.")
+        in_encoder = site.stack == "encoder" or Op(site, ()).in_memory
+        positions = felt(self.model, one, site, range(len(one.in_stack(in_encoder and bool(one.encoder)))))
+        if not positions:
+            return []
+        chosen = None if units is None else torch.tensor([sorted(units)])
+        if self.how == "zero":
+            return [Op(site, positions, chosen, "zero")]
+        if self.how == "resample":
+            return [Op(site, positions, chosen, "donor")]
+        table = self._tables[self._keys[text], site.stack]
+        index = torch.tensor([table.start + (pos if table.n_pos > 1 else 0) for pos in positions])
+        return [Op(site, positions, chosen, "mean", index)]
+
+
+def _means(
+    model: HookedTransformer, asked: Asked, others: Asked, sites: Sequence[Site], axes: tuple[str, ...]
+) -> tuple[list[object], dict[tuple[object, str], _Table], dict[str, Float[Tensor, "place *rest"]]]:
+    """The class of each text, each class' table, and the banks of means by site."""
+    keys = [_class_of(asked, text, axes) for text in range(len(asked.texts))]
+    there = [_class_of(others, text, axes) for text in range(len(others.texts))]
+    missing = [text for text, key in enumerate(keys) if key not in set(there)]
+    if missing:
+        length = len(asked.texts[missing[0]].tokens)
+        raise InputError(
+            f"No reference prompt has the template and length ({length} tokens) of prompt {missing[0]}, so it has no "
+            'mean position by position. Give a reference that has, or mean_axes=("prompt", "pos").'
+        )
+    tables: dict[tuple[object, str], _Table] = {}
+    sizes: dict[str, int] = {}
+    for key, text in zip(there, others.texts, strict=True):
+        for stack in model.cfg.stacks:
+            if (key, stack) not in tables:
+                n_pos = 1 if "pos" in axes else len(text.in_stack(stack == "encoder"))
+                tables[key, stack] = _Table(sizes.get(stack, 0), n_pos)
+                sizes[stack] = sizes.get(stack, 0) + n_pos
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for start in range(0, len(others.texts), _ROWS_AT_ONCE):
+            part = range(start, min(start + _ROWS_AT_ONCE, len(others.texts)))
+            made = record(model, [others.texts[i] for i in part], sites={str(one) for one in sites}, logits=False)
+            for site in sites:
+                name, stack = str(site), "encoder" if Op(site, ()).in_memory else site.stack
+                places = []
+                for i in part:
+                    table = tables[there[i], stack]
+                    n_tokens = len(others.texts[i].in_stack(stack == "encoder"))
+                    places += [table.start + (pos if table.n_pos > 1 else 0) for pos in range(n_tokens)]
+                index, x = torch.tensor(places, device=model.device), made.values[name].double()
+                if name not in sums:
+                    sums[name] = x.new_zeros(sizes[stack], *x.shape[1:])
+                    counts[name] = x.new_zeros(sizes[stack])
+                sums[name].index_add_(0, index, x)
+                counts[name].index_add_(0, index, x.new_ones(len(index)))
+    means = {
+        name: (total / counts[name].reshape(-1, *(1,) * (total.ndim - 1))).to(model.dtype)
+        for name, total in sums.items()
+    }
+    return keys, tables, means
+
+
+def _class_of(asked: Asked, text: int, axes: tuple[str, ...]) -> object:
+    """What prompts have to share to be averaged together."""
+    if "prompt" not in axes:
+        return text
+    row = asked.metric.rows[text].pair if asked.metric.rows else text
+    template = asked.templates[row] if asked.templates else ""
+    one = asked.texts[text]
+    return template if "pos" in axes else (template, len(one.tokens), len(one.encoder))
+
+
+def _drawn(asked: Asked, others: Asked, seed: int) -> list[Text]:
+    """For each text another one of the same template and length."""
+    generator = np.random.default_rng([seed, *b"resample"])
+    drawn = []
+    for text, one in enumerate(asked.texts):
+        key = _class_of(asked, text, ("prompt",))
+        alike = [i for i in range(len(others.texts)) if _class_of(others, i, ("prompt",)) == key]
+        alike = [i for i in alike if (others.texts[i].tokens, others.texts[i].encoder) != (one.tokens, one.encoder)]
+        if not alike:
+            raise InputError(
+                f"Prompt {text} ({len(one.tokens)} tokens) has no other reference prompt of its template and length "
+                "to resample from. Give a larger reference, or choose how='mean' or 'zero'."
+            )
+        drawn.append(others.texts[int(generator.choice(alike))])
+    return drawn

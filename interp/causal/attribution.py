@@ -1,0 +1,224 @@
+"""Attribution patching (Nanda 2023; Kramár 2024, §2): every patch at once, to first order.
+
+(a_source − a_base) · ∂metric/∂a at the base run. Cheap, and wrong where the metric is not linear in the tensor: a
+saturated softmax, paths that cancel, large changes of the residual stream. Verify what it finds with `interp.patch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from interp.causal.grid import Grid
+from interp.causal.questions import Question, pose
+from interp.causal.reach import in_memory
+from interp.causal.texts import PATTERN_SITES, Recording, Text, record
+from interp.errors import InputError
+from interp.model.taps import Tap
+from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
+from interp.results import Effects
+from interp.sites import Site
+
+__all__ = ["attribute"]
+
+_TOKENS_AT_ONCE = 4_096  # of one differentiated pass
+
+
+def attribute(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    site: Any,
+    over: Sequence[str] = ("layer", "pos"),
+    *,
+    direction: Literal["denoise", "noise"] = "denoise",
+    at: Mapping[str, Any] | None = None,
+    window: Any = 1,
+    metric: Any = "logit_diff",
+) -> Effects:
+    """The first-order estimate of what `interp.patch` with the same arguments measures; marked approximate.
+
+    Cost: 2 passes forward and 1 backward for all cells together. Several layers edited together (a window, or no
+    layer axis) are estimated by the sum of their estimates.
+    """
+    if direction not in ("denoise", "noise"):
+        raise InputError(f'direction is {direction!r}. Choose "denoise" (clean into corrupt) or "noise".')
+    question = pose(model, pairs, metric)
+    into, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
+    base_texts, source_texts = question.texts(into), question.texts(source)
+    two = model.encoder is not None and model.decoder is not None
+    in_encoder = two and isinstance(site, str) and (site.startswith("encoder.") or site in _ACROSS)
+    n_pos = max(question.prompt_length(text, in_encoder) for text in range(len(base_texts)))
+    grid = Grid.make(model, pairs, site, over, at, window=window, n_pos=n_pos)
+    values = np.full((len(base_texts), grid.n_cells), np.nan)
+    metrics = {"base": np.zeros(len(base_texts)), "source": np.zeros(len(base_texts))}
+    slots = np.cumsum([0, *(len(text.reads) for text in base_texts)])
+    for part in _parts(base_texts):
+        clean = source_texts if direction == "denoise" else base_texts
+        gradients, base, other = _differentiated(question, grid, part, (base_texts, source_texts, clean), slots, metrics)
+        for i, text in enumerate(part):
+            shares = {layer: _share(grid, layer, i, base, other, gradients) for layer in grid.places.sites}
+            _fill(values[text], question, grid, pairs, text, shares, base_texts[text])
+    combine = question.metric.combine
+    shape = [len(pairs), *(len(names) for names in grid.axes.values())]
+    coordinates = {"prompt": np.arange(len(pairs)), **grid.axes}
+    about = {
+        "method": "attribution patching",
+        "site": grid.places.name,
+        "direction": direction,
+        "base": into,
+        "source": source,
+        "metric": question.metric.name,
+        "unit": question.metric.unit,
+        "window": window,
+        "exact": False,
+        "model": model.cfg.model_name,
+    }
+    array = xr.DataArray(combine(values).reshape(shape), coords=coordinates, dims=("prompt", *grid.axes))
+    return Effects(
+        array, question.items, about, combine(metrics["base"]), combine(metrics["source"]), pairs.templates
+    )
+
+
+_ACROSS = ("cross_attn.k", "cross_attn.v")
+
+
+class _Leaves(Tap):
+    """Keeps sites of a pass as tensors that gradients are taken of."""
+
+    def __init__(self, names: set[str]):
+        self.names, self.values, self.patterns = names, {}, {}
+        self._text: int | None = None
+
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        if name not in self.names:
+            return x
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        if self._text is None:
+            self.values[name] = x
+        else:
+            self.patterns.setdefault(name, []).append(x)
+        return x
+
+    def wants(self, *names: str) -> bool:
+        return any(name in self.names for name in names)
+
+    def within(self, owner: int | None) -> Tap:
+        one = _Leaves(self.names)
+        one.values, one.patterns, one._text = self.values, self.patterns, owner
+        return one
+
+
+def _differentiated(
+    question: Question,
+    grid: Grid,
+    part: Sequence[int],
+    texts: tuple[Sequence[Text], Sequence[Text], Sequence[Text]],
+    slots: np.ndarray,
+    metrics: Mapping[str, np.ndarray],
+) -> tuple[dict[str, Any], Recording, Recording]:
+    """Gradients of each text's metric at every layer of the site, and the recordings of both runs."""
+    model, metric = question.model, question.metric
+    base_texts, source_texts, clean_texts = ([some[text] for text in part] for some in texts)
+    slot = torch.tensor([s for text in part for s in range(slots[text], slots[text + 1])], device=model.device)
+    names = {str(one) for one in grid.places.sites.values()}
+    with torch.no_grad():
+        source = record(model, source_texts, sites=names)
+        if metric.needs_reference:
+            clean = record(model, clean_texts).final
+            assert clean is not None
+            logits = clean.new_zeros(int(slots[-1]), model.cfg.d_vocab)
+            metric = metric.with_reference(logits.index_copy(0, slot, model.logits(clean[None])[0]))
+    with torch.enable_grad():
+        leaves = _Leaves(names)
+        base = record(model, base_texts, tap=leaves)
+        scores = metric.scores(_logits(model, base, metric.tokens), slot)
+        flat = [x for name in sorted(names) for x in leaves.patterns.get(name, [leaves.values.get(name)])]
+        found = torch.autograd.grad(scores.sum(), flat, allow_unused=True)
+    grads = iter(torch.zeros_like(x) if g is None else g for g, x in zip(found, flat, strict=True))
+    gradients: dict[str, Any] = {}
+    for name in sorted(names):
+        if name in leaves.patterns:
+            gradients[name] = [next(grads)[0] for _ in leaves.patterns[name]]
+            base.patterns[name] = [x.detach()[0] for x in leaves.patterns[name]]
+        else:
+            gradients[name] = next(grads)[0]
+            base.values[name] = leaves.values[name].detach()[0]
+    with torch.no_grad():
+        there = metric.scores(_logits(model, source, metric.tokens), slot)
+    for i, score in enumerate((scores.detach(), there)):
+        sums = np.add.reduceat(score.double().cpu().numpy(), slots[list(part)] - slots[part[0]])
+        metrics[("base", "source")[i]][list(part)] = sums
+    return gradients, base, source
+
+
+def _logits(model: HookedTransformer, made: Recording, tokens: Tensor | None) -> Tensor:
+    assert made.final is not None
+    return model.logits(made.final[None], tokens=tokens)[0]
+
+
+def _share(
+    grid: Grid, layer: int, text: int, base: Recording, source: Recording, gradients: Mapping[str, Any]
+) -> np.ndarray:
+    """Estimated effect of each position (and head or neuron) of one layer on one text: `[pos]` or `[pos unit]`."""
+    site = grid.places.sites[layer]
+    name = str(site)
+    if site.name in PATTERN_SITES:
+        change = source.patterns[name][text] - base.patterns[name][text]
+        change = torch.where(torch.isfinite(change), change, 0.0)  # scores of keys that no query sees
+        return (change * gradients[name][text]).sum(-1).T.double().cpu().numpy()
+    stack = "encoder" if in_memory(site) else site.stack
+    start = base.place(stack, text)
+    stop = start + len(base.texts[text].in_stack(stack == "encoder" and bool(base.texts[text].encoder)))
+    product = (source.values[name] - base.values[name])[start:stop] * gradients[name][start:stop]
+    has_units = any(axis in ("head", "kv_head", "d_mlp") for axis in site.axes)
+    return product.flatten(2 if has_units else 1).sum(-1).double().cpu().numpy() if product.ndim > 2 else (
+        product.double().cpu().numpy() if has_units else product.sum(-1).double().cpu().numpy()
+    )
+
+
+def _fill(
+    row: np.ndarray,
+    question: Question,
+    grid: Grid,
+    pairs: PromptPairs,
+    text: int,
+    shares: Mapping[int, np.ndarray],
+    one: Text,
+) -> None:
+    """Sum what each cell edits together."""
+    site = grid.places.one
+    in_encoder = question.counts_in_encoder(site)
+    n_text, n_prompt = len(one.in_stack(in_encoder)), question.prompt_length(text, in_encoder)
+    for j, positions in grid.pos_choices(pairs, question.metric.rows[text].pair, n_prompt, n_text):
+        if positions is None:
+            continue
+        for i, layers in grid.layer_choices():
+            sums = [shares[layer][list(positions)].sum(axis=0) for layer in layers]
+            if grid.unit_axis is None:
+                chosen = [one if one.ndim == 0 or grid.units is None else one[grid.units] for one in sums]
+                row[grid.cells(i, j, 1)] = sum(float(one.sum()) for one in chosen)
+                continue
+            assert grid.units is not None
+            for k, unit in enumerate(grid.units):
+                if all(unit < len(one) for one in sums):
+                    row[grid.cells(i, j, len(grid.units))[k]] = sum(float(one[unit]) for one in sums)
+
+
+def _parts(texts: Sequence[Text]) -> list[list[int]]:
+    """Texts that are differentiated together."""
+    parts: list[list[int]] = [[]]
+    used = 0
+    for i, text in enumerate(texts):
+        size = len(text.tokens) + len(text.encoder)
+        if parts[-1] and used + size > _TOKENS_AT_ONCE:
+            parts.append([])
+            used = 0
+        parts[-1].append(i)
+        used += size
+    return parts
