@@ -9,7 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.causal.ablation import ablate as ablate
+    from interp.causal.attribution import attribute as attribute
+    from interp.causal.edits import Edit as Edit
+    from interp.causal.edits import load_edits as load_edits
+    from interp.causal.edits import run_with_edits as run_with_edits
+    from interp.causal.edits import save_edits as save_edits
+    from interp.causal.edits import steer as steer
+    from interp.causal.knockout import knockout as knockout
     from interp.causal.patching import patch as patch
+    from interp.causal.paths import path_patch as path_patch
+    from interp.causal.tracing import causal_trace as causal_trace
     from interp.errors import InterpError as InterpError
     from interp.families.load import load as load
     from interp.heads.find import find_heads as find_heads
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ActivationCache": "interp.model.cache",
+    "Edit": "interp.causal.edits",
     "Effects": "interp.results",
     "Head": "interp.sites",
     "HeadScores": "interp.results",
@@ -36,14 +47,24 @@ _HOMES = {
     "PromptPairs": "interp.pairs",
     "RunStore": "interp.runs.store",
     "Site": "interp.sites",
+    "ablate": "interp.causal.ablation",
+    "attribute": "interp.causal.attribution",
+    "causal_trace": "interp.causal.tracing",
     "find_heads": "interp.heads.find",
     "fold_norms": "interp.model.fold",
     "get_act_name": "interp.sites",
+    "knockout": "interp.causal.knockout",
     "load": "interp.families.load",
+    "load_edits": "interp.causal.edits",
     "patch": "interp.causal.patching",
+    "path_patch": "interp.causal.paths",
+    "run_with_edits": "interp.causal.edits",
+    "save_edits": "interp.causal.edits",
+    "steer": "interp.causal.edits",
 }
 __all__ = [
     "ActivationCache",
+    "Edit",
     "Effects",
     "Head",
     "HeadScores",
@@ -53,11 +74,20 @@ __all__ = [
     "PromptPairs",
     "RunStore",
     "Site",
+    "ablate",
+    "attribute",
+    "causal_trace",
     "find_heads",
     "fold_norms",
     "get_act_name",
+    "knockout",
     "load",
+    "load_edits",
     "patch",
+    "path_patch",
+    "run_with_edits",
+    "save_edits",
+    "steer",
 ]
 __version__ = "0.1.0"
 

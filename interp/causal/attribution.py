@@ -23,7 +23,6 @@ from interp.model.taps import Tap
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.results import Effects
-from interp.sites import Site
 
 __all__ = ["attribute"]
 
@@ -60,7 +59,9 @@ def attribute(
     slots = np.cumsum([0, *(len(text.reads) for text in base_texts)])
     for part in _parts(base_texts):
         clean = source_texts if direction == "denoise" else base_texts
-        gradients, base, other = _differentiated(question, grid, part, (base_texts, source_texts, clean), slots, metrics)
+        gradients, base, other = _differentiated(
+            question, grid, part, (base_texts, source_texts, clean), slots, metrics
+        )
         for i, text in enumerate(part):
             shares = {layer: _share(grid, layer, i, base, other, gradients) for layer in grid.places.sites}
             _fill(values[text], question, grid, pairs, text, shares, base_texts[text])
@@ -80,9 +81,7 @@ def attribute(
         "model": model.cfg.model_name,
     }
     array = xr.DataArray(combine(values).reshape(shape), coords=coordinates, dims=("prompt", *grid.axes))
-    return Effects(
-        array, question.items, about, combine(metrics["base"]), combine(metrics["source"]), pairs.templates
-    )
+    return Effects(array, question.items, about, combine(metrics["base"]), combine(metrics["source"]), pairs.templates)
 
 
 _ACROSS = ("cross_attn.k", "cross_attn.v")
@@ -176,10 +175,9 @@ def _share(
     start = base.place(stack, text)
     stop = start + len(base.texts[text].in_stack(stack == "encoder" and bool(base.texts[text].encoder)))
     product = (source.values[name] - base.values[name])[start:stop] * gradients[name][start:stop]
-    has_units = any(axis in ("head", "kv_head", "d_mlp") for axis in site.axes)
-    return product.flatten(2 if has_units else 1).sum(-1).double().cpu().numpy() if product.ndim > 2 else (
-        product.double().cpu().numpy() if has_units else product.sum(-1).double().cpu().numpy()
-    )
+    if "d_mlp" not in site.axes:  # neurons are units by themselves; of all others the last axis is one vector
+        product = product.sum(-1)
+    return product.double().cpu().numpy()
 
 
 def _fill(

@@ -44,8 +44,6 @@ class Edit:
     def __post_init__(self) -> None:
         if self.kind not in ("set", "add", "scale"):
             raise InputError(f'kind is {self.kind!r}. Choose "set", "add" or "scale".')
-        if isinstance(self.value, Tensor):
-            object.__setattr__(self, "value", self.value.detach() if not self.value.requires_grad else self.value)
         for name in ("pos", "units", "rows"):
             given = getattr(self, name)
             if given is not None:
@@ -124,7 +122,8 @@ def steer(
 
 def save_edits(path: str | os.PathLike[str], edits: Sequence[Edit]) -> Path:
     """Write a folder: edits.json, and values.safetensors with the tensors among the values; all or nothing."""
-    tensors = {str(i): edit.value.detach().cpu().contiguous() for i, edit in enumerate(edits) if _is_tensor(edit.value)}
+    values = [(str(i), edit.value) for i, edit in enumerate(edits)]
+    tensors = {name: x.detach().cpu().contiguous() for name, x in values if isinstance(x, Tensor)}
     with atomic_folder(path, marker="edits.json") as folder:
         write_json(folder / "edits.json", {"format": _FORMAT, "edits": [edit.to_dict() for edit in edits]})
         save_file({name: x.clone() for name, x in tensors.items()}, folder / "values.safetensors")
@@ -154,7 +153,9 @@ def _checked(model: HookedTransformer, edit: Edit) -> Site:
     has = {"pos": ("pos", "q_pos"), "units": _UNITS}
     for name, axes in has.items():
         if getattr(edit, name) is not None and not any(axis in axes for axis in site.axes):
-            raise InputError(f"{site} has no axis for {name}={getattr(edit, name)}: its axes are {' '.join(site.axes)}.")
+            raise InputError(
+                f"{site} has no axis for {name}={getattr(edit, name)}: its axes are {' '.join(site.axes)}."
+            )
     return site
 
 
@@ -167,7 +168,3 @@ def _hook(edit: Edit) -> Callable[..., Tensor]:
 
 def _spelled(model: HookedTransformer, site: Any) -> str:
     return str(model.sites.resolve(site))
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)

@@ -28,7 +28,7 @@ def in_memory(site: Site) -> bool:
 def felt(model: HookedTransformer, text: Text, site: Site, positions: Sequence[int]) -> tuple[int, ...]:
     """The positions whose edit can reach a read: in the last layer only the reads, unless the tensor serves as keys."""
     last = site.stack == model.main.name and site.layer == model.main.config.n_layers - 1
-    if not last or site.name in _READ_AS_KEYS:
+    if not last or site.name in _READ_AS_KEYS or site.part == "ln1":
         return tuple(positions)
     reads = set(text.reads)
     return tuple(pos for pos in positions if pos in reads)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.causal.bundles import Bundle, chunks
 from interp.causal.texts import Recording, Text, record
-from interp.causal.wave import Bank, Wave
+from interp.causal.wave import Bank, Outputs, Wave, final_scale
 from interp.errors import InputError
 from interp.metrics import BoundMetric
 from interp.model.config import BlockConfig
@@ -59,7 +59,8 @@ class Sweep:
 
     `absent[text, cell]` marks cells that a text does not have. `reference` says which texts' logits a metric
     compares with: "base" or "source". `banks` holds tables of values by site, for ops that take means; `donors` other
-    texts, one for each text, whose recordings are banks too.
+    texts, one for each text, whose recordings are banks too. `run_wave` may make more of a wave than one run (then
+    `also_resid` names layers that cells join beyond their bundles'); `freeze_final` keeps the final norm's scale.
     """
 
     model: HookedTransformer
@@ -72,6 +73,9 @@ class Sweep:
     banks: Mapping[str, Bank] = field(default_factory=dict)
     donors: Mapping[str, Sequence[Text]] = field(default_factory=dict)
     max_bytes: int | None = None
+    run_wave: Callable[[Wave, Sequence[Bundle]], Outputs] = lambda wave, bundles: wave.run(bundles)[0]
+    also_resid: frozenset[tuple[str, int]] = frozenset()
+    freeze_final: bool = False
     values: Values | None = None
     _done: set[int] = field(default_factory=set)
 
@@ -133,12 +137,12 @@ class Sweep:
         banks: dict[str, Bank] = {"base": base, **self.banks, **({"source": source} if source is not None else {})}
         for name, donors in self.donors.items():
             banks[name] = record(self.model, [donors[text] for text in texts], sites=_sites(mine, name), logits=False)
-        wave = Wave(self.model, base, banks)
+        wave = Wave(self.model, base, banks, freeze_final=self.freeze_final)
         lengths = [self._length(text) for text in texts]
         number_of = {id(bundle): number for bundle, number in zip(mine, numbers, strict=True)}
         left = {number: len(self.bundles[number].cells) for number in numbers}
         for part in chunks(_ordered(mine), lengths, self._tokens_at_once()):
-            outputs, _ = wave.run([bundle for bundle, _ in part])
+            outputs = self.run_wave(wave, [bundle for bundle, _ in part])
             for (bundle, whole), output in zip(part, outputs, strict=True):
                 self._keep(metric, bundle, texts[bundle.text], output, scores[bundle.text], slots[bundle.text])
                 number = number_of[id(whole)]
@@ -166,13 +170,13 @@ class Sweep:
 
     def _recordings(self, texts: Sequence[int], mine: Sequence[Bundle]) -> tuple[Recording, Recording | None]:
         main = self.model.main
-        resid = {(bundle.stack, bundle.first_layer) for bundle in mine}
+        resid = {(bundle.stack, bundle.first_layer) for bundle in mine} | self.also_resid
         if any(stack != main.name for stack, _ in resid):
             resid.add((main.name, 0))
         base = record(
             self.model,
             [self.base[text] for text in texts],
-            sites=_sites(mine, "base"),
+            sites=_sites(mine, "base") | ({final_scale(self.model)} if self.freeze_final else set()),
             resid=resid,
             keys=any(bundle.start for bundle in mine),
         )
@@ -337,7 +341,7 @@ def _rate(model: HookedTransformer) -> float:
 @cache
 def _measured_rate(width: int, dtype: torch.dtype, device: torch.device, n_threads: int) -> float:
     a, b = torch.ones(512, width, dtype=dtype, device=device), torch.ones(width, 4 * width, dtype=dtype, device=device)
-    a @ b
+    c = a @ b  # the first product pays for setting up
     began = time.perf_counter()
     for _ in range(3):
         c = a @ b

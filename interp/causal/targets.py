@@ -55,7 +55,8 @@ def targets_of(model: HookedTransformer, asked: Any) -> list[Target]:
         several = not isinstance(one, (str, Head, Site)) and not _is_address(one)
         if several and not isinstance(one, Iterable):
             raise InputError(f'{one!r} is no target. Give a head such as "23.4", or a tensor such as "mlp_out.3".')
-        parts = tuple(dict.fromkeys(_part(model, each) for each in (one if several else [one])))
+        members: Any = one if several else [one]
+        parts = tuple(dict.fromkeys(_part(model, each) for each in members))
         if not parts:
             raise InputError("A set of targets is empty. Name at least one head or tensor in it.")
         found.append(Target(parts, " + ".join(part.name for part in parts)))

@@ -19,11 +19,11 @@ from interp.causal.texts import Recording
 from interp.model.block import Memory
 from interp.model.packing import PackedRows, PartRows, Segment, pack
 from interp.model.stack import Stack
-from interp.model.taps import NO_TAPS
+from interp.model.taps import NO_TAPS, Tap
 from interp.model.transformer import HookedTransformer
 from interp.sites import Site
 
-__all__ = ["Bank", "Wave"]
+__all__ = ["Bank", "Outputs", "Wave", "final_scale"]
 
 Bank = Recording | Mapping[str, Tensor]
 Outputs = list[Float[Tensor, "cell some_pos d_model"]]
@@ -65,18 +65,22 @@ class Wave:
     base: Recording
     banks: Mapping[str, Bank]
     watch: frozenset[str] = frozenset()
+    freeze_final: bool = False  # the final norm divides by the unedited run's scale
     parts: PartRows = field(default_factory=dict)
 
-    def run(self, bundles: Sequence[Bundle]) -> tuple[Outputs, dict[tuple[int, str], Tensor]]:
-        """The finished residuals of each bundle's cells at its text's reads from `start` on, and what was watched."""
+    def run(
+        self, bundles: Sequence[Bundle], *, stop: int | None = None
+    ) -> tuple[Outputs, dict[tuple[int, str], Tensor]]:
+        """The finished residuals of each bundle's cells at its text's reads from `start` on, and what was watched.
+        With `stop` the cells go only that far, and what they leave there is not finished."""
         main, encoder = self.model.main, self.model.encoder
         if encoder is None or encoder is main or bundles[0].ops[0].site.stack == main.name:
-            return self._through(main, bundles, None)
+            return self._through(main, bundles, None, stop)
         memory, _ = self._through(encoder, bundles, None)
         return self._through(main, [replace(bundle, start=0) for bundle in bundles], memory)
 
     def _through(
-        self, stack: Stack, bundles: Sequence[Bundle], memory: Outputs | None
+        self, stack: Stack, bundles: Sequence[Bundle], memory: Outputs | None, stop: int | None = None
     ) -> tuple[Outputs, dict[tuple[int, str], Tensor]]:
         """Carry the cells of all bundles to the end of a stack. `memory`: what their cells' encoders put out."""
         ops = _by_layer(bundles, stack.name)
@@ -87,7 +91,7 @@ class Wave:
         strands: dict[object, _Strand] = {}
         places: dict[int, _Place] = {}
         watched: dict[tuple[int, str], Tensor] = {}
-        for layer in range(min(joining), stack.config.n_layers):
+        for layer in range(min(joining), stack.config.n_layers if stop is None else stop):
             for number in joining.get(layer, ()):
                 bundle = bundles[number]
                 key = number if alone else (bundle.text, bundle.start)
@@ -98,7 +102,9 @@ class Wave:
             kept = self._layer(stack, layer, list(strands.values()), places, ops.get(layer, ()), memory)
             for number, place in places.items():
                 watched |= {(number, name): place.of(packed) for name, packed in kept.items()}
-        finished = {one.owner: stack.finish(torch.cat(one.pieces), NO_TAPS) for one in strands.values()}
+        if stop is not None:
+            return [], watched
+        finished = {one.owner: self._finished(stack, one) for one in strands.values()}
         return [places[number].of(finished) for number in range(len(bundles))], watched
 
     def _layer(
@@ -130,6 +136,16 @@ class Wave:
             pieces = _unpacked(packed, segments, asking=not _is_whole(Site.parse(name)))
             found[name] = {strand.owner: piece for strand, piece in zip(strands, pieces, strict=True)}
         return found
+
+    def _finished(self, stack: Stack, strand: _Strand) -> Float[Tensor, "cell some_pos d_model"]:
+        resid = torch.cat(strand.pieces)
+        if not self.freeze_final or stack is not self.model.main or stack.config.final_norm is None:
+            return stack.finish(resid, NO_TAPS)
+        reads = self.base.texts[strand.text].reads
+        before = sum(len(text.reads) for text in self.base.texts[: strand.text])
+        late = [before + i for i, read in enumerate(reads) if read >= strand.start]
+        scale = self.base.values[final_scale(self.model)][late]
+        return stack.finish(resid, _FixedScale(final_scale(self.model), scale))
 
     def _joining(self, stack: Stack, layer: int, bundle: Bundle) -> Float[Tensor, "cell pos d_model"]:
         """The unedited residual that enters a layer, from the bundle's start on, once for each cell."""
@@ -202,6 +218,24 @@ class Wave:
         bank = self.banks[op.bank]
         assert isinstance(bank, Recording)
         return bank.patterns[str(op.site)][text][:, torch.tensor(op.pos)]
+
+
+def final_scale(model: HookedTransformer) -> str:
+    """The name of the final norm's scale."""
+    return f"{model.main.address}ln_final.hook_scale"
+
+
+class _FixedScale(Tap):
+    """Gives the final norm a scale that was stored, `[pos one]`, for every cell."""
+
+    def __init__(self, name: str, scale: Tensor):
+        self._name, self._scale = name, scale
+
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        return self._scale.expand_as(x) if name == self._name else x
+
+    def wants(self, *names: str) -> bool:
+        return self._name in names
 
 
 def _is_whole(site: Site) -> bool:

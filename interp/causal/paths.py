@@ -1,0 +1,259 @@
+"""Path patching (Wang 2022, §3.1; Goldowsky-Dill 2023): what a head does to another one directly, and by that alone.
+
+First the senders are patched while every other head keeps what it wrote, and what then reaches the receivers is
+recorded; then the receivers alone get that, and everything behind them is computed anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.causal.analysis import Analysis
+from interp.causal.bundles import Bundle, Op
+from interp.causal.plan import Plan, Progress
+from interp.causal.questions import pose
+from interp.causal.reach import felt, is_causal
+from interp.causal.sweep import Sweep
+from interp.causal.targets import Part, Target, targets_of
+from interp.causal.texts import Text, first_difference
+from interp.causal.wave import Outputs, Wave
+from interp.errors import InputError
+from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
+from interp.sites import Head, Site
+
+__all__ = ["path_patch"]
+
+Rule = Literal["recompute", "freeze"]
+
+
+@Analysis
+def path_patch(
+    model: HookedTransformer,
+    pairs: PromptPairs,
+    senders: Any = "heads",
+    receivers: Any = "logits",
+    *,
+    mlps: Rule = "recompute",
+    norms: Rule = "recompute",
+    direction: Literal["denoise", "noise"] = "noise",
+    metric: Any = "logit_diff",
+    max_bytes: int | None = None,
+    progress: Progress = None,
+) -> Plan:
+    """The effect of each sender through its direct path to the receivers.
+
+    `senders`: heads, tensors of a layer, sets of them, or "heads" (each by itself). `receivers`: "logits", or inputs
+    of later heads such as "23.4.q", "20.0.k" (k and v count key/value heads), or tensors of a later layer such as
+    "mlp_pre.24"; several are patched together. Between the two, other heads keep the base run's output; `mlps` and
+    `norms` (their scales, the final one's too) are recomputed on the way or frozen. Behind the receivers everything
+    is recomputed. `direction` "noise" copies the corrupt senders into the clean run, "denoise" the reverse.
+
+    Returns `Effects` `[prompt, sender]`; a sender that no path leads from has effect 0. Exact. Cost: 2 passes, and
+    for each sender the layers from it on, once to the receivers and once from them. Decoder-only and encoder-only.
+    """
+    for name, rule in (("mlps", mlps), ("norms", norms)):
+        if rule not in ("recompute", "freeze"):
+            raise InputError(f'{name} is {rule!r}. Choose "recompute" or "freeze".')
+    if direction not in ("denoise", "noise"):
+        raise InputError(f'direction is {direction!r}. Choose "denoise" (clean into corrupt) or "noise".')
+    question = pose(model, pairs, metric)
+    if question.two_stacks:
+        raise InputError("Path patching runs through one stack; this model has two. Use patch on single sites.")
+    base, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
+    wanted = targets_of(model, senders)
+    ends = _receivers(model, receivers)
+    builder = _Paths(model, question.texts(base), question.texts(source), ends, mlps, norms)
+    bundles = [
+        bundle
+        for text in range(len(builder.base))
+        for number, target in enumerate(wanted)
+        for bundle in builder.bundles(text, number, target)
+    ]
+    sweep = Sweep(
+        model,
+        question.metric,
+        builder.base,
+        builder.source,
+        bundles,
+        np.zeros((len(builder.base), len(wanted)), dtype=bool),
+        reference="source" if direction == "denoise" else "base",
+        max_bytes=max_bytes,
+        freeze_final=norms == "freeze" and ends is None,
+        **({} if ends is None else {"run_wave": builder.run, "also_resid": builder.joined}),
+    )
+    about = {
+        "method": "path patching",
+        "site": "paths from senders",
+        "receivers": "logits" if ends is None else ", ".join(part.name for part in ends),
+        "mlps": mlps,
+        "norms": norms,
+        "direction": direction,
+        "base": base,
+        "source": source,
+        "metric": question.metric.name,
+        "unit": question.metric.unit,
+        "exact": True,
+        "model": model.cfg.model_name,
+    }
+    axes = {"sender": [target.name for target in wanted]}
+    return Plan(sweep, axes, question.items, pairs.templates, about, progress)
+
+
+@dataclass
+class _Paths:
+    """Makes the edits of both halves: on the way to the receivers, and from them on."""
+
+    model: HookedTransformer
+    base: list[Text]
+    source: list[Text]
+    ends: list[Part] | None
+    mlps: Rule
+    norms: Rule
+
+    @property
+    def last(self) -> int:
+        """The last layer that anything is on the way to."""
+        if self.ends is None:
+            return self.model.main.config.n_layers - 1
+        return max(_layer(part.site) for part in self.ends)
+
+    def bundles(self, text: int, number: int, sender: Target) -> list[Bundle]:
+        """The first half of one cell; none where no path leads to a receiver or both runs read the same."""
+        stack = self.model.main.name
+        first = min(_layer(site) for site in sender.by_site())
+        start = first_difference(self.base[text], self.source[text])
+        n_text = len(self.base[text].tokens)
+        if start < n_text and not is_causal(self.model, stack):
+            start = 0
+        if start == n_text or not any(read >= start for read in self.base[text].reads):
+            return []
+        if self.ends is not None and not any(_reaches(sender, end) for end in self.ends):
+            return []
+        positions = range(start, n_text)
+        ops = []
+        for layer in range(first, self.last + 1):
+            ops += self._frozen(text, layer, positions, sender)
+        sent = [
+            Op(site, self._felt(text, site, positions), _units(units), "source")
+            for site, units in sender.by_site().items()
+            if _layer(site) <= self.last
+        ]
+        ops = [op for op in (*ops, *sent) if op.pos]
+        # Frozen tensors come first: where a sender is part of one, its own value is put over it.
+        return [Bundle(text, torch.tensor([number]), tuple(ops), start)] if any(op in sent for op in ops) else []
+
+    def _felt(self, text: int, site: Site, positions: range) -> tuple[int, ...]:
+        return felt(self.model, self.base[text], site, positions)
+
+    def _frozen(self, text: int, layer: int, positions: range, sender: Target) -> list[Op]:
+        """What keeps the base run's value in one layer. In the senders' first layer the heads have it anyway."""
+        stack, config = self.model.main, self.model.main.config.blocks[layer]
+        block = type(stack.block(layer))
+        names = [("hook_z", "attn")]
+        if self.mlps == "freeze" and config.mlp is not None:
+            names.append(("hook_mlp_out", ""))
+        if self.norms == "freeze" and config.norm.kind != "none":
+            parts = [norm for norm in block.norm_inputs if hasattr(stack.block(layer), norm)]
+            names += [("hook_scale", norm) for norm in parts]
+        sites = [Site(name, part, layer, stack.name) for name, part in names]
+        mine = {site for site, units in sender.by_site().items() if units is None}
+        return [Op(site, self._felt(text, site, positions), None, "base") for site in sites if site not in mine]
+
+    @property
+    def joined(self) -> frozenset[tuple[str, int]]:
+        """Where cells join in the second half."""
+        return frozenset({(self.model.main.name, min(_layer(part.site) for part in self.ends or ()))})
+
+    def run(self, wave: Wave, bundles: Sequence[Bundle]) -> Outputs:
+        """Both halves."""
+        assert self.ends is not None
+        names = frozenset(str(part.site) for part in self.ends)
+        _, watched = replace(wave, watch=names).run(bundles, stop=self.last + 1)
+        onward, bank = self._onward(wave, bundles, watched)
+        return replace(wave, banks={**wave.banks, "recorded": bank}).run(onward)[0]
+
+    def _onward(
+        self, wave: Wave, bundles: Sequence[Bundle], watched: Mapping[tuple[int, str], Tensor]
+    ) -> tuple[list[Bundle], dict[str, Tensor]]:
+        """Edits that give the receivers what was recorded for them, and the bank that it is taken from."""
+        recorded: dict[str, list[Tensor]] = {}
+        made = []
+        for number, bundle in enumerate(bundles):
+            text, ops = wave.base.texts[bundle.text], []
+            for site, units in Target(tuple(self.ends or ()), "").by_site().items():
+                positions = felt(self.model, text, site, range(bundle.start, len(text.tokens)))
+                if not positions:
+                    continue
+                some = recorded.setdefault(str(site), [])
+                begin = sum(map(len, some))
+                some.append(watched[number, str(site)][0])  # of all positions from `start` on, or of the reads
+                assert len(some[-1]) == len(positions)
+                ops.append(Op(site, positions, _units(units), "recorded", torch.arange(begin, begin + len(positions))))
+            made.append(Bundle(bundle.text, bundle.cells, tuple(ops), bundle.start))
+        return made, {name: torch.cat(some) for name, some in recorded.items()}
+
+
+def _receivers(model: HookedTransformer, asked: Any) -> list[Part] | None:
+    """None for the logits; else the tensors that receive, with their heads."""
+    if isinstance(asked, str):
+        asked = [asked]
+    found: list[Part] = []
+    for one in asked:
+        if one == "logits":
+            if len(list(asked)) > 1:
+                raise InputError('Logits receive by themselves. Give heads\' inputs, or "logits" alone.')
+            return None
+        match = re.fullmatch(r"(.+\.\d+)\.([qkv])", one) if isinstance(one, str) else None
+        if match is not None:
+            head = Head.parse(match[1])
+            site = model.sites.resolve(
+                (f"{head.sublayer}.{match[2]}" if head.sublayer != "attn" else match[2], head.layer)
+            )
+            attn = model.main.config.blocks[head.layer].attn
+            size = attn.n_heads if match[2] == "q" else attn.n_key_value_heads
+            if head.head >= size:
+                kind = "heads" if match[2] == "q" else "key/value heads"
+                raise InputError(f"{one} is not there: layer {head.layer} has {size} {kind}.")
+            found.append(Part(site, head.head, one))
+            continue
+        site = model.sites.resolve(one)
+        if site.layer is None or site.name in ("hook_attn_scores", "hook_pattern", "hook_result"):
+            raise InputError(f'{one!r} cannot receive. Give "logits", a head\'s input such as "23.4.q", or a tensor.')
+        found.append(Part(site, None, str(one)))
+    if not found:
+        raise InputError('There are no receivers. Give "logits", or heads\' inputs such as "23.4.q".')
+    return found
+
+
+# The order in which a layer makes its tensors: a sender reaches a receiver that comes after it.
+_ORDER = ("hook_resid_pre", "hook_q", "hook_k", "hook_v", "hook_z", "hook_attn_out", "hook_resid_mid", "hook_pre")
+
+
+def _reaches(sender: Target, end: Part) -> bool:
+    """Whether any path leads from one to the other: residual addition passes forward only."""
+    for site in sender.by_site():
+        here, there = _layer(site), _layer(end.site)
+        if here < there or (here == there and _rank(site) < _rank(end.site)):
+            return True
+    return False
+
+
+def _rank(site: Site) -> int:
+    return _ORDER.index(site.name) if site.name in _ORDER else len(_ORDER)
+
+
+def _units(units: list[int] | None) -> Tensor | None:
+    return None if units is None else torch.tensor([sorted(units)])
+
+
+def _layer(site: Site) -> int:
+    assert site.layer is not None
+    return site.layer
