@@ -16,7 +16,7 @@ from interp.causal.analysis import Analysis
 from interp.causal.bundles import Bundle, Op
 from interp.causal.grid import Grid
 from interp.causal.plan import Plan, Progress
-from interp.causal.questions import Question, pose
+from interp.causal.questions import Question, pose, position_tokens
 from interp.causal.reach import felt, in_memory, is_causal, start_of
 from interp.causal.sweep import Sweep
 from interp.causal.texts import Text, first_difference
@@ -90,6 +90,7 @@ def patch(
         "at": {name: str(value) for name, value in (at or {}).items()},
         "exact": True,
         "model": model.cfg.model_name,
+        **position_tokens(question, into, is_encoder),
     }
     return Plan(sweep, grid.axes, question.items, pairs.templates, about, progress)
 

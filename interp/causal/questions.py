@@ -17,7 +17,7 @@ from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.sites import Site
 
-__all__ = ["Asked", "Question", "ask", "pose", "reference_texts"]
+__all__ = ["Asked", "Question", "ask", "pose", "position_tokens", "reference_texts"]
 
 Which = Literal["clean", "corrupt"]
 
@@ -82,6 +82,14 @@ def pose(model: Any, pairs: Any, metric: Any) -> Question:
     if longest > model.cfg.n_ctx:
         raise InputError(f"A prompt has {longest} tokens; this model reads at most {model.cfg.n_ctx}. Shorten it.")
     return Question(model, pairs, bind_metric(metric, pairs, n_vocab=model.cfg.d_vocab, device=model.device))
+
+
+def position_tokens(question: Question, which: Which, in_encoder: bool) -> dict[str, list[str]]:
+    """What stands at each position of the edited prompt, for the labels of a map; nothing for several prompts."""
+    if len(question.pairs) > 1:
+        return {}
+    row = getattr(question.pairs, which if in_encoder or not question.two_stacks else f"{which}_decoder")[0]
+    return {"tokens": [question.pairs.spell((token,)) for token in row]}
 
 
 @dataclass(frozen=True)

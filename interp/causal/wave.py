@@ -26,7 +26,7 @@ from interp.sites import Site
 __all__ = ["Bank", "Outputs", "Wave", "final_scale"]
 
 Bank = Recording | Mapping[str, Tensor]
-Outputs = list[Float[Tensor, "cell some_pos d_model"]]
+Outputs = list[Float[Tensor, "_cell _some_pos d_model"]]  # of each bundle its own
 # Self-attention's tensors of all tokens, also in a layer where only some tokens ask.
 _WHOLE_SITES = ("hook_resid_pre", "hook_k", "hook_v", "hook_rot_k")
 

@@ -13,6 +13,7 @@ import typer
 from interp.cli.browser import open_app
 from interp.cli.heads import heads
 from interp.cli.models import models
+from interp.cli.patch import patch
 from interp.cli.runs import runs
 from interp.errors import InterpError
 
@@ -26,6 +27,7 @@ _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("models")(models)
 app.command("heads")(heads)
+app.command("patch")(patch)
 app.add_typer(runs, name="runs")
 app.command("app")(open_app)
 

@@ -17,9 +17,20 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from interp.results import HeadScores
+    from interp.results import Effects, HeadScores
 
-__all__ = ["AsJson", "command_line", "console", "print_heads", "print_json", "print_table", "scores_as_json", "shown"]
+__all__ = [
+    "AsJson",
+    "command_line",
+    "console",
+    "effects_as_json",
+    "print_effects",
+    "print_heads",
+    "print_json",
+    "print_table",
+    "scores_as_json",
+    "shown",
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 _WIDE = 160  # columns where no terminal says how many there are
@@ -95,6 +106,28 @@ def print_heads(found: HeadScores) -> None:
         out.print("With the top heads of a kind ablated together:")
         for row in found.sets.to_dict("records"):
             out.print("  " + _set_line(row), markup=False, soft_wrap=True)
+
+
+def effects_as_json(found: Effects) -> dict[str, Any]:
+    """The cells of effects as a list of records, with the metric of the unedited runs."""
+    cells = json.loads(found.to_frame().to_json(orient="records") or "[]")
+    runs = {name: x.tolist() for name, x in (("base", found.base), ("source", found.source)) if x is not None}
+    return {"cells": cells, **runs, "about": dict(found.about)}
+
+
+def print_effects(found: Effects, n: int = 10) -> None:
+    """The unedited runs, and the cells with the largest effects."""
+    out, about = console(), found.about
+    unit = f" {about['unit']}" if about.get("unit") else ""
+    for name, metric in (("base", found.base), ("source", found.source)):
+        if metric is not None:
+            run = f"{name + ' run':<11} {about.get(name) or ''}"
+            out.print(f"{run}: {about.get('metric', 'metric')} {metric.mean():.3f}{unit}", markup=False)
+    rows = found.top(n)
+    advice = "" if about.get("exact", True) else "; verify them with interp.patch"
+    out.print(f"\n{len(rows)} largest of {found!r}{advice}", markup=False, soft_wrap=True)
+    columns = list(rows.columns)
+    print_table(columns, rows.itertuples(index=False), right=columns, whole=list(found.grid))
 
 
 def command_line(*arguments: str) -> str:

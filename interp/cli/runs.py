@@ -13,6 +13,8 @@ from interp.cli.output import (
     AsJson,
     command_line,
     console,
+    effects_as_json,
+    print_effects,
     print_heads,
     print_json,
     print_table,
@@ -54,11 +56,13 @@ def show(id: Id, store: Store = _STORE, as_json: AsJson = False) -> None:
     run = RunStore(store).open(id)
     results = run.results()
     if as_json:
-        print_json({"manifest": run.manifest, **_results_as_json(results)})
+        print_json({"manifest": run.manifest, **_results_as_json(run.info.kind, results)})
         return
     _print_manifest(run)
-    if _is_heads(results):
+    if run.info.kind == "heads":
         print_heads(results)
+    elif run.info.kind == "effects":
+        print_effects(results)
     else:
         console().print(shown(results), markup=False)
 
@@ -156,14 +160,10 @@ def _listed(table: Any) -> str:
     )
 
 
-def _results_as_json(results: Any) -> dict[str, Any]:
-    return scores_as_json(results) if _is_heads(results) else {"results": str(results)}
-
-
-def _is_heads(results: Any) -> bool:
-    from interp.results import HeadScores
-
-    return isinstance(results, HeadScores)
+def _results_as_json(kind: str | None, results: Any) -> dict[str, Any]:
+    if kind == "heads":
+        return scores_as_json(results)
+    return effects_as_json(results) if kind == "effects" else {"results": str(results)}
 
 
 def _when(time: datetime | None) -> str:

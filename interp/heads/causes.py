@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
 from interp.tasks.ioi import indirect_objects
 from interp.tasks.repeated_tokens import single_repeats
 
@@ -19,19 +20,14 @@ __all__ = ["CAUSES", "Behaviour", "Cause"]
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Prompts and their metric.
-
-    `read` are the positions whose logits the metric needs. `measure(logits, rows)` gives one value per prompt of
-    those rows. A head's mean is taken over `reference`, position by position, within each group of prompts that
-    share a shape. `higher_is_better` says which way harm goes; `in_shares` reports it as a share of the metric's
-    distance between prompts and reference.
+    """What `interp.ablate` is asked: pairs judged by their logit difference, or token rows by the loss of the
+    `counted` tokens. A head's mean is taken over the corrupt prompts, or the rows themselves, position by position
+    within each template. `higher_is_better` says which way harm goes; `in_shares` reports it as a share of the
+    metric's distance between the clean and the corrupt prompts.
     """
 
-    batch: Batch
-    reference: Batch
-    groups: Int[Tensor, " prompt"]
-    read: Int[Tensor, " some_pos"]
-    measure: Callable[[Tensor, slice], Float[Tensor, " some_prompts"]]
+    data: Any  # PromptPairs or a Batch
+    counted: Bool[Tensor, "prompt pos"] | None = None
     higher_is_better: bool = False
     in_shares: bool = False
 
@@ -48,27 +44,26 @@ class Cause:
 
 def _repeated(model: HookedTransformer, n: int, seed: int) -> Behaviour:
     data = single_repeats(model, n, seed=seed)
-    copied = data.predictable[:, 1:]
-    read = copied.any(dim=0).nonzero()[:, 0]  # positions whose next token is a copy in some row
-
-    def loss_on_copies(logits: Tensor, rows: slice) -> Tensor:
-        target, counted = data.tokens[rows][:, read + 1], copied[rows][:, read]
-        losses = -logits.float().log_softmax(-1).gather(-1, target[..., None])[..., 0]
-        return (losses * counted).sum(-1) / counted.sum(-1)
-
-    batch = Batch(data.tokens)
-    return Behaviour(batch, batch, torch.zeros(n, dtype=torch.long), read, loss_on_copies)
+    return Behaviour(Batch(data.tokens), counted=data.predictable)
 
 
 def _indirect_objects(model: HookedTransformer, n: int, seed: int) -> Behaviour:
     data = indirect_objects(model, n, seed=seed)
-    last = torch.tensor([data.batch.tokens.shape[1] - 1], device=model.device)
+    pairs = PromptPairs.from_tokens(
+        _unpadded(data.batch),
+        _unpadded(data.reference),
+        answer=data.answer.tolist(),
+        foil=data.foil.tolist(),
+        templates=[str(one) for one in data.template.tolist()],
+        model=model,
+    )
+    return Behaviour(pairs, higher_is_better=True, in_shares=True)
 
-    def logit_difference(logits: Tensor, rows: slice) -> Tensor:
-        answer, foil = (logits[:, 0].gather(-1, one[rows, None])[:, 0] for one in (data.answer, data.foil))
-        return (answer - foil).float()
 
-    return Behaviour(data.batch, data.reference, data.template, last, logit_difference, True, True)
+def _unpadded(batch: Batch) -> list[list[int]]:
+    if batch.mask is None:
+        return batch.tokens.tolist()
+    return [row[real].tolist() for row, real in zip(batch.tokens, batch.mask, strict=True)]
 
 
 CAUSES = {

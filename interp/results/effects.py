@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from interp.errors import InputError, StorageError
 from interp.figures.heads import cell_map
+from interp.figures.page import figure_html, write_page
 from interp.figures.tables import table_html
 from interp.files import atomic_folder, read_json, write_json
 from interp.stats import bootstrap_interval, item_means, sign_flip
@@ -133,6 +134,32 @@ class Effects:
             return pd.DataFrame([{name: float(one) for name, one in columns.items()}])
         return xr.Dataset(columns).to_dataframe().reset_index().loc[:, [*self.grid, *columns]]
 
+    def top(self, n: int = 10, *, normalize: Normalize = None) -> pd.DataFrame:
+        """The cells with the largest effects either way, as text for people."""
+        table = self.to_frame(normalize=normalize)
+        table = table.loc[table["effect"].notna()]
+        table = table.loc[table["effect"].abs().sort_values(ascending=False, kind="stable").index].head(n)
+        shown = pd.DataFrame({axis: [self._label(axis, one) for one in table[axis]] for axis in self.grid})
+        parts = zip(table["effect"], table["effect_low"], table["effect_high"], strict=True)
+        with_interval = self.values.sizes["prompt"] > 1
+        shown["effect (95%)" if with_interval else "effect"] = [
+            f"{mean:.3f} ({low:.3f} to {high:.3f})" if with_interval else f"{mean:.3f}" for mean, low, high in parts
+        ]
+        if normalize is None and self.source is not None and self.base is not None and self._gap().mean() != 0:
+            shown["of source − base"] = [f"{one / self._gap().mean():.3f}" for one in table["effect"]]
+        if with_interval:
+            shown["p (corrected)"] = [f"{one:.2g}" for one in table["p_corrected"]]
+        return shown
+
+    def to_html(self, path: str | os.PathLike[str], *, normalize: Normalize = None) -> Path:
+        """Write a self-contained page: a map where the grid has one or two axes, the largest effects, and how they were
+        measured."""
+        sections = [figure_html(self.plot(normalize=normalize), "map")] if len(self.grid) in (1, 2) else []
+        facts = "".join(f"<li>{escape(name)}: {escape(str(value))}</li>" for name, value in self.about.items())
+        sections += [f"<p>{escape(repr(self))}</p>", table_html(self.top(30, normalize=normalize))]
+        sections.append(f'<h2>How it was measured</h2><ul class="note">{facts}</ul>')
+        return write_page(path, f"{self.about.get('method', 'Effects')} of {self.about.get('site', '')}", sections)
+
     def plot(self, *, normalize: Normalize = None) -> Any:
         """A plotly heat map of the means over the first two axes of the grid; a single axis is one row."""
         if len(self.grid) not in (1, 2):
@@ -144,7 +171,10 @@ class Effects:
         rows, columns = self.grid if len(self.grid) == 2 else ("", self.grid[0])
         title = ", ".join(str(shown.about[key]) for key in ("method", "site", "direction") if key in shown.about)
         unit = " ".join(str(shown.about.get(key, "")) for key in ("metric", "unit")).strip() or "effect"
-        names = {axis: self.values[axis].values.tolist() if axis else [""] for axis in (rows, columns)}
+        names = {
+            axis: [self._label(axis, one) for one in self.values[axis].values.tolist()] if axis else [""]
+            for axis in (rows, columns)
+        }
         return cell_map(
             means, title=title or unit, rows=(rows, names[rows]), columns=(columns, names[columns]), name=unit
         )
@@ -189,6 +219,11 @@ class Effects:
     def _repr_html_(self) -> str:
         table = self.to_frame().sort_values(by="effect", key=abs, ascending=False).head(10)
         return f"<h4>{escape(repr(self))}</h4>{table_html(table)}"
+
+    def _label(self, axis: str, name: Any) -> str:
+        """A coordinate as text; positions with their token, where all prompts have the same one."""
+        tokens = self.about.get("tokens")
+        return f"{name} {tokens[name]}" if axis == "pos" and tokens and int(name) < len(tokens) else str(name)
 
     @property
     def _flat(self) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.errors import UnknownSiteError
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 
@@ -109,15 +111,12 @@ class _Job:
 
     # ---- the grid ----
 
-    @property
+    @cached_property
     def sites(self) -> dict[int, Any]:
         """The site of each layer that has it."""
-        book, found = self.model.sites, {}
-        for site in book:
-            names = {f"{name}.{site.layer}" for name in (self.site,)}
-            if site.layer is not None and str(site) in {str(book.resolve(one)) for one in names if _known(book, one)}:
-                found[site.layer] = site
-        return found
+        n_layers = max(stack.n_layers for stack in self.model.cfg.stacks.values())
+        found = {layer: _known(self.model.sites, f"{self.site}.{layer}") for layer in range(n_layers)}
+        return {layer: site for layer, site in found.items() if site is not None}
 
     @property
     def in_encoder(self) -> bool:
@@ -330,12 +329,11 @@ def _log_prob(answers: Any, read: int, weight: float = 1.0) -> Row:
     return Row(first[:-1], score, weight)
 
 
-def _known(book: Any, name: str) -> bool:
+def _known(book: Any, name: str) -> Any:
     try:
-        book.resolve(name)
-    except Exception:
-        return False
-    return True
+        return book.resolve(name)
+    except UnknownSiteError:
+        return None
 
 
 def _wide(x: Tensor) -> Tensor:

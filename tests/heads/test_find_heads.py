@@ -45,7 +45,7 @@ def test_planted_heads_are_found_and_nothing_else(found):
 def test_decoys_have_the_pattern_but_no_effect_and_no_verdict(found):
     for kind, real, decoy in (("previous_token", (0, 1), (0, 0)), ("induction", (1, 2), (1, 0))):
         assert row(found, kind, *decoy)["score"] == pytest.approx(row(found, kind, *real)["score"], abs=1e-6)
-        assert row(found, kind, *decoy)["effect"] == 0.0
+        assert abs(row(found, kind, *decoy)["effect"]) < 1e-9  # sums of other heights round differently
         assert row(found, kind, *decoy)["verdict"] == f"attends like {kind}"
         assert row(found, kind, *real)["effect"] > 1.0
 
@@ -115,7 +115,7 @@ def test_ablated_losses_equal_a_plain_hooked_run(random_model):
     data = single_repeats(random_model, 5, seed=7)
     behaviour = CAUSES["repeated_tokens"].make(random_model, 5, 7)
     sets = [(Head(0, 1),), (Head(1, 3), Head(0, 2)), (Head(1, 0),)]
-    fast = ablate_sets(random_model, behaviour, sets, rows_at_once=2)
+    fast = ablate_sets(random_model, behaviour, sets, max_bytes=1_000_000)
     with torch.no_grad():
         _, cache = random_model.run_with_cache(data.tokens, ["z.0", "z.1"])
         for heads, losses in zip(sets, fast.ablated, strict=True):
@@ -271,22 +271,23 @@ def test_text_kinds_on_a_model_without_a_tokenizer_say_what_to_do(random_model):
 
 
 def test_indirect_object_means_come_from_three_name_prompts_of_the_same_template(random_model):
-    behaviour = CAUSES["ioi"].make(random_model, 8, 0)
+    pairs = CAUSES["ioi"].make(random_model, 8, 0).data
     heads = ((Head(0, 2), Head(1, 1)),)
-    fast = ablate_sets(random_model, behaviour, heads, rows_at_once=3)
+    fast = ablate_sets(random_model, CAUSES["ioi"].make(random_model, 8, 0), heads, max_bytes=1_000_000)
     with torch.no_grad():
-        _, reference = random_model.run_with_cache(behaviour.reference.tokens, ["z.0", "z.1"])
+        _, reference = random_model.run_with_cache(torch.tensor(pairs.corrupt), ["z.0", "z.1"])
+        same = torch.tensor([[a == b for b in pairs.templates] for a in pairs.templates])
 
         def to_mean(z, hook):
             for head in heads[0]:
                 if head.layer == hook.layer():
-                    for prompt, group in enumerate(behaviour.groups):
-                        same = behaviour.groups == group
-                        z[prompt, :, head.head] = reference["z", head.layer][same][:, :, head.head].mean(0)
+                    for prompt in range(len(z)):
+                        z[prompt, :, head.head] = reference["z", head.layer][same[prompt]][:, :, head.head].mean(0)
 
-        logits = random_model.run_with_hooks(behaviour.batch.tokens, fwd_hooks=[("z.0", to_mean), ("z.1", to_mean)])
-        expected = behaviour.measure(logits[:, behaviour.read], slice(0, 8))
-    np.testing.assert_allclose(fast.ablated[0], expected.numpy(), atol=1e-5)
+        hooks = [("z.0", to_mean), ("z.1", to_mean)]
+        logits = random_model.run_with_hooks(torch.tensor(pairs.clean), fwd_hooks=hooks)[:, -1]
+        expected = [row[a[0][0]] - row[f[0][0]] for row, a, f in zip(logits, pairs.answer, pairs.foil, strict=True)]
+    np.testing.assert_allclose(fast.ablated[0], torch.stack(expected).numpy(), atol=1e-5)
     drop = fast.clean - fast.ablated[0]
     np.testing.assert_allclose(fast.harm[heads[0]], drop / abs(fast.clean.mean() - fast.reference.mean()), rtol=1e-9)
 
