@@ -71,12 +71,14 @@ def ablate(
         parts = tuple(dict.fromkeys(part for target in wanted for part in target.parts))
         wanted = [Target(parts, " + ".join(part.name for part in parts))]
     sites = list(dict.fromkeys(site for target in wanted for site in target.by_site()))
+    _check(wanted, sites, how, tuple(mean_axes))
     others = reference_texts(model, asked, reference) if how != "zero" else None
     values = _Values(model, asked, sites, how, others, tuple(mean_axes), seed)
     bundles = []
     for text, one in enumerate(asked.texts):
         for number, target in enumerate(wanted):
-            ops = tuple(op for site, units in target.by_site().items() for op in values.ops(text, one, site, units))
+            by_site = sorted(target.by_site().items(), key=lambda item: item[0].stack != "encoder")  # it runs first
+            ops = tuple(op for site, units in by_site for op in values.ops(text, one, site, units))
             if ops:
                 bundles.append(Bundle(text, torch.tensor([number]), ops, start_of(model, ops)))
     sweep = Sweep(
@@ -106,6 +108,18 @@ def ablate(
     return Plan(sweep, {"target": [target.name for target in wanted]}, asked.items, asked.templates, about, progress)
 
 
+def _check(targets: Sequence[Target], sites: Sequence[Site], how: str, axes: tuple[str, ...]) -> None:
+    """Refuse what cannot be asked, before anything runs."""
+    if how == "mean" and (not axes or set(axes) - {"prompt", "pos"}):
+        raise InputError(f'mean_axes is {axes}. Choose ("prompt",), ("pos",) or ("prompt", "pos").')
+    for site in sites:
+        if how == "mean" and site.name in ("hook_attn_scores", "hook_pattern"):
+            raise InputError(f"{site} has no mean over prompts. Choose how='zero' or 'resample'.")
+    in_encoder = {any(part.site.stack == "encoder" for part in target.parts) for target in targets}
+    if len(in_encoder) > 1:
+        raise InputError("Some targets are in the encoder and some are not. Ablate those of one stack at a time.")
+
+
 @dataclass(frozen=True)
 class _Table:
     """Means of one class of prompts: where its positions begin in the bank, and how many there are (1: one for all)."""
@@ -132,8 +146,6 @@ class _Values:
         self.donors: Mapping[str, Sequence[Text]] = {}
         if how == "mean":
             assert others is not None
-            if not axes or set(axes) - {"prompt", "pos"}:
-                raise InputError(f'mean_axes is {axes}. Choose ("prompt",), ("pos",) or ("prompt", "pos").')
             self._keys, self._tables, means = _means(model, asked, others, sites, axes)
             self.banks = {"mean": means}
         if how == "resample":
@@ -142,8 +154,6 @@ class _Values:
 
     def ops(self, text: int, one: Text, site: Site, units: list[int] | None) -> list[Op]:
         """The ops of one site of a target on one text."""
-        if site.name in ("hook_attn_scores", "hook_pattern") and self.how == "mean":
-            raise InputError(f"{site} has no mean over prompts. Choose how='zero' or 'resample'.")
         in_encoder = site.stack == "encoder" or Op(site, ()).in_memory
         positions = felt(self.model, one, site, range(len(one.in_stack(in_encoder and bool(one.encoder)))))
         if not positions:
@@ -162,9 +172,13 @@ def _means(
     model: HookedTransformer, asked: Asked, others: Asked, sites: Sequence[Site], axes: tuple[str, ...]
 ) -> tuple[list[object], dict[tuple[object, str], _Table], dict[str, Float[Tensor, "place *rest"]]]:
     """The class of each text, each class' table, and the banks of means by site."""
-    keys = [_class_of(asked, text, axes) for text in range(len(asked.texts))]
-    there = [_class_of(others, text, axes) for text in range(len(others.texts))]
+    keys, there = _classes(asked, others, axes)
     missing = [text for text, key in enumerate(keys) if key not in set(there)]
+    if missing and "pos" in axes:
+        template = asked.templates[_pairs_of(asked)[missing[0]]]
+        raise InputError(
+            f"No reference prompt has the template {template!r} of prompt {missing[0]}. Give one that has."
+        )
     if missing:
         length = len(asked.texts[missing[0]].tokens)
         raise InputError(
@@ -205,28 +219,69 @@ def _means(
     return keys, tables, means
 
 
-def _class_of(asked: Asked, text: int, axes: tuple[str, ...]) -> object:
-    """What prompts have to share to be averaged together."""
-    if "prompt" not in axes:
-        return text
-    row = asked.metric.rows[text].pair if asked.metric.rows else text
-    template = asked.templates[row] if asked.templates else ""
-    one = asked.texts[text]
-    return template if "pos" in axes else (template, len(one.tokens), len(one.encoder))
+def _classes(asked: Asked, others: Asked, axes: tuple[str, ...]) -> tuple[list[object], list[object]]:
+    """What prompts have to share to be averaged together: for each text, and for each of the reference. Templates
+    count where both name them; a mean over positions alone pairs prompts by their number."""
+    if "prompt" in axes:
+        named = bool(asked.templates and others.templates)
+
+        def key(one: Asked, text: int) -> object:
+            template = one.templates[_pairs_of(one)[text]] if named else ""
+            tokens, encoder = one.texts[text].tokens, one.texts[text].encoder
+            return template if "pos" in axes else (template, len(tokens), len(encoder))
+
+        return [key(asked, i) for i in range(len(asked.texts))], [key(others, i) for i in range(len(others.texts))]
+    numbers: list[object] = list(range(len(asked.texts)))
+    if len(others.texts) == len(asked.texts):
+        return numbers, numbers
+    pairs = _pairs_of(asked)
+    if len(others.texts) != max(pairs) + 1:
+        raise InputError(
+            f'With mean_axes=("pos",) each prompt has its own mean: {max(pairs) + 1} prompts, and a reference of '
+            f'{len(others.texts)}. Give as many, or average over "prompt" too.'
+        )
+    return list(pairs), list(range(len(others.texts)))
+
+
+def _pairs_of(asked: Asked) -> list[int]:
+    """The prompt that each text belongs to: a metric may read an answer's and a foil's text for one."""
+    if len(asked.metric.rows) != len(asked.texts):
+        return list(range(len(asked.texts)))
+    return [row.pair for row in asked.metric.rows]
 
 
 def _drawn(asked: Asked, others: Asked, seed: int) -> list[Text]:
-    """For each text another one of the same template and length."""
+    """For each text another one of the same template and length; the texts of one prompt get those of one."""
     generator = np.random.default_rng([seed, *b"resample"])
-    drawn = []
-    for text, one in enumerate(asked.texts):
-        key = _class_of(asked, text, ("prompt",))
-        alike = [i for i in range(len(others.texts)) if _class_of(others, i, ("prompt",)) == key]
-        alike = [i for i in alike if (others.texts[i].tokens, others.texts[i].encoder) != (one.tokens, one.encoder)]
-        if not alike:
+    keys, there = _classes(asked, others, ("prompt",))
+    groups = _grouped(others)
+    drawn: dict[int, Text] = {}
+    for mine in _grouped(asked):
+        fitting = []
+        for group in groups:
+            donors = group if len(group) == len(mine) else group[:1] * len(mine)
+            if all(there[donor] == keys[text] for text, donor in zip(mine, donors, strict=True)) and all(
+                _words(others.texts[donor]) != _words(asked.texts[text])
+                for text, donor in zip(mine, donors, strict=True)
+            ):
+                fitting.append(donors)
+        if not fitting:
             raise InputError(
-                f"Prompt {text} ({len(one.tokens)} tokens) has no other reference prompt of its template and length "
-                "to resample from. Give a larger reference, or choose how='mean' or 'zero'."
+                f"Prompt {mine[0]} ({len(asked.texts[mine[0]].tokens)} tokens) has no other reference prompt of its "
+                "template and length to resample from. Give a larger reference, or choose how='mean' or 'zero'."
             )
-        drawn.append(others.texts[int(generator.choice(alike))])
-    return drawn
+        chosen = fitting[int(generator.integers(len(fitting)))]
+        drawn |= {text: others.texts[donor] for text, donor in zip(mine, chosen, strict=True)}
+    return [drawn[text] for text in range(len(asked.texts))]
+
+
+def _grouped(asked: Asked) -> list[list[int]]:
+    """The texts of each prompt."""
+    found: dict[int, list[int]] = {}
+    for text, pair in enumerate(_pairs_of(asked)):
+        found.setdefault(pair, []).append(text)
+    return list(found.values())
+
+
+def _words(text: Text) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return text.tokens, text.encoder

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from interp.causal.grid import Grid
+from interp.causal.grid import Grid, SitePlaces
 from interp.causal.questions import Question, pose
 from interp.causal.reach import in_memory
 from interp.causal.texts import PATTERN_SITES, Recording, Text, record
@@ -50,8 +50,7 @@ def attribute(
     question = pose(model, pairs, metric)
     into, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
     base_texts, source_texts = question.texts(into), question.texts(source)
-    two = model.encoder is not None and model.decoder is not None
-    in_encoder = two and isinstance(site, str) and (site.startswith("encoder.") or site in _ACROSS)
+    in_encoder = question.counts_in_encoder(SitePlaces.resolve(model, site).one)
     n_pos = max(question.prompt_length(text, in_encoder) for text in range(len(base_texts)))
     grid = Grid.make(model, pairs, site, over, at, window=window, n_pos=n_pos)
     values = np.full((len(base_texts), grid.n_cells), np.nan)
@@ -82,9 +81,6 @@ def attribute(
     }
     array = xr.DataArray(combine(values).reshape(shape), coords=coordinates, dims=("prompt", *grid.axes))
     return Effects(array, question.items, about, combine(metrics["base"]), combine(metrics["source"]), pairs.templates)
-
-
-_ACROSS = ("cross_attn.k", "cross_attn.v")
 
 
 class _Leaves(Tap):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,14 +45,21 @@ class Edit:
     def __post_init__(self) -> None:
         if self.kind not in ("set", "add", "scale"):
             raise InputError(f'kind is {self.kind!r}. Choose "set", "add" or "scale".')
+        if not isinstance(self.value, (int, float, Tensor)):
+            raise InputError(f"value is {self.value!r}. Give a number or a tensor.")
         for name in ("pos", "units", "rows"):
             given = getattr(self, name)
             if given is not None:
-                object.__setattr__(self, name, (given,) if isinstance(given, int) else tuple(int(i) for i in given))
+                places = (given,) if isinstance(given, int) else tuple(int(i) for i in given)
+                if not places:
+                    raise InputError(f"{name} is empty, so the edit changes nothing. Leave it out to mean all of them.")
+                object.__setattr__(self, name, places)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; a tensor is left to `save_edits`."""
         value = None if isinstance(self.value, Tensor) else float(self.value)
+        if value is not None and not math.isfinite(value):
+            value = str(value)  # JSON has no infinities, and −∞ is what blocks a score
         places = {name: getattr(self, name) and list(getattr(self, name)) for name in ("pos", "units", "rows")}
         return {"site": self.site, "kind": self.kind, "value": value, **places}
 
@@ -78,7 +86,7 @@ class Edit:
         return x.index_put(grid, new)
 
     def _chosen(self, axis: str, size: int, site: Site) -> list[int] | None:
-        kind = "rows" if axis == "batch" else "pos" if axis in ("pos", "q_pos") else "units" if axis in _UNITS else ""
+        kind = "rows" if axis == "batch" else "pos" if axis == _pos_axis(site) else "units" if axis in _UNITS else ""
         asked = getattr(self, kind) if kind else None
         if asked is None:
             return None
@@ -140,7 +148,7 @@ def load_edits(path: str | os.PathLike[str]) -> list[Edit]:
         tensors = load_file(folder / "values.safetensors")
         found = []
         for i, one in enumerate(saved["edits"]):
-            value = tensors[str(i)] if one["value"] is None else one["value"]
+            value = tensors[str(i)] if one["value"] is None else float(one["value"])
             places = {name: one[name] and tuple(one[name]) for name in ("pos", "units", "rows")}
             found.append(Edit(one["site"], value, one["kind"], **places))
         return found
@@ -150,13 +158,18 @@ def load_edits(path: str | os.PathLike[str]) -> list[Edit]:
 
 def _checked(model: HookedTransformer, edit: Edit) -> Site:
     site = model.sites.resolve(edit.site)
-    has = {"pos": ("pos", "q_pos"), "units": _UNITS}
+    has = {"pos": _POSITIONS, "units": _UNITS}
     for name, axes in has.items():
         if getattr(edit, name) is not None and not any(axis in axes for axis in site.axes):
             raise InputError(
                 f"{site} has no axis for {name}={getattr(edit, name)}: its axes are {' '.join(site.axes)}."
             )
     return site
+
+
+def _pos_axis(site: Site) -> str:
+    """The axis that `pos` counts along: the queries' in scores, the other text's in cross-attention's keys."""
+    return next((axis for axis in ("pos", "q_pos", "k_pos") if axis in site.axes), "")
 
 
 def _hook(edit: Edit) -> Callable[..., Tensor]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from interp.errors import InputError
+from interp.errors import InputError, UnknownSiteError
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
+from interp.pairs.checks import is_index, plain
 from interp.sites import Site
 
 __all__ = ["Grid", "SitePlaces", "named_positions"]
@@ -37,24 +37,27 @@ class SitePlaces:
         if not isinstance(name, str):
             raise InputError(f"site is {name!r}. Give a name such as 'resid_pre', 'z', 'k' or 'mlp_out'.")
         short = "z".join(name.rsplit("result", 1)) if name.endswith("result") else name
-        found: dict[int, Site] = {}
-        complaint: Exception | None = None
-        for layer in range(max(stack.n_layers for stack in model.cfg.stacks.values())):
-            try:
-                site = model.sites.resolve(f"{short}.{layer}")
-            except InputError:
-                raise
-            except Exception as error:  # a layer without it
-                complaint = complaint or error
-                continue
-            found[layer] = site
-        if not found:
-            raise complaint or InputError(f"No layer has {name!r}.")
-        return cls(name, found)
+        named = [stack for stack in model.cfg.stacks if not stack or name.startswith(f"{stack}.")]
+        spellings = {stack: short if stack in named else f"{stack}.{short}" for stack in named or model.cfg.stacks}
+        found = {stack: _layers_with(model, one, stack) for stack, one in spellings.items()}
+        held = {stack: sites for stack, sites in found.items() if sites}
+        if len(held) > 1:
+            raise InputError(f"{name!r} could mean {' or '.join(f'{stack}.{name}' for stack in held)}. Say which.")
+        if not held:
+            model.sites.resolve(f"{short}.0")  # says what is near
+            raise InputError(f"No layer has {name!r}.")
+        return cls(name, next(iter(held.values())))
 
     @property
     def one(self) -> Site:
         return next(iter(self.sites.values()))
+
+    @property
+    def in_encoder(self) -> bool:
+        """Whether positions count in the encoder's text, in a model with two stacks."""
+        site = self.one
+        keys = site.part == "cross_attn" and site.name in ("hook_k", "hook_v", "hook_rot_k")
+        return site.stack == "encoder" or keys
 
     def unit_axis(self, model: HookedTransformer) -> tuple[str, int] | None:
         """Its axis of heads or neurons in a grid's terms, with the largest size over its layers; None without one."""
@@ -63,15 +66,15 @@ class SitePlaces:
                 return axis, max(self.n_units(model, layer) for layer in self.sites)
         return None
 
-    def n_units(self, model: HookedTransformer, layer: int) -> int:
-        """Heads or neurons in one layer."""
+    def n_units(self, model: HookedTransformer, layer: int, *, ungroup: bool = False) -> int:
+        """Heads or neurons in one layer; with `ungroup` query heads in place of key/value heads."""
         site = self.sites[layer]
         block = model.cfg.stacks[site.stack].blocks[layer]
         attn = block.cross_attn if site.part == "cross_attn" else block.attn
         if "d_mlp" in site.axes:
             return block.mlp.d_mlp if block.mlp else 0
         assert attn is not None
-        return attn.n_key_value_heads if "kv_head" in site.axes else attn.n_heads
+        return attn.n_key_value_heads if "kv_head" in site.axes and not ungroup else attn.n_heads
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,23 @@ class Grid:
         n_pos: int,
     ) -> Grid:
         """Check what the user asked for; raises `InputError` for axes that the site does not have."""
-        places, at = SitePlaces.resolve(model, site), dict(at or {})
-        over = (over,) if isinstance(over, str) else tuple(over)
+        places = SitePlaces.resolve(model, site)
+        if not isinstance(at, (Mapping, type(None))) or not isinstance(over, Sequence):
+            raise InputError(
+                f"over={over!r}, at={at!r}: give axes, as in over=('layer', 'pos'), at={{'layer': [5, 6]}}."
+            )
+        over, at = (over,) if isinstance(over, str) else tuple(over), dict(at or {})
         unit = places.unit_axis(model)
-        if ungroup and unit is not None and unit[0] == "kv_head" and places.one.name in ("hook_k", "hook_v"):
-            attn = model.cfg.stacks[places.one.stack].blocks[0]
-            part = attn.cross_attn if places.one.part == "cross_attn" else attn.attn
-            assert part is not None
-            unit = ("head", part.n_heads)
+        ungroup = ungroup and unit is not None and unit[0] == "kv_head"  # all others go by query head already
+        if ungroup:
+            unit = ("head", max(places.n_units(model, layer, ungroup=True) for layer in places.sites))
             if window != 1 or "layer" not in over:
                 raise InputError("ungroup=True edits one layer at a time. Use window=1 and over=('layer', …).")
         _check_axes(places, over, at, unit)
+        if pairs.clean_decoder and not places.in_encoder and _names_positions(over, at):
+            raise InputError(
+                f"Named positions count in the encoder's text, and {places.name} is a tensor of the decoder's. Use 'pos'."
+            )
         if not isinstance(window, int) or window < 1:
             raise InputError(f"window is {window!r}. Give the number of layers edited together, at least 1.")
         layers = _layers(places, at.get("layer"))
@@ -127,7 +136,8 @@ class Grid:
             else:
                 assert units is not None
                 axes[axis] = units
-        at_pos = None if "pos" in axes or "position" in axes or "pos" not in at else _listed(at["pos"])
+        named = tuple(_names(at["position"], pairs)) if "position" in at else None
+        at_pos = None if "pos" in axes or "position" in axes else _places(at["pos"]) if "pos" in at else named
         whole = units if unit is not None and (unit[0] in axes or unit[0] in at) else None
         strides, size = {}, 1
         for axis in reversed(list(axes)):
@@ -178,6 +188,17 @@ class Grid:
         return first + np.arange(n_units) * self._strides.get(self.unit_axis or "", 0)
 
 
+def _layers_with(model: HookedTransformer, name: str, stack: str) -> dict[int, Site]:
+    """The site of each layer of a stack that has it."""
+    found = {}
+    for layer in range(model.cfg.stacks[stack].n_layers):
+        try:
+            found[layer] = model.sites.resolve(f"{name}.{layer}")
+        except UnknownSiteError:  # a layer without it
+            continue
+    return found
+
+
 def named_positions(pairs: PromptPairs, name: str, pair: int) -> tuple[int, ...]:
     """The tokens of a named position in one pair."""
     return tuple(pairs.span(name, pair))
@@ -219,15 +240,26 @@ def _units(asked: Any, axis: str, size: int) -> list[int]:
 
 
 def _listed(asked: Any) -> tuple[Any, ...]:
-    if isinstance(asked, (str, int)):
-        return (asked,)
-    return tuple(asked.tolist() if isinstance(asked, (torch.Tensor, np.ndarray)) else asked)
+    """One value or several, with numbers of any library as Python's."""
+    values = plain(asked)
+    return tuple(plain(one) for one in values) if isinstance(values, (list, tuple, range)) else (values,)
+
+
+def _places(asked: Any) -> tuple[int | str, ...]:
+    found = _listed(asked)
+    if not found or not all(isinstance(one, str) or is_index(one) for one in found):
+        raise InputError(f"at['pos'] is {asked!r}. Give positions, as whole numbers or names, at least one.")
+    return found
+
+
+def _names_positions(over: Sequence[str], at: Mapping[str, Any]) -> bool:
+    return "position" in (*over, *at) or any(isinstance(one, str) for one in _listed(at.get("pos", ())))
 
 
 def _whole_numbers(asked: Any, size: int, axis: str) -> list[int]:
     found = []
     for one in _listed(asked):
-        if isinstance(one, bool) or not isinstance(one, int) or not -size <= one < size:
+        if not is_index(one) or not -size <= one < size:
             raise InputError(f"at[{axis!r}] holds {one!r}. Give whole numbers from 0 to {size - 1}.")
         found.append(one % size)
     if not found or len(set(found)) != len(found):
@@ -239,6 +271,8 @@ def _names(asked: Any, pairs: PromptPairs) -> list[str]:
     names = list(pairs.positions) if asked is None else [str(one) for one in _listed(asked)]
     if not names:
         raise InputError("These pairs name no positions. Give them as PromptPairs.from_text(…, positions={…}).")
+    if len(set(names)) != len(names):
+        raise InputError(f"at['position'] is {asked!r}. Give each name once.")
     for name in names:
         pairs.span(name, 0)
     return names

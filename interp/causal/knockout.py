@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,8 +133,15 @@ def _positions(question: Question, text: int, asked: Any, what: str) -> tuple[in
     """Positions of one text from names and indices."""
     pair, n_prompt = question.metric.rows[text].pair, question.prompt_length(text, in_encoder=False)
     found: set[int] = set()
+    if not isinstance(asked, (str, int, Iterable)):
+        raise InputError(f"{what} is {asked!r}. Give a named position such as 'subject:last', or an index.")
     for one in [asked] if isinstance(asked, (str, int)) else list(asked):
         if isinstance(one, str):
+            if question.two_stacks:
+                raise InputError(
+                    f"{what} holds {one!r}, a position in the encoder's text; knockout blocks the decoder's "
+                    "self-attention. Give indices of the decoder's tokens."
+                )
             found.update(question.pairs.span(one, pair))
         elif isinstance(one, bool) or not isinstance(one, int) or not -n_prompt <= one < n_prompt:
             raise InputError(f"{what} holds {one!r}. Give a named position, or an index of the {n_prompt} tokens.")

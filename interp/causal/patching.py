@@ -14,7 +14,7 @@ import torch
 
 from interp.causal.analysis import Analysis
 from interp.causal.bundles import Bundle, Op
-from interp.causal.grid import Grid
+from interp.causal.grid import Grid, SitePlaces
 from interp.causal.plan import Plan, Progress
 from interp.causal.questions import Question, pose, position_tokens
 from interp.causal.reach import felt, in_memory, is_causal, start_of
@@ -62,7 +62,7 @@ def patch(
     question = pose(model, pairs, metric)
     into, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
     base_texts, source_texts = question.texts(into), question.texts(source)
-    is_encoder = _is_encoder(model, site)
+    is_encoder = question.counts_in_encoder(SitePlaces.resolve(model, site).one)
     n_pos = max(question.prompt_length(text, is_encoder) for text in range(len(base_texts)))
     grid = Grid.make(model, pairs, site, over, at, window=window, ungroup=ungroup, n_pos=n_pos)
     builder = CellBuilder(model, pairs, question, grid, base_texts, source_texts)
@@ -136,9 +136,7 @@ class CellBuilder:
     def _n_units(self, layers: Sequence[int]) -> int | None:
         if self.grid.units is None:
             return None
-        if self.grid.ungroup:
-            return None
-        return min(self.grid.places.n_units(self.model, layer) for layer in layers)
+        return min(self.grid.places.n_units(self.model, one, ungroup=self.grid.ungroup) for one in layers)
 
     def _units(self, text: int, cells: np.ndarray, n_units: int | None) -> tuple[torch.Tensor | None, np.ndarray]:
         """The heads or neurons of each cell; cells beyond a narrower layer's last one are absent."""
@@ -146,7 +144,9 @@ class CellBuilder:
         if wanted is None:
             return None, cells
         if self.grid.unit_axis is None:
-            return torch.tensor([wanted]), cells
+            beyond = n_units is not None and max(wanted) >= n_units
+            self.absent[text, cells[:beyond]] = True  # the one cell, or none
+            return torch.tensor([wanted]), cells[beyond:]
         there = np.array([n_units is None or unit < n_units for unit in wanted])
         self.absent[text, cells[~there]] = True
         return torch.tensor(wanted)[torch.from_numpy(there)][:, None], cells[there]
@@ -164,14 +164,17 @@ class CellBuilder:
         part = attn.cross_attn if site.part == "cross_attn" else attn.attn
         assert part is not None
         group = part.n_heads // part.n_key_value_heads
+        others = [[head for head in _group_mates(row, group) if head not in row] for row in units.tolist()]
+        z = Site("hook_z", site.part, layer, site.stack)
+        # Only from the first edited key on, where no query sees later ones.
+        first = min(positions) if is_causal(self.model, site.stack) and not in_memory(site) else 0
+        n_tokens = len(self.base[text].in_stack(self.question.two_stacks and site.stack == "encoder"))
+        asking = felt(self.model, self.base[text], z, range(first, n_tokens))
+        if not asking:
+            return
         yield Op(site, positions, units // group, "source")
-        if group > 1:
-            heads = units // group * group + torch.arange(group)[None]
-            others = heads[heads != units].view(len(units), group - 1)
-            after = tuple(range(min(positions), len(self.base[text].tokens))) if not in_memory(site) else None
-            everywhere = after if after is not None else tuple(range(len(self.base[text].tokens)))
-            z = Site("hook_z", site.part, layer, site.stack)
-            yield Op(z, felt(self.model, self.base[text], z, everywhere), others, "base")
+        if others[0]:
+            yield Op(z, asking, torch.tensor(others), "base")
 
     def _shared_prefix(self, text: int, site: Site) -> int:
         """Leading positions at which both runs hold the same tensors, since they have read the same."""
@@ -182,6 +185,6 @@ class CellBuilder:
         return differ if differ == len(base.tokens) or is_causal(self.model, site.stack) else 0
 
 
-def _is_encoder(model: HookedTransformer, site: Any) -> bool:
-    two = model.encoder is not None and model.decoder is not None
-    return two and isinstance(site, str) and (site.startswith("encoder.") or site in ("cross_attn.k", "cross_attn.v"))
+def _group_mates(heads: Sequence[int], group: int) -> list[int]:
+    """All query heads that share a key/value head with some."""
+    return [kv_head * group + i for kv_head in sorted({head // group for head in heads}) for i in range(group)]

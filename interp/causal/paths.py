@@ -7,7 +7,7 @@ recorded; then the receivers alone get that, and everything behind them is compu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from interp.causal.plan import Plan, Progress
 from interp.causal.questions import pose
 from interp.causal.reach import felt, is_causal
 from interp.causal.sweep import Sweep
-from interp.causal.targets import Part, Target, targets_of
+from interp.causal.targets import Part, Target, is_address, targets_of
 from interp.causal.texts import Text, first_difference
 from interp.causal.wave import Outputs, Wave
 from interp.errors import InputError
@@ -68,8 +68,8 @@ def path_patch(
     if question.two_stacks:
         raise InputError("Path patching runs through one stack; this model has two. Use patch on single sites.")
     base, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
-    wanted = targets_of(model, senders)
-    ends = _receivers(model, receivers)
+    wanted, ends = targets_of(model, senders), _receivers(model, receivers)
+    _check(wanted, ends, mlps)
     builder = _Paths(model, question.texts(base), question.texts(source), ends, mlps, norms)
     bundles = [
         bundle
@@ -118,6 +118,11 @@ class _Paths:
     mlps: Rule
     norms: Rule
 
+    def _reaches(self, sender: Target, end: Part) -> bool:
+        """Whether a path may lead from one to the other: to a tensor that is made later."""
+        made = self.model.sites.names
+        return any(made.index(str(site)) < made.index(str(end.site)) for site in sender.by_site())
+
     @property
     def last(self) -> int:
         """The last layer that anything is on the way to."""
@@ -135,7 +140,7 @@ class _Paths:
             start = 0
         if start == n_text or not any(read >= start for read in self.base[text].reads):
             return []
-        if self.ends is not None and not any(_reaches(sender, end) for end in self.ends):
+        if self.ends is not None and not any(self._reaches(sender, end) for end in self.ends):
             return []
         positions = range(start, n_text)
         ops = []
@@ -158,7 +163,8 @@ class _Paths:
         stack, config = self.model.main, self.model.main.config.blocks[layer]
         block = type(stack.block(layer))
         names = [("hook_z", "attn")]
-        if self.mlps == "freeze" and config.mlp is not None:
+        sends_in_mlp = any(site.part == "mlp" and _layer(site) == layer for site in sender.by_site())
+        if self.mlps == "freeze" and config.mlp is not None and not sends_in_mlp:
             names.append(("hook_mlp_out", ""))
         if self.norms == "freeze" and config.norm.kind != "none":
             parts = [norm for norm in block.norm_inputs if hasattr(stack.block(layer), norm)]
@@ -169,8 +175,8 @@ class _Paths:
 
     @property
     def joined(self) -> frozenset[tuple[str, int]]:
-        """Where cells join in the second half."""
-        return frozenset({(self.model.main.name, min(_layer(part.site) for part in self.ends or ()))})
+        """Where cells may join in the second half."""
+        return frozenset((self.model.main.name, _layer(part.site)) for part in self.ends or ())
 
     def run(self, wave: Wave, bundles: Sequence[Bundle]) -> Outputs:
         """Both halves."""
@@ -190,7 +196,7 @@ class _Paths:
             text, ops = wave.base.texts[bundle.text], []
             for site, units in Target(tuple(self.ends or ()), "").by_site().items():
                 positions = felt(self.model, text, site, range(bundle.start, len(text.tokens)))
-                if not positions:
+                if not positions or (number, str(site)) not in watched:  # a receiver in front of the sender's layer
                     continue
                 some = recorded.setdefault(str(site), [])
                 begin = sum(map(len, some))
@@ -201,14 +207,33 @@ class _Paths:
         return made, {name: torch.cat(some) for name, some in recorded.items()}
 
 
+# Between senders and receivers what the heads write is frozen, so nothing passes into or out of these.
+_IN_HEADS = ("hook_q", "hook_k", "hook_v", "hook_rot_q", "hook_rot_k", "hook_attn_scores", "hook_pattern")
+_OF_HEADS = ("hook_attn_scores", "hook_pattern", "hook_z", "hook_result", "hook_attn_out")
+
+
+def _check(senders: Sequence[Target], ends: Sequence[Part] | None, mlps: Rule) -> None:
+    """Refuse senders and receivers that no path could leave or reach."""
+    for part in (part for target in senders for part in target.parts):
+        if part.site.name in _IN_HEADS:
+            raise InputError(
+                f"{part.name} cannot send: it is read inside its heads only. Send from heads, or use patch."
+            )
+    for part in ends or ():
+        if mlps == "freeze" and part.site.name == "hook_mlp_out":
+            raise InputError(f'{part.name} cannot receive with mlps="freeze". Let its input receive, e.g. "mlp_pre".')
+
+
 def _receivers(model: HookedTransformer, asked: Any) -> list[Part] | None:
     """None for the logits; else the tensors that receive, with their heads."""
-    if isinstance(asked, str):
+    if isinstance(asked, (str, Site)) or is_address(asked):
         asked = [asked]
-    found: list[Part] = []
+    if not isinstance(asked, Iterable):
+        raise InputError(f'receivers is {asked!r}. Give "logits", or inputs of heads such as "23.4.q".')
+    asked, found = list(asked), []
     for one in asked:
         if one == "logits":
-            if len(list(asked)) > 1:
+            if len(asked) > 1:
                 raise InputError('Logits receive by themselves. Give heads\' inputs, or "logits" alone.')
             return None
         match = re.fullmatch(r"(.+\.\d+)\.([qkv])", one) if isinstance(one, str) else None
@@ -225,29 +250,12 @@ def _receivers(model: HookedTransformer, asked: Any) -> list[Part] | None:
             found.append(Part(site, head.head, one))
             continue
         site = model.sites.resolve(one)
-        if site.layer is None or site.name in ("hook_attn_scores", "hook_pattern", "hook_result"):
+        if site.layer is None or site.name in _OF_HEADS:
             raise InputError(f'{one!r} cannot receive. Give "logits", a head\'s input such as "23.4.q", or a tensor.')
-        found.append(Part(site, None, str(one)))
+        found.append(Part(site, None, f"{site.row.short[0]}.{site.layer}"))
     if not found:
         raise InputError('There are no receivers. Give "logits", or heads\' inputs such as "23.4.q".')
     return found
-
-
-# The order in which a layer makes its tensors: a sender reaches a receiver that comes after it.
-_ORDER = ("hook_resid_pre", "hook_q", "hook_k", "hook_v", "hook_z", "hook_attn_out", "hook_resid_mid", "hook_pre")
-
-
-def _reaches(sender: Target, end: Part) -> bool:
-    """Whether any path leads from one to the other: residual addition passes forward only."""
-    for site in sender.by_site():
-        here, there = _layer(site), _layer(end.site)
-        if here < there or (here == there and _rank(site) < _rank(end.site)):
-            return True
-    return False
-
-
-def _rank(site: Site) -> int:
-    return _ORDER.index(site.name) if site.name in _ORDER else len(_ORDER)
 
 
 def _units(units: list[int] | None) -> Tensor | None:

@@ -12,9 +12,11 @@ from torch import Tensor
 from interp.causal.texts import Text
 from interp.errors import InputError
 from interp.metrics import BoundMetric, bind_metric, next_token_loss_metric
+from interp.model.taps import active_writes
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
+from interp.pairs.checks import check_sizes
 from interp.sites import Site
 
 __all__ = ["Asked", "Question", "ask", "pose", "position_tokens", "reference_texts"]
@@ -75,12 +77,9 @@ def pose(model: Any, pairs: Any, metric: Any) -> Question:
             "needs pairs that say what its decoder has read: decoder=" if two else "has one stack; leave decoder= out"
         )
         raise InputError(f"This model {what}.")
-    highest = max(max(row) for rows in (pairs.clean, pairs.corrupt) for row in rows)
-    if highest >= model.cfg.d_vocab:
-        raise InputError(f"The pairs hold token {highest}; this model's vocabulary ends at {model.cfg.d_vocab - 1}.")
-    longest = max(len(row) for row in (*pairs.clean, *pairs.clean_decoder))
-    if longest > model.cfg.n_ctx:
-        raise InputError(f"A prompt has {longest} tokens; this model reads at most {model.cfg.n_ctx}. Shorten it.")
+    check_sizes(pairs, model)
+    if any(owner == id(model) for owner, _ in active_writes.get()):
+        raise InputError("This would run without the hooks of `with model.hooks(…)` around it. Call it outside.")
     return Question(model, pairs, bind_metric(metric, pairs, n_vocab=model.cfg.d_vocab, device=model.device))
 
 
@@ -128,7 +127,7 @@ def reference_texts(model: HookedTransformer, asked: Asked, reference: Any) -> A
     """The texts that means and resamples are taken from: what the user gave, else the corrupt prompts, else the same
     texts."""
     if isinstance(reference, PromptPairs):
-        given = ask(model, reference, "prob")
+        given = ask(model, reference, lambda logits, pair: logits[:, 0])  # any metric: only the texts are wanted
         return Asked(given.texts, [], given.metric, given.items, given.templates, "clean prompts of other pairs")
     if reference is not None:
         rows = _rows_of(model, reference)

@@ -143,8 +143,8 @@ class Sweep:
         left = {number: len(self.bundles[number].cells) for number in numbers}
         for part in chunks(_ordered(mine), lengths, self._tokens_at_once()):
             outputs = self.run_wave(wave, [bundle for bundle, _ in part])
-            for (bundle, whole), output in zip(part, outputs, strict=True):
-                self._keep(metric, bundle, texts[bundle.text], output, scores[bundle.text], slots[bundle.text])
+            self._keep(metric, [bundle for bundle, _ in part], outputs, texts, scores, slots)
+            for bundle, whole in part:
                 number = number_of[id(whole)]
                 left[number] -= len(bundle.cells)
                 if left[number] == 0:
@@ -154,19 +154,27 @@ class Sweep:
     def _keep(
         self,
         metric: BoundMetric,
-        bundle: Bundle,
-        text: int,
-        output: Float[Tensor, "cell read d_model"],
-        unedited: Sequence[float],
-        slots: Sequence[int],
+        bundles: Sequence[Bundle],
+        outputs: Outputs,
+        texts: Sequence[int],
+        unedited: Sequence[Sequence[float]],
+        slots: Sequence[Sequence[int]],
     ) -> None:
-        """The metric of a bundle's cells. Reads before its start cannot feel the edit: they keep their scores."""
+        """The metric of all cells of a wave. Reads before a bundle's start cannot feel its edit: they keep their
+        scores."""
         assert self.values is not None
-        late = [slot for slot, read in zip(slots, self.base[text].reads, strict=True) if read >= bundle.start]
-        early = sum(unedited[: len(slots) - len(late)])
-        slot = torch.tensor(late, device=output.device).repeat(len(output))
-        made = self._in_parts(metric, output.flatten(0, 1), slot).unflatten(0, (len(output), len(late)))
-        self.values.patched[text, bundle.cells.numpy()] = early + made.sum(dim=1).double().cpu().numpy()
+        late = []
+        for bundle, output in zip(bundles, outputs, strict=True):
+            late.append(slots[bundle.text][-output.shape[1] :])
+        slot = torch.tensor([s for some, x in zip(late, outputs, strict=True) for _ in range(len(x)) for s in some])
+        flat = torch.cat([x.flatten(0, 1) for x in outputs])
+        scores = self._in_parts(metric, flat, slot.to(flat.device)).double().cpu().numpy()
+        start = 0
+        for bundle, some, x in zip(bundles, late, outputs, strict=True):
+            mine = scores[start : start + len(x) * len(some)].reshape(len(x), len(some))
+            early = sum(unedited[bundle.text][: len(slots[bundle.text]) - len(some)])
+            self.values.patched[texts[bundle.text], bundle.cells.numpy()] = early + mine.sum(axis=1)
+            start += mine.size
 
     def _recordings(self, texts: Sequence[int], mine: Sequence[Bundle]) -> tuple[Recording, Recording | None]:
         main = self.model.main

@@ -10,7 +10,7 @@ from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 from interp.sites import Head, Site
 
-__all__ = ["Part", "Target", "all_heads", "targets_of"]
+__all__ = ["Part", "Target", "all_heads", "is_address", "targets_of"]
 
 
 @dataclass(frozen=True, order=True)
@@ -46,16 +46,16 @@ def targets_of(model: HookedTransformer, asked: Any) -> list[Target]:
     5)), or a list of these; a set of several, edited together, is a list or set inside the list."""
     if isinstance(asked, str) and asked == "heads":
         return [Target((part,), part.name) for part in all_heads(model)]
-    if isinstance(asked, (str, Head, Site)) or _is_address(asked):
+    if isinstance(asked, (str, Head, Site)) or is_address(asked):
         asked = [asked]
     if not isinstance(asked, Iterable):
         raise InputError(f'targets is {asked!r}. Give heads such as "23.4", tensors such as "mlp_out.3", or "heads".')
     found = []
     for one in asked:
-        several = not isinstance(one, (str, Head, Site)) and not _is_address(one)
+        several = not isinstance(one, (str, Head, Site)) and not is_address(one)
         if several and not isinstance(one, Iterable):
             raise InputError(f'{one!r} is no target. Give a head such as "23.4", or a tensor such as "mlp_out.3".')
-        members: Any = one if several else [one]
+        members: Any = (sorted(one, key=str) if isinstance(one, (set, frozenset)) else one) if several else [one]
         parts = tuple(dict.fromkeys(_part(model, each) for each in members))
         if not parts:
             raise InputError("A set of targets is empty. Name at least one head or tensor in it.")
@@ -117,6 +117,6 @@ def _looks_like_head(text: str) -> bool:
     return True
 
 
-def _is_address(one: Any) -> bool:
+def is_address(one: Any) -> bool:
     """Whether a tuple is one address such as ("mlp_out", 3), not a set of targets."""
     return isinstance(one, tuple) and 1 < len(one) < 4 and isinstance(one[0], str) and isinstance(one[1], int)

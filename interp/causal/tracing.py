@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from interp.causal.analysis import Analysis
 from interp.causal.grid import Grid
@@ -55,7 +56,7 @@ def causal_trace(
     if model.encoder is not None and model.decoder is not None:
         raise InputError("Causal tracing noises the one text that a model reads; this model reads two. Use patch.")
     repeated = pairs.select([pair for pair in range(len(pairs)) for _ in range(draws)])
-    question = pose(model, repeated, metric)
+    question = pose(model, repeated, _of_prompts(metric, draws))
     clean = question.texts("clean")
     generator = torch.Generator().manual_seed(seed)
     sigma = noise * float(model.main.embed.weight.detach().float().std()) * model.main.config.embed_scale
@@ -100,3 +101,15 @@ def causal_trace(
         "model": model.cfg.model_name,
     }
     return Plan(sweep, grid.axes, pairs.items, pairs.templates, about, progress, draws)
+
+
+def _of_prompts(metric: Any, draws: int) -> Any:
+    """A metric function is told the pair, not the number of the draw."""
+    if not callable(metric):
+        return metric
+
+    def told(logits: Tensor, pair: Tensor) -> Any:
+        return metric(logits, pair // draws)
+
+    told.__name__ = getattr(metric, "__name__", type(metric).__name__)
+    return told

@@ -6,7 +6,7 @@ last layer only the tokens whose logits are read ask and go on. Edits are applie
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -27,6 +27,7 @@ __all__ = ["Bank", "Outputs", "Wave", "final_scale"]
 
 Bank = Recording | Mapping[str, Tensor]
 Outputs = list[Float[Tensor, "_cell _some_pos d_model"]]  # of each bundle its own
+_SLAB = 1_024  # tokens
 # Self-attention's tensors of all tokens, also in a layer where only some tokens ask.
 _WHOLE_SITES = ("hook_resid_pre", "hook_k", "hook_v", "hook_rot_k")
 
@@ -74,6 +75,8 @@ class Wave:
         """The finished residuals of each bundle's cells at its text's reads from `start` on, and what was watched.
         With `stop` the cells go only that far, and what they leave there is not finished."""
         main, encoder = self.model.main, self.model.encoder
+        stacks = {op.site.stack for bundle in bundles for op in bundle.ops}
+        assert len(stacks) == 1, "a wave edits one stack; edits of another would be lost"
         if encoder is None or encoder is main or bundles[0].ops[0].site.stack == main.name:
             return self._through(main, bundles, None, stop)
         memory, _ = self._through(encoder, bundles, None)
@@ -88,24 +91,48 @@ class Wave:
         joining: dict[int, list[int]] = {}
         for number, bundle in enumerate(bundles):
             joining.setdefault(0 if memory is not None else bundle.first_layer, []).append(number)
-        strands: dict[object, _Strand] = {}
+        strands: list[_Strand] = []
+        open_strands: dict[object, _Strand] = {}
         places: dict[int, _Place] = {}
         watched: dict[tuple[int, str], Tensor] = {}
         for layer in range(min(joining), stack.config.n_layers if stop is None else stop):
             for number in joining.get(layer, ()):
                 bundle = bundles[number]
                 key = number if alone else (bundle.text, bundle.start)
-                strand = strands.setdefault(key, _Strand(len(strands), bundle.text, bundle.start))
+                strand = open_strands.get(key)
+                if strand is None or strand.n * (self._length(stack, bundle.text) - strand.start) >= _SLAB:
+                    strand = open_strands[key] = _Strand(len(strands), bundle.text, bundle.start)
+                    strands.append(strand)
                 places[number] = _Place(strand, strand.n, len(bundle.cells))
                 strand.pieces.append(self._joining(stack, layer, bundle))
                 strand.n += len(bundle.cells)
-            kept = self._layer(stack, layer, list(strands.values()), places, ops.get(layer, ()), memory)
+            here: dict[int, list[tuple[int, Op]]] = {}
+            for number, op in ops.get(layer, ()):
+                here.setdefault(places[number].strand.owner, []).append((number, op))
+            kept: dict[str, dict[int, Tensor]] = {}
+            for slab in self._slabs(stack, strands):
+                mine = [one for strand in slab for one in here.get(strand.owner, ())]
+                for name, packed in self._layer(stack, layer, slab, places, mine, memory).items():
+                    kept.setdefault(name, {}).update(packed)
             for number, place in places.items():
                 watched |= {(number, name): place.of(packed) for name, packed in kept.items()}
         if stop is not None:
             return [], watched
-        finished = {one.owner: self._finished(stack, one) for one in strands.values()}
+        finished = {one.owner: self._finished(stack, one) for one in strands}
         return [places[number].of(finished) for number in range(len(bundles))], watched
+
+    def _slabs(self, stack: Stack, strands: Sequence[_Strand]) -> Iterator[list[_Strand]]:
+        """Strands that go through a layer together: few enough tokens that what the layer makes stays in the cache."""
+        slab: list[_Strand] = []
+        used = 0
+        for strand in strands:
+            size = strand.n * (self._length(stack, strand.text) - strand.start)
+            if slab and used + size > _SLAB:
+                yield slab
+                slab, used = [], 0
+            slab.append(strand)
+            used += size
+        yield slab
 
     def _layer(
         self,
@@ -116,13 +143,16 @@ class Wave:
         ops: Sequence[tuple[int, Op]],
         memory: Outputs | None,
     ) -> dict[str, dict[int, Tensor]]:
-        """One layer for all strands, whose pieces it replaces; returns watched tensors by site and strand."""
+        """One layer for some strands, whose pieces it replaces; returns watched tensors by site and strand."""
         reads_only = layer == stack.config.n_layers - 1 and stack is self.model.main
-        segments = [self._segment(stack, strand, reads_only) for strand in strands]
+        segments = [self._segment(stack, i, strand, reads_only) for i, strand in enumerate(strands)]
+        number_of = {strand.owner: i for i, strand in enumerate(strands)}
         rows = pack(segments, self.model.device, self.parts)
         edits = LayerEdits(self.watch)
         for number, op in ops:
-            self._add(edits, op, places[number], segments, rows)
+            assert number in places, "edited before its bundle joined"
+            place = places[number]
+            self._add(edits, op, place, number_of[place.strand.owner], segments, rows)
         resid = torch.cat([piece.flatten(0, 1) for strand in strands for piece in strand.pieces])[None]
         past = self.base.keys.get(layer) if stack is self.model.main else None
         own = memory is not None or any(op.in_memory for _, op in ops)
@@ -156,11 +186,11 @@ class Wave:
     def _length(self, stack: Stack, text: int) -> int:
         return len(self.base.texts[text].in_stack(stack is not self.model.main))
 
-    def _segment(self, stack: Stack, strand: _Strand, reads_only: bool) -> Segment:
+    def _segment(self, stack: Stack, number: int, strand: _Strand, reads_only: bool) -> Segment:
         reads = tuple(read for read in self.base.texts[strand.text].reads if read >= strand.start)
         length, place = self._length(stack, strand.text), self.base.place(stack.name, strand.text)
         queries = reads if reads_only else None
-        return Segment(strand.text, strand.n, strand.start, length, place, queries, strand.owner)
+        return Segment(strand.text, strand.n, strand.start, length, place, queries, number)
 
     def _own_memory(self, strands: Sequence[_Strand], memory: Outputs | None) -> Memory:
         """The encoder's output for each cell apart, as its edits need it (each strand is then one bundle)."""
@@ -174,12 +204,19 @@ class Wave:
                 outputs.append(shared.resid[0, place : place + length].repeat(strand.n, 1))
             else:
                 outputs.append(memory[strand.owner].flatten(0, 1))
-            segments.append(Segment(strand.text, strand.n, 0, length, owner=strand.owner))
+            segments.append(Segment(strand.text, strand.n, 0, length))
         return Memory(torch.cat(outputs)[None], replace(pack(segments, self.model.device), by_place=True))
 
-    def _add(self, edits: LayerEdits, op: Op, place: _Place, segments: Sequence[Segment], rows: PackedRows) -> None:
+    def _add(
+        self,
+        edits: LayerEdits,
+        op: Op,
+        place: _Place,
+        number: int,
+        segments: Sequence[Segment],
+        rows: PackedRows,
+    ) -> None:
         """Put an op where the packed row has it."""
-        number = place.strand.owner
         segment = segments[number]
         asked = segment.queries if segment.queries is not None else tuple(range(segment.past, segment.length))
         if op.in_attention:
@@ -196,6 +233,7 @@ class Wave:
             at = torch.tensor([asked.index(pos) for pos in op.pos])
         else:
             width, begin, at = segment.n_new, rows.starts[number], torch.tensor(op.pos) - segment.past
+        assert int(at.min()) >= 0 and int(at.max()) < width, "an edit of another cell's tokens"
         cells = torch.arange(place.first, place.first + place.n)[:, None]
         where = (begin + cells * width + at).to(self.model.device)
         edits.whole.setdefault(str(op.site), []).append(Change(op, where, *self._values(op, segment.text)))

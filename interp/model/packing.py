@@ -13,7 +13,6 @@ from functools import cached_property
 from itertools import accumulate
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -84,7 +83,7 @@ class PackedRows(Rows):
             queries = _cells(q, start, segment.n, segment.n_asking)
             keys, values = self._keys(place, k, v, past)
             z = function(queries, keys, values, self._part(place), tap.within(segment.owner))
-            made.append(rearrange(z, "cell pos head d_head -> (cell pos) head d_head"))
+            made.append(z.flatten(0, 1))
             start += segment.n * segment.n_asking
         return torch.cat(made)[None], (k, v)
 

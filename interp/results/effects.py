@@ -206,7 +206,7 @@ class Effects:
             array = xr.DataArray(values.reshape(shape), coords=saved["coordinates"], dims=list(saved["coordinates"]))
             base, source = (runs[name].to_numpy() if name in runs else None for name in ("base", "source"))
             return cls(array, tuple(saved["items"]), saved["about"], base, source, tuple(saved["templates"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(f"Cannot read the effects in {folder}: {error}") from error
 
     def __repr__(self) -> str:
