@@ -127,8 +127,7 @@ def _differentiated(
         if metric.needs_reference:
             clean = record(model, clean_texts).final
             assert clean is not None
-            logits = clean.new_zeros(int(slots[-1]), model.cfg.d_vocab)
-            metric = metric.with_reference(logits.index_copy(0, slot, model.logits(clean[None])[0]))
+            metric = metric.with_reference(model.logits(clean[None])[0], slot)
     with torch.enable_grad():
         leaves = _Leaves(names)
         base = record(model, base_texts, tap=leaves)

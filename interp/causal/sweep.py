@@ -20,6 +20,7 @@ from interp.causal.wave import Bank, Outputs, Wave, final_scale
 from interp.errors import InputError
 from interp.metrics import BoundMetric
 from interp.model.config import BlockConfig
+from interp.model.taps import active_writes
 from interp.model.transformer import HookedTransformer
 from interp.sites import Site
 
@@ -79,6 +80,11 @@ class Sweep:
     values: Values | None = None
     _done: set[int] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        if self.max_bytes is not None and (isinstance(self.max_bytes, bool) or self.max_bytes < 1):
+            raise InputError(f"max_bytes is {self.max_bytes!r}. Give bytes, e.g. max_bytes=512 << 20, or None.")
+        self._tokens_at_once()  # says so now if it is too little
+
     def cost(self) -> Cost:
         """What `run` will take."""
         lengths, stack_layers = self._lengths(), self.model.main.config.n_layers
@@ -97,6 +103,8 @@ class Sweep:
     def run(self, report: Report | None = None) -> Values:
         """Compute what is not computed yet. `report(done, total)` counts cells; if it raises, or the user
         interrupts, what was finished stays in `values` and another call goes on from there."""
+        if any(owner == id(self.model) for owner, _ in active_writes.get()):
+            raise InputError("This would run without the hooks of `with model.hooks(…)` around it. Call it outside.")
         if self.values is None:
             empty = np.full(len(self.base), np.nan)
             self.values = Values(empty, empty.copy() if self.source else None, np.full(self.absent.shape, np.nan))
@@ -125,7 +133,10 @@ class Sweep:
         slots = self._slots(texts)
         metric = self.metric
         if metric.needs_reference:
-            metric = metric.with_reference(self._reference(texts, base, source))
+            clean = base if self.reference == "base" else source
+            assert clean is not None and clean.final is not None
+            here = torch.tensor([slot for some in slots for slot in some], device=clean.final.device)
+            metric = metric.with_reference(self.model.logits(clean.final[None])[0], here)
         scores = self._scores(metric, base.final, slots)
         for text, i in local.items():
             self.values.base[text] = float(sum(scores[i]))
@@ -210,15 +221,6 @@ class Sweep:
             parts.append(metric.scores(logits, slot[part]))
         return torch.cat(parts) if parts else final.new_zeros(0)
 
-    def _reference(self, texts: Sequence[int], base: Recording, source: Recording | None) -> Tensor:
-        """Logits of the clean run at all slots; those of other groups are left zero, since nothing asks for them."""
-        clean = base if self.reference == "base" else source
-        assert clean is not None and clean.final is not None
-        n_slots = sum(len(text.reads) for text in self.base)
-        logits = clean.final.new_zeros(n_slots, self.model.cfg.d_vocab)
-        mine = torch.tensor([slot for some in self._slots(texts) for slot in some], device=logits.device)
-        return logits.index_copy(0, mine, self.model.logits(clean.final[None])[0])
-
     def _slots(self, texts: Sequence[int]) -> list[list[int]]:
         """The numbers of each text's reads among all reads of the sweep."""
         starts = np.cumsum([0, *(len(text.reads) for text in self.base)])
@@ -280,6 +282,12 @@ class Sweep:
         attn, mlp = self.model.main.config.blocks[0].attn, self.model.main.config.blocks[0].mlp
         numbers = 6 * self.model.cfg.d_model + 6 * attn.n_heads * attn.d_head
         numbers += 4 * mlp.d_mlp if mlp is not None else 0
+        if any(
+            bundle.stack != self.model.main.name or any(op.in_memory for op in bundle.ops) for bundle in self.bundles
+        ):
+            numbers += (
+                2 * self.model.cfg.d_model + 4 * attn.n_heads * attn.d_head
+            )  # each cell has an encoding of its own
         if any(op.in_attention for bundle in self.bundles for op in bundle.ops) or attn.softcap is not None:
             numbers += 4 * attn.n_heads * max(len(text.tokens) for text in self.base)
         return numbers * self.model.unembed.weight.element_size()

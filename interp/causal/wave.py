@@ -77,6 +77,8 @@ class Wave:
         main, encoder = self.model.main, self.model.encoder
         stacks = {op.site.stack for bundle in bundles for op in bundle.ops}
         assert len(stacks) == 1, "a wave edits one stack; edits of another would be lost"
+        n_layers = self.model.cfg.stacks[bundles[0].stack].n_layers
+        assert all(op.layer < n_layers for bundle in bundles for op in bundle.ops), "an edit of a layer beyond the last"
         if encoder is None or encoder is main or bundles[0].ops[0].site.stack == main.name:
             return self._through(main, bundles, None, stop)
         memory, _ = self._through(encoder, bundles, None)

@@ -106,7 +106,11 @@ class Effects:
             gap = self._by_item(self._gap()[:, None])
             gap = gap[:, 0]
         values = self if normalize == "pooled" else self.normalize(normalize)
-        low, high = bootstrap_interval(values._by_item(values._flat), level=level, seed=seed, divisor=gap)
+        by_item = values._by_item(values._flat)
+        there = ~np.isnan(by_item).all(axis=0)  # a cell that no item has gets no interval
+        low, high = np.full((2, by_item.shape[1]), np.nan)
+        if there.any():
+            low[there], high[there] = bootstrap_interval(by_item[:, there], level=level, seed=seed, divisor=gap)
         return self._cells(low), self._cells(high)
 
     def pvalues(self, *, side: str = "two", seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
