@@ -21,7 +21,7 @@ from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.results import Effects
 
-__all__ = ["CHOICES", "DEFAULTS", "TEXTS", "Asked", "arguments", "axes_of", "panel", "patch"]
+__all__ = ["CHOICES", "DEFAULTS", "MAX_BYTES", "TEXTS", "Asked", "arguments", "axes_of", "panel", "patch"]
 
 TEXTS = ("clean", "corrupt", "answer", "foil")
 _UNITS = {"z": "head", "q": "head", "pattern": "head", "k": "kv_head", "v": "kv_head"}
@@ -39,6 +39,7 @@ DEFAULTS = {
     "direction": "denoise",
     "metric": "logit_diff",
 }
+MAX_BYTES: int | None = None  # of a job, above the weights; None: what the engine takes by itself
 _STAGE = "cells patched"
 
 
@@ -62,8 +63,15 @@ class Asked:
     def plan(self, model: HookedTransformer) -> Plan:
         """The checked plan. Raises `InterpError` for whatever cannot be patched."""
         direction: Any = self.direction
-        axes = self.over.split(",")
-        return interp.patch.plan(model, self.pairs(model), self.site, axes, direction=direction, metric=self.metric)
+        return interp.patch.plan(
+            model,
+            self.pairs(model),
+            self.site,
+            self.over.split(","),
+            direction=direction,
+            metric=self.metric,
+            max_bytes=MAX_BYTES,
+        )
 
     @property
     def spec(self) -> dict[str, Any]:

@@ -15,6 +15,10 @@ from app.patching import CHOICES, DEFAULTS, TEXTS, Asked, arguments, axes_of, pa
 from interp.errors import InterpError
 from interp.results import Effects
 
+_SIGNED = {  # as components/colour.js has them: what is near 0 is near the page's own colour
+    "light": ["#8c2d04", "#e07b39", "#f6f4f2", "#5a9bd0", "#0b3c78"],
+    "dark": ["#ffb37a", "#c2622a", "#262a31", "#2f7fbf", "#a9d8ff"],
+}
 _LABELS = {"clean": "Clean prompt", "corrupt": "Corrupt prompt", "answer": "Answer", "foil": "Foil"}
 _HELP = {
     "clean": "The prompt that the answer fits.",
@@ -155,6 +159,8 @@ def _map(found: Effects, normalize: Literal["pooled"] | None) -> None:
         notice(str(error))
         return
     figure.update_layout(margin={"t": 48, "l": 8, "r": 8, "b": 8})
+    colours = _SIGNED["dark" if st.context.theme.type == "dark" else "light"]
+    figure.update_traces(colorscale=colours, selector={"type": "heatmap"})
     figure.update_traces(colorbar_thickness=14, colorbar_title_side="right", selector={"type": "heatmap"})
     st.plotly_chart(figure, key="map", config={"displaylogo": False})
 

@@ -114,6 +114,8 @@ def _check(sites: Sequence[Site], how: str, axes: tuple[str, ...]) -> None:
     for site in sites:
         if how == "mean" and site.name in ("hook_attn_scores", "hook_pattern"):
             raise InputError(f"{site} has no mean over prompts. Choose how='zero' or 'resample'.")
+        if how == "zero" and site.name == "hook_attn_scores":
+            raise InputError(f"Zero in {site} would let queries see keys that are masked. Zero the pattern or z.")
     stacks = {site.stack for site in sites}
     if len(stacks) > 1:
         raise InputError(f"The targets are in two stacks, {' and '.join(sorted(stacks))}. Ablate one stack at a time.")

@@ -171,7 +171,8 @@ class Wave:
 
     def _finished(self, stack: Stack, strand: _Strand) -> Float[Tensor, "cell some_pos d_model"]:
         resid = torch.cat(strand.pieces)
-        if not self.freeze_final or stack is not self.model.main or stack.config.final_norm is None:
+        norm = stack.config.final_norm
+        if not self.freeze_final or stack is not self.model.main or norm is None or norm.kind == "none":
             return stack.finish(resid, NO_TAPS)
         reads = self.base.texts[strand.text].reads
         before = sum(len(text.reads) for text in self.base.texts[: strand.text])

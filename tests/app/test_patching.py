@@ -276,7 +276,7 @@ def test_a_job_stores_what_the_engine_finds(runs, monkeypatch):
 def slowed(monkeypatch, after: int) -> threading.Event:
     """Many small waves, the job held up once `after` cells were reported until it is cancelled."""
     reached, real = threading.Event(), Plan.run
-    monkeypatch.setattr("interp.causal.sweep._MAX_TOKENS", 1)
+    monkeypatch.setattr(patching, "MAX_BYTES", 20_000)  # room for a cell or two
 
     def run(self, progress=None):
         def report(done: int, total: int) -> None:

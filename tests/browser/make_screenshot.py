@@ -40,7 +40,8 @@ def patched(store: Path, copy: Path) -> Path:
     said = "When Mary and John went to the store, {} gave a drink to"
     texts = {"clean": said.format("John"), "corrupt": said.format("Mary"), "answer": "Mary", "foil": "John"}
     options = [part for name, text in texts.items() for part in (f"--{name}", text)]
-    command = [sys.executable, "-m", "interp", "patch", "smollm2-135m", *options, "--store", str(copy)]
+    main = "from interp.cli import main; main()"
+    command = [sys.executable, "-c", main, "patch", "smollm2-135m", *options, "--store", str(copy)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return copy
 

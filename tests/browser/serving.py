@@ -16,7 +16,6 @@ import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
-from interp.causal import sweep
 from interp.causal.plan import Plan
 from interp.cli.browser import STORE_VARIABLE, app_command
 from interp.model.config import ModelConfig
@@ -94,22 +93,21 @@ def slow_find_heads(
 
 
 def slow_patching() -> None:
-    """Let patching go cell by cell, each with a pause, so that there is something to watch and to cancel. Once is
-    enough: Streamlit runs its script again and again."""
-    if sweep._MAX_TOKENS == 1:
+    """Let patching pause after each wave, so that there is something to watch and to cancel. Once is enough:
+    Streamlit runs its script again and again."""
+    if Plan.run.__name__ == "slow_run":
         return
     real = Plan.run
 
-    def run(self: Plan, progress: Callable[[int, int], None] | None = None) -> Effects:
+    def slow_run(self: Plan, progress: Callable[[int, int], None] | None = None) -> Effects:
         def report(done: int, total: int) -> None:
-            time.sleep(0.15)
+            time.sleep(0.6)
             if progress is not None:
                 progress(done, total)
 
         return real(self, report)
 
-    sweep._MAX_TOKENS = 1
-    Plan.run = run
+    Plan.run = slow_run
 
 
 def tiny_store(path: Path) -> tuple[str, str]:

@@ -79,7 +79,7 @@ def test_hostile_tokens_are_text_above_the_map_and_on_its_axis(page, own_server:
     page.goto(f"{own_server}/patching?{urlencode(texts)}")
     expect(page.locator(".columns .differ .clean")).to_have_text(HOSTILE[0])
     expect(page.locator(".columns .differ .corrupt")).to_have_text(HOSTILE[1])
-    patch(page)
+    page.get_by_role("button", name="Patch", exact=True).click()
     expect(page.locator(".xaxislayer-above").get_by_text("192.0.2")).to_be_visible()
     page.locator(".nsewdrag").hover(position={"x": 150, "y": 60})
     expect(page.locator(".hoverlayer text").first).to_be_visible()

@@ -12,10 +12,11 @@ for folder in (_root, Path(__file__).parent):
 from serving import slow_find_heads, slow_patching, tiny_model  # noqa: E402
 
 import interp  # noqa: E402
-from app import models  # noqa: E402
+from app import models, patching  # noqa: E402
 
 interp.load, interp.find_heads = tiny_model, slow_find_heads
 slow_patching()
+patching.MAX_BYTES = 30_000  # several waves
 models.installed = lambda: ["tiny"]
 models.default_model = lambda: "tiny"
 runpy.run_path(str(_root / "app" / "main.py"), run_name="__main__")

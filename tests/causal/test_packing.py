@@ -150,7 +150,7 @@ def test_chunks_hold_what_fits_and_lose_no_cell() -> None:
     bundles = [Bundle(0, torch.arange(7), (op,), 1), Bundle(1, torch.arange(3) + 50, (), 0)]
     for limit in (1, 4, 9, 10, 100):
         found: dict[int, list[int]] = {0: [], 1: []}
-        for group in chunks(bundles, [5, 9], limit):
+        for group in chunks(bundles, lambda one: [5, 9][one.text] - one.start, limit):
             carried = sum(part.tokens([5, 9][part.text]) for part, _ in group)
             assert carried <= limit or sum(len(part.cells) for part, _ in group) == 1
             for part, whole in group:

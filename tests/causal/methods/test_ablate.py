@@ -10,6 +10,7 @@ import torch
 
 import interp
 from interp.errors import InputError
+from interp.model.tokens import Batch
 from interp.pairs import PromptPairs
 from interp.results import Effects
 from interp.sites import Head
@@ -332,6 +333,8 @@ REFUSED = [
     ({"targets": "embed"}, "cannot be a target"),
     ({"targets": [("scale", 1, "ln1")]}, "cannot be a target"),
     ({"how": "mean", "targets": "pattern.1"}, "has no mean over prompts. Choose how='zero' or 'resample'"),
+    ({"how": "mean", "targets": "attn_scores.1"}, "has no mean over prompts"),
+    ({"targets": "attn_scores.1"}, "would let queries see keys that are masked"),
     ({"how": "mean", "mean_axes": ()}, r"mean_axes is \(\)"),
     ({"how": "mean", "mean_axes": ("layer",)}, r"mean_axes is \('layer',\)"),
     ({"how": "mean", "reference": [[1, 2, 3]]}, r"template and length \(6 tokens\) of prompt 0"),
@@ -368,3 +371,16 @@ def test_unknown_ways_and_wrong_data_are_refused(llama, model_of, unchecked):
         interp.ablate(llama, [[1, 2, 3]], counted=[[]])
     with pytest.raises(InputError, match="counted has shape"):
         interp.ablate(llama, [[1, 2, 3]], counted=torch.ones(2, 3, dtype=torch.bool))
+
+
+def test_a_mask_of_counted_tokens_is_over_the_columns_of_a_padded_batch(llama):
+    tokens = torch.tensor([[0, 0, 7, 8, 9], [4, 5, 6, 7, 8]])
+    real = torch.tensor([[False, False, True, True, True], [True] * 5])
+    counted = torch.zeros(2, 5, dtype=torch.bool)
+    counted[0, [3, 4]], counted[1, [1, 4]] = True, True
+    got = interp.ablate(llama, Batch(tokens, real), ["0.1"], counted=counted)
+    expected = interp.ablate(llama, [[7, 8, 9], [4, 5, 6, 7, 8]], ["0.1"], counted=[[1, 2], [1, 4]])
+    np.testing.assert_array_equal(got.values, expected.values)
+    counted[0, 0] = True
+    with pytest.raises(InputError, match="counted marks padding"):
+        interp.ablate(llama, Batch(tokens, real), ["0.1"], counted=counted)

@@ -159,6 +159,7 @@ def test_the_answer_and_the_foil_are_read_under_the_same_noise(llama):
     [
         ({"draws": 0}, "draws is 0"),
         ({"draws": 1.5}, "draws is 1.5"),
+        ({"draws": True}, "draws is True"),
         ({"noise": 0.0}, "noise is 0.0"),
         ({"noise": float("inf")}, "noise is inf"),
         ({"noise": float("nan")}, "noise is nan"),

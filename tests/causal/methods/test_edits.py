@@ -268,3 +268,9 @@ def test_an_edit_cannot_be_changed_afterwards():
     assert edit.pos == (1, 2) and edit.units == (3,)
     with pytest.raises(AttributeError):
         edit.pos = (0,)
+
+
+def test_places_of_an_edit_may_be_one_number_or_a_list():
+    assert Edit("z.0", pos=2, units=[1, 3], rows=torch.tensor([0])) is not None
+    one = Edit("z.0", pos=2, units=[1, 3], rows=torch.tensor([0]))
+    assert (one.pos, one.units, one.rows) == ((2,), (1, 3), (0,))
