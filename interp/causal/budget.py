@@ -20,7 +20,7 @@ from interp.sites import Site
 __all__ = ["Budget", "weights_per_token", "working_rate"]
 
 _DEFAULT_BYTES = 1 << 30
-_MAX_TOKENS = 16_384  # of one wave: beyond this, matrices do not get faster
+_MAX_TOKENS = 4_096  # of one wave: matrices get no faster beyond, and progress comes and cancels take effect sooner
 
 
 @dataclass(frozen=True)
