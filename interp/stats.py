@@ -38,8 +38,10 @@ def bootstrap_interval(
     divisor: Values | None = None,
 ) -> tuple[Values, Values]:
     """Percentile interval of each cell's mean, by resampling items. NaN items are left out of their cell's mean.
-    With `divisor [item]` it is the ratio of the two means, both resampled."""
+    With `divisor [item, cell]` it is the ratio of the two means, both resampled."""
     values = _checked(values)
+    if not 0 < level < 1:
+        raise InputError(f"level is {level!r}. Give a share between 0 and 1, e.g. 0.95.")
     generator = _generator(seed, "bootstrap")
     n_items = len(values)
     weights = generator.multinomial(n_items, np.full(n_items, 1 / n_items), size=n_resamples).astype(float)
@@ -47,8 +49,8 @@ def bootstrap_interval(
     total, count = weights @ np.where(present, values, 0.0), weights @ present
     means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
     if divisor is not None:
-        below = (weights @ divisor / n_items)[:, None]
-        means = np.divide(means, below, out=np.full_like(means, np.nan), where=below != 0)
+        below = weights @ np.where(present, divisor, 0.0)
+        means = np.divide(total, below, out=np.full_like(means, np.nan), where=below != 0)
     with np.errstate(all="ignore"):
         low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high

@@ -111,7 +111,7 @@ def test_normalised_means_are_ratios_of_means_or_means_of_ratios(copied):
     ratios = (values / gap[:, None, None]).mean(0)
     np.testing.assert_allclose(copied.mean(normalize="per_prompt").values, ratios)
     assert not np.allclose(ratios, values.mean(0) / gap.mean())
-    np.testing.assert_array_equal(copied.mean().values, values.mean(0))
+    np.testing.assert_allclose(copied.mean().values, values.mean(0), rtol=1e-12)
 
 
 def test_shares_are_never_clamped_and_say_their_unit(copied):
@@ -131,7 +131,7 @@ def test_pooled_intervals_resample_the_divisor_too(copied):
     values = item_means(copied.values.values.reshape(24, -1), items)
     gap = item_means((copied.source - copied.base)[:, None], items)[:, 0]
     low, high = (x.values.ravel() for x in copied.ci(normalize="pooled", seed=3))
-    expected = bootstrap_interval(values, divisor=gap, seed=3)
+    expected = bootstrap_interval(values, divisor=np.repeat(gap[:, None], 6, axis=1), seed=3)
     np.testing.assert_allclose([low, high], expected)
     fixed = bootstrap_interval(values / gap.mean(), seed=3)
     assert not np.allclose([low, high], fixed)
@@ -205,7 +205,9 @@ def test_cells_that_some_prompts_do_not_have_count_only_where_they_are(copied):
     values[:5, 0, 1] = np.nan
     values[:, 1, 0] = np.nan
     some = Effects(values, copied.items, copied.about, copied.base, copied.source)
-    assert float(some.mean()[0, 1]) == pytest.approx(float(copied.values[5:, 0, 1].mean()))
+    items = np.array(copied.items)
+    mean_of = lambda x: np.nanmean(item_means(x, items)[:, 0])  # noqa: E731
+    assert float(some.mean()[0, 1]) == pytest.approx(mean_of(values.values[:, 0, 1][:, None]))
     assert np.isnan(some.mean()[1, 0]) and np.isnan(some.patched[0, 0, 1])
     low, high = some.ci()
     by_item = item_means(values.values.reshape(24, -1), np.array(copied.items))
@@ -214,8 +216,9 @@ def test_cells_that_some_prompts_do_not_have_count_only_where_they_are(copied):
     assert np.isnan(low[1, 0]) and np.isnan(high[1, 0])
     p, corrected = some.pvalues()
     assert np.isnan(p[0, 1]) and np.isnan(p[1, 0]) and np.isfinite(p[1, 2]) and np.isfinite(corrected[1, 2])
-    gap = copied.source - copied.base
-    assert float(some.mean(normalize="pooled")[0, 1]) == pytest.approx(float(values[5:, 0, 1].mean()) / gap.mean())
+    gap = np.where(np.isnan(values.values[:, 0, 1]), np.nan, copied.source - copied.base)
+    pooled = mean_of(values.values[:, 0, 1][:, None]) / mean_of(gap[:, None])
+    assert float(some.mean(normalize="pooled")[0, 1]) == pytest.approx(pooled)
     assert some.plot().data[0].z is not None
 
 
@@ -260,3 +263,51 @@ def test_runs_and_templates_that_do_not_fit_are_refused(copied):
         Effects(copied.values, templates=("a", "b"))
     with pytest.raises(InputError, match=r"base has shape \(3,\)"):
         Effects(copied.values, base=np.zeros(3))
+
+
+def _effects(values, **options) -> Effects:
+    values = np.array(values, dtype=float)
+    names = {"prompt": range(len(values)), "layer": range(values.shape[1])}
+    return Effects(xr.DataArray(values, coords=names, dims=("prompt", "layer")), **options)
+
+
+def test_the_mean_is_over_items_as_its_interval_is():
+    values = [[1.0]] * 27 + [[0.01 * i] for i in range(8)]
+    some = _effects(values, items=tuple(["a"] * 27 + [str(i) for i in range(8)]))
+    low, high = some.ci()
+    assert float(low[0]) <= float(some.mean()[0]) <= float(high[0])
+    assert float(some.mean()[0]) == pytest.approx((1 + 0.28) / 9)
+
+
+def test_a_cell_that_one_item_has_has_no_interval():
+    some = _effects([[1, 2], [1.5, np.nan], [2, np.nan], [0.5, np.nan]])
+    low, high = some.ci()
+    assert np.isnan(low[1]) and np.isnan(high[1]) and np.isfinite(low[0])
+    assert set(some.top()["effect (95%)"]) >= {"2.000"}
+    one = _effects([[1.3, 2.0]])
+    assert np.isnan(one.ci()[0]).all() and np.isnan(one.pvalues()[0]).all()
+
+
+def test_a_pooled_share_is_of_the_prompts_that_have_the_cell():
+    some = _effects([[10, 10], [np.nan, 1], [np.nan, 1]], base=np.zeros(3), source=np.array([10.0, 1.0, 1.0]))
+    np.testing.assert_allclose(some.mean(normalize="pooled"), [1.0, 1.0])
+    np.testing.assert_allclose(some.normalize("pooled").values[0, 0], 1.0)
+    assert set(some.top()["of source − base"]) == {"1.000"}
+
+
+def test_a_cell_that_is_not_finite_does_not_take_the_others_down(tmp_path):
+    some = _effects([[1.0, np.inf], [2.0, 3.0], [1.5, 2.0]])
+    table = some.to_frame()
+    assert np.isnan(table["p"][1]) and np.isfinite(table["effect_low"][0])
+    assert len(some.top()) == 2 and some.to_html(tmp_path / "page.html").is_file()
+
+
+def test_p_values_are_of_what_is_shown():
+    some = _effects([[1.0], [2.0], [-3.0], [4.0]], base=np.zeros(4), source=np.array([1.0, 2.0, -3.0, 4.0]))
+    assert float(some.to_frame(normalize="per_prompt")["p"][0]) < float(some.to_frame()["p"][0])
+
+
+@pytest.mark.parametrize("level", [95.0, 0.0, -1.0])
+def test_a_level_is_a_share(level):
+    with pytest.raises(InputError, match=rf"level is {level}\. Give a share"):
+        _effects([[1.0], [2.0]]).ci(level=level)

@@ -41,12 +41,12 @@ def ablate(
     how: How = "zero",
     *,
     reference: Any = None,
-    mean_axes: Sequence[str] = ("prompt",),
+    mean_axes: Any = ("prompt",),
     joint: bool = False,
     metric: Any = None,
     counted: Any = None,
-    seed: int = 0,
-    max_bytes: int | None = None,
+    seed: Any = 0,
+    max_bytes: Any = None,
     progress: Progress = None,
 ) -> Plan:
     """Ablate each target by itself (with `joint` all of them together) and measure what that does.
@@ -64,6 +64,9 @@ def ablate(
     each target the layers from its first on.
     """
     asked = ask(model, data, metric, counted)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed is {seed!r}. Give a whole number, 0 or more.")
+    mean_axes = (mean_axes,) if isinstance(mean_axes, str) else tuple(mean_axes or ())
     if how not in ("zero", "mean", "resample"):
         raise InputError(f'how is {how!r}. Choose "zero", "mean" or "resample".')
     wanted = targets_of(model, targets)
@@ -164,7 +167,7 @@ class _Values:
             return [Op(site, positions, chosen, "zero")]
         if self.how == "resample":
             return [Op(site, positions, chosen, "donor")]
-        table = self._tables[self._keys[text], site.stack]
+        table = self._tables[self._keys[text], "encoder" if Op(site, ()).in_memory else site.stack]
         index = torch.tensor([table.start + (pos if table.n_pos > 1 else 0) for pos in positions])
         return [Op(site, positions, chosen, "mean", index)]
 

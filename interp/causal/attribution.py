@@ -47,6 +47,8 @@ def attribute(
     """
     if direction not in ("denoise", "noise"):
         raise InputError(f'direction is {direction!r}. Choose "denoise" (clean into corrupt) or "noise".')
+    if torch.is_inference_mode_enabled():
+        raise InputError("Attribution takes gradients, which torch.inference_mode() forbids. Call it outside.")
     question = pose(model, pairs, metric)
     into, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
     base_texts, source_texts = question.texts(into), question.texts(source)
@@ -133,6 +135,8 @@ def _differentiated(
         base = record(model, base_texts, tap=leaves)
         scores = metric.scores(_logits(model, base, metric.tokens), slot)
         flat = [x for name in sorted(names) for x in leaves.patterns.get(name, [leaves.values.get(name)])]
+        if not scores.requires_grad:
+            raise InputError(f"The metric {metric.name} has no gradient. Give one that can be differentiated.")
         found = torch.autograd.grad(scores.sum(), flat, allow_unused=True)
     grads = iter(torch.zeros_like(x) if g is None else g for g, x in zip(found, flat, strict=True))
     gradients: dict[str, Any] = {}

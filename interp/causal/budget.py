@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -34,11 +35,9 @@ class Budget:
     wave_tokens: int
 
     @classmethod
-    def of(
-        cls, model: HookedTransformer, texts: Sequence[Text], bundles: Sequence[Bundle], max_bytes: int | None
-    ) -> Budget:
+    def of(cls, model: HookedTransformer, texts: Sequence[Text], bundles: Sequence[Bundle], max_bytes: Any) -> Budget:
         """Raises `InputError` for a bound that does not even hold one cell."""
-        if max_bytes is not None and (isinstance(max_bytes, bool) or max_bytes < 1):
+        if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1):
             raise InputError(f"max_bytes is {max_bytes!r}. Give bytes, e.g. max_bytes=512 << 20, or None.")
         size, limit = model.unembed.weight.element_size(), max_bytes or _DEFAULT_BYTES
         stored = size * _stored_numbers(model, texts, bundles)

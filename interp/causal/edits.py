@@ -17,6 +17,7 @@ from torch import Tensor
 from interp.errors import InputError, StorageError
 from interp.files import atomic_folder, read_json, write_json
 from interp.model.transformer import HookedTransformer
+from interp.pairs.checks import is_index, plain
 from interp.sites import Site
 
 __all__ = ["Edit", "load_edits", "run_with_edits", "save_edits", "steer"]
@@ -35,7 +36,7 @@ class Edit:
     negative positions count from the end of the row, padding included.
     """
 
-    site: str
+    site: Any
     value: float | Tensor = 0.0
     kind: Literal["set", "add", "scale"] = "set"
     pos: Any = None
@@ -43,6 +44,9 @@ class Edit:
     rows: Any = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.site, (str, Site)):
+            raise InputError(f"site is {self.site!r}. Give a name such as 'resid_pre.5'.")
+        object.__setattr__(self, "site", str(self.site))
         if self.kind not in ("set", "add", "scale"):
             raise InputError(f'kind is {self.kind!r}. Choose "set", "add" or "scale".')
         if not isinstance(self.value, (int, float, Tensor)):
@@ -50,7 +54,10 @@ class Edit:
         for name in ("pos", "units", "rows"):
             given = getattr(self, name)
             if given is not None:
-                places = (given,) if isinstance(given, int) else tuple(int(i) for i in given)
+                listed = plain(given)
+                places = (listed,) if is_index(listed) else tuple(listed) if isinstance(listed, (list, tuple)) else None
+                if places is None or not all(is_index(one) for one in places):
+                    raise InputError(f"{name} is {given!r}. Give a whole number, or a list of them.")
                 if not places:
                     raise InputError(f"{name} is empty, so the edit changes nothing. Leave it out to mean all of them.")
                 object.__setattr__(self, name, places)
@@ -124,12 +131,18 @@ def steer(
         raise InputError(f"direction is {type(direction).__name__}. Give a tensor of floats such as [d_model].")
     if not bool(torch.isfinite(direction).all()):
         raise InputError("direction holds values that are not finite.")
-    places = None if pos is None else (pos,) if isinstance(pos, int) else tuple(pos)
-    return run_with_edits(model, x, Edit(_spelled(model, site), direction * scale, "add", pos=places), **options)
+    found = model.sites.resolve(site)
+    width = _last_width(model, found)
+    if direction.ndim == 0 or (width is not None and direction.shape[-1] != width):
+        raise InputError(
+            f"direction has shape {tuple(direction.shape)}; {found} is {width} wide. Give that many numbers."
+        )
+    return run_with_edits(model, x, Edit(str(found), direction * scale, "add", pos=pos), **options)
 
 
-def save_edits(path: str | os.PathLike[str], edits: Sequence[Edit]) -> Path:
+def save_edits(path: str | os.PathLike[str], edits: Edit | Sequence[Edit]) -> Path:
     """Write a folder: edits.json, and values.safetensors with the tensors among the values; all or nothing."""
+    edits = [edits] if isinstance(edits, Edit) else list(edits)
     values = [(str(i), edit.value) for i, edit in enumerate(edits)]
     tensors = {name: x.detach().cpu().contiguous() for name, x in values if isinstance(x, Tensor)}
     with atomic_folder(path, marker="edits.json") as folder:
@@ -179,5 +192,15 @@ def _hook(edit: Edit) -> Callable[..., Tensor]:
     return apply
 
 
-def _spelled(model: HookedTransformer, site: Any) -> str:
-    return str(model.sites.resolve(site))
+def _last_width(model: HookedTransformer, site: Site) -> int | None:
+    """The size of a site's last axis; None where it is another text's length."""
+    if site.axes[-1] == "d_model":
+        return model.cfg.d_model
+    if site.axes[-1] == "d_vocab":
+        return model.cfg.d_vocab
+    if site.layer is None:
+        return None
+    block = model.cfg.stacks[site.stack].blocks[site.layer]
+    attn = block.cross_attn if site.part == "cross_attn" else block.attn
+    sizes = {"d_head": attn.d_head if attn else None, "d_mlp": block.mlp.d_mlp if block.mlp else None}
+    return sizes.get(site.axes[-1])

@@ -36,6 +36,7 @@ class SitePlaces:
         `result` is patched as z, which it is a linear map of. Raises `UnknownSiteError` for an unknown name."""
         if not isinstance(name, str):
             raise InputError(f"site is {name!r}. Give a name such as 'resid_pre', 'z', 'k' or 'mlp_out'.")
+        name = {"neurons": "mlp_post", "neuron": "mlp_post"}.get(name, name)
         short = "z".join(name.rsplit("result", 1)) if name.endswith("result") else name
         named = [stack for stack in model.cfg.stacks if not stack or name.startswith(f"{stack}.")]
         spellings = {stack: short if stack in named else f"{stack}.{short}" for stack in named or model.cfg.stacks}
@@ -127,7 +128,7 @@ class Grid:
             raise InputError(
                 f"Named positions count in the encoder's text; {places.name} is a tensor of the decoder. Use 'pos'."
             )
-        if not isinstance(window, int) or window < 1:
+        if not is_index(window) or window < 1:
             raise InputError(f"window is {window!r}. Give the number of layers edited together, at least 1.")
         if window != 1 and "layer" not in over:
             raise InputError(f"window={window} is around each layer, and over={over} has no layer axis. Leave one out.")
@@ -276,7 +277,12 @@ def _whole_numbers(asked: Any, size: int, axis: str) -> list[int]:
     found = []
     for one in _listed(asked):
         if not is_index(one) or not -size <= one < size:
-            raise InputError(f"at[{axis!r}] holds {one!r}. Give whole numbers from 0 to {size - 1}.")
+            ways = (
+                " A named position goes into at without 'pos' in over, or into over as the axis 'position'."
+                if axis == "pos" and isinstance(one, str)
+                else ""
+            )
+            raise InputError(f"at[{axis!r}] holds {one!r}. Give whole numbers from 0 to {size - 1}.{ways}")
         found.append(one % size)
     if not found or len(set(found)) != len(found):
         raise InputError(f"at[{axis!r}] is {asked!r}. Give at least one number, each once.")

@@ -19,6 +19,7 @@ from interp.errors import InputError
 from interp.model.config import AttentionConfig
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
+from interp.pairs.checks import is_index
 from interp.sites import Site
 
 __all__ = ["knockout"]
@@ -35,7 +36,7 @@ def knockout(
     window: Any = 1,
     over: Any = ("layer",),
     metric: Any = "logit_diff",
-    max_bytes: int | None = None,
+    max_bytes: Any = None,
     progress: Progress = None,
 ) -> Plan:
     """Set the scores of `queries` at `keys` to −∞ in the clean prompts; the rest of the attention is renormalised.
@@ -47,8 +48,8 @@ def knockout(
 
     Returns `Effects` `[prompt, *over]`. Exact. Raises `InputError` for a query that would be left with no key.
     """
-    over = (over,) if isinstance(over, str) else tuple(over)
-    if not isinstance(window, int) or window < 1:
+    over = (over,) if isinstance(over, str) else tuple(over or ())
+    if not is_index(window) or window < 1:
         raise InputError(f"window is {window!r}. Give the number of layers blocked together, at least 1.")
     if set(over) - {"layer", "head"} or len(set(over)) != len(over):
         raise InputError(f"over is {over}. Choose ('layer',), ('layer', 'head'), ('head',) or ().")
@@ -136,7 +137,7 @@ def _positions(question: Question, text: int, asked: Any, what: str) -> tuple[in
     found: set[int] = set()
     if not isinstance(asked, (str, int, Iterable)):
         raise InputError(f"{what} is {asked!r}. Give a named position such as 'subject:last', or an index.")
-    for one in [asked] if isinstance(asked, (str, int)) else list(asked):
+    for one in [asked] if isinstance(asked, (str, int, np.integer)) else list(asked):
         if isinstance(one, str):
             if question.two_stacks:
                 raise InputError(
@@ -144,10 +145,10 @@ def _positions(question: Question, text: int, asked: Any, what: str) -> tuple[in
                     "self-attention. Give indices of the decoder's tokens."
                 )
             found.update(question.pairs.span(one, pair))
-        elif isinstance(one, bool) or not isinstance(one, int) or not -n_prompt <= one < n_prompt:
+        elif not is_index(one) or not -n_prompt <= one < n_prompt:
             raise InputError(f"{what} holds {one!r}. Give a named position, or an index of the {n_prompt} tokens.")
         else:
-            found.add(one % n_prompt)
+            found.add(int(one) % n_prompt)
     if not found:
         raise InputError(f"{what} is empty. Give a named position such as 'subject:last', or an index.")
     return tuple(sorted(found))

@@ -40,18 +40,19 @@ def patch(
     window: Any = 1,
     metric: Any = "logit_diff",
     ungroup: bool = False,
-    max_bytes: int | None = None,
+    max_bytes: Any = None,
     progress: Progress = None,
 ) -> Plan:
     """Copy a site from one run of each pair into the other, cell by cell, and measure what it does.
 
     `site`: resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z, result, pattern, attn_scores, mlp_post
-    (or any other tensor of a layer), with a stack in front where a model has two ("decoder.cross_attn.z"). `over`
-    names the grid's axes: layer, pos, position (named), head, kv_head, neuron; what is not spread out is edited
-    together. `at` restricts axes, e.g. {"layer": [5, 6], "pos": "subject:last"}. `direction`: "denoise" copies clean
-    into the corrupt run, "noise" corrupt into the clean one. `window` edits that many layers around each together.
-    `metric`: "logit_diff", "logit", "prob", "log_prob", "log_prob_diff", "kl", or a function of (logits `[cell
-    d_vocab]`, pair `[cell]`). With grouped queries k and v go by kv_head, or with `ungroup=True` by query head.
+    (the neurons), or any other tensor of a layer, with a stack in front where a model has two
+    ("decoder.cross_attn.z"). `over` names the grid's axes: layer, pos, position (named), head, kv_head, neuron; what
+    is not spread out is edited together. `at` restricts axes, e.g. {"layer": [5, 6]}, or, without a pos axis,
+    {"pos": "subject:last"}. `direction`: "denoise" copies clean into the corrupt run, "noise" corrupt into the clean
+    one. `window` edits that many layers around each together. `metric`: "logit_diff", "logit", "prob", "log_prob",
+    "log_prob_diff", "kl", or a function of (logits `[cell d_vocab]`, pair `[cell]`). With grouped queries k and v go
+    by kv_head, or with `ungroup=True` by query head.
 
     Returns `Effects` `[prompt, *over]`; positions that a prompt does not have are NaN. Exact. Cost: 2 passes, and for
     each cell only the layers, positions and logits that its edit can reach; at most `max_bytes` of memory at a time

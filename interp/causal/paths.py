@@ -45,7 +45,7 @@ def path_patch(
     norms: Rule = "recompute",
     direction: Literal["denoise", "noise"] = "noise",
     metric: Any = "logit_diff",
-    max_bytes: int | None = None,
+    max_bytes: Any = None,
     progress: Progress = None,
 ) -> Plan:
     """The effect of each sender through its direct path to the receivers.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,6 +102,7 @@ class Asked:
     items: tuple[str, ...]
     templates: tuple[str, ...]
     name: str
+    asked_for: Any = None  # the metric as the user gave it
 
 
 def ask(model: Any, data: Any, metric: Any = None, counted: Any = None) -> Asked:
@@ -110,7 +112,7 @@ def ask(model: Any, data: Any, metric: Any = None, counted: Any = None) -> Asked
             raise InputError("counted chooses the tokens of a loss; pairs are judged by metric=. Leave it out.")
         question = pose(model, data, "logit_diff" if metric is None else metric)
         texts, corrupt = question.texts("clean"), question.texts("corrupt")
-        return Asked(texts, corrupt, question.metric, question.items, data.templates, "clean prompts")
+        return Asked(texts, corrupt, question.metric, question.items, data.templates, "clean prompts", metric)
     if not isinstance(model, HookedTransformer):
         raise InputError(f"This takes a loaded model, not {model!r}. Load it first: interp.load(…).")
     if metric not in (None, "loss"):
@@ -128,7 +130,10 @@ def reference_texts(model: HookedTransformer, asked: Asked, reference: Any) -> A
     """The texts that means and resamples are taken from: what the user gave, else the corrupt prompts, else the same
     texts."""
     if isinstance(reference, PromptPairs):
-        given = ask(model, reference, lambda logits, pair: logits[:, 0])  # any metric: only the texts are wanted
+        # Only the texts are wanted, so any metric would do, unless the answers are read on behind the prompts: then
+        # means and donors need what stands there too.
+        longer = any(row.continuation for row in asked.metric.rows)
+        given = ask(model, reference, asked.asked_for if longer else lambda logits, pair: logits[:, 0])
         return Asked(given.texts, [], given.metric, given.items, given.templates, "clean prompts of other pairs")
     if reference is not None:
         rows = _rows_of(model, reference)
@@ -168,7 +173,13 @@ def _counted(rows: Sequence[tuple[int, ...]], counted: Any, batch: Batch | None)
     lists of positions among the row's own tokens."""
     if counted is None:
         return None
-    if not isinstance(counted, Tensor) or counted.dtype != torch.bool:
+    if isinstance(counted, np.ndarray):
+        counted = torch.from_numpy(counted)
+    if not isinstance(counted, Tensor) and any(isinstance(one, (bool, np.bool_)) for row in counted for one in row):
+        raise InputError("counted holds lists of True and False. Give a boolean tensor, or lists of positions.")
+    if isinstance(counted, Tensor) and counted.dtype != torch.bool:
+        raise InputError(f"counted is a tensor of {counted.dtype}. Give a boolean one, or lists of positions.")
+    if not isinstance(counted, Tensor):
         return [[int(one) for one in row] for row in counted]
     shape = (len(rows), max(map(len, rows))) if batch is None else tuple(batch.tokens.shape)
     if tuple(counted.shape) != shape:

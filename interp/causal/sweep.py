@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ class Sweep:
     reference: str = "base"
     banks: Mapping[str, Bank] = field(default_factory=dict)
     donors: Mapping[str, Sequence[Text]] = field(default_factory=dict)
-    max_bytes: int | None = None
+    max_bytes: Any = None
     run_wave: Callable[[Wave, Sequence[Bundle]], Outputs] = lambda wave, bundles: wave.run(bundles)[0]
     also_resid: frozenset[tuple[str, int]] = frozenset()
     freeze_final: bool = False
@@ -220,6 +221,11 @@ class Sweep:
             part = slice(start, start + step)
             logits = self.model.logits(final[None, part], tokens=metric.tokens)[0]
             parts.append(metric.scores(logits, slot[part]))
+            if bool(parts[-1].isnan().any()):
+                raise InputError(
+                    f"The metric {metric.name} is not a number on some run, which could not be told from a cell that "
+                    "does not exist. Look for infinities in the logits, or in the metric."
+                )
         return torch.cat(parts) if parts else final.new_zeros(0)
 
     def _slots(self, texts: Sequence[int]) -> list[list[int]]:

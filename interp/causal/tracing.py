@@ -16,27 +16,26 @@ from interp.causal.plan import Plan, Progress
 from interp.causal.questions import pose
 from interp.causal.sweep import Sweep
 from interp.errors import InputError
-from interp.model.transformer import HookedTransformer
-from interp.pairs import PromptPairs
+from interp.pairs.checks import is_index
 
 __all__ = ["causal_trace"]
 
 
 @Analysis
 def causal_trace(
-    model: HookedTransformer,
-    pairs: PromptPairs,
+    model: Any,
+    pairs: Any,
     subject: Any = "subject",
     *,
-    noise: float = 3.0,
+    noise: Any = 3.0,
     draws: Any = 10,
     window: Any = 1,
     site: Any = "resid_post",
     over: Sequence[str] = ("layer", "pos"),
     at: Any = None,
     metric: Any = "prob",
-    seed: int = 0,
-    max_bytes: int | None = None,
+    seed: Any = 0,
+    max_bytes: Any = None,
     progress: Progress = None,
 ) -> Plan:
     """Corrupt the clean prompts by Gaussian noise on the embeddings of `subject` (a named position), and restore
@@ -49,8 +48,13 @@ def causal_trace(
     Returns `Effects` `[prompt, *over]`. Exact for these draws (the same seed draws the same noise); off-distribution
     by design. Cost: `draws` times that of a patching sweep.
     """
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+    pose(model, pairs, metric)
+    if not is_index(draws) or draws < 1:
         raise InputError(f"draws is {draws!r}. Give a whole number, at least 1.")
+    if not is_index(seed) or seed < 0:
+        raise InputError(f"seed is {seed!r}. Give a whole number, 0 or more.")
+    if not isinstance(subject, str):
+        raise InputError(f"subject is {subject!r}. Give the name of a position of the pairs, e.g. 'subject:last'.")
     if not isinstance(noise, (int, float)) or not 0 < noise < float("inf"):
         raise InputError(f"noise is {noise!r}. Give standard deviations above 0; 3 is usual.")
     if model.encoder is not None and model.decoder is not None:

@@ -75,7 +75,8 @@ def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
 def _say(sentence: str, code: int, *, debug: bool) -> int:
     if debug and sys.exc_info()[0]:
         traceback.print_exc()
-    print(" ".join(sentence.split()) if "\n" in sentence else sentence, file=sys.stderr)
+    table = isinstance(sys.exc_info()[1], InterpError)  # prompts shown token by token keep their lines
+    print(sentence if table else " ".join(sentence.split()), file=sys.stderr)
     return code
 
 

@@ -36,8 +36,10 @@ def check_places(runs: RunStore | None, html: Path | None, out: Path | None) -> 
 def timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     """Note the seconds that a stage takes."""
     start = time.perf_counter()
-    yield
-    timings[stage] = round(time.perf_counter() - start, 3)
+    try:
+        yield
+    finally:
+        timings[stage] = round(time.perf_counter() - start, 3)
 
 
 def store_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +30,9 @@ def patch(
     position: Annotated[Texts, typer.Option(help="Name a place: NAME=substring of the clean prompt.")] = None,
     site: Annotated[str, typer.Option(help="What is copied: resid_pre, z, mlp_out, q, k, v, pattern, …")] = "resid_pre",
     over: Annotated[str, typer.Option(help="Axes of the grid, e.g. layer,pos or layer,head.")] = "layer,pos",
-    at: Annotated[Texts, typer.Option(help="Restrict an axis: layer=0-11, head=4, pos=-1, pos=NAME.")] = None,
+    at: Annotated[
+        Texts, typer.Option(help="Restrict an axis: layer=0-11, head=4, pos=-1 (or a name, without a pos axis).")
+    ] = None,
     direction: Annotated[str, typer.Option(help="denoise: clean into corrupt. noise: the reverse.")] = "denoise",
     window: Annotated[int, typer.Option(help="Layers edited together around each.")] = 1,
     metric: Annotated[str, typer.Option(help="logit_diff, logit, prob, log_prob, log_prob_diff or kl.")] = "logit_diff",
@@ -45,7 +48,7 @@ def patch(
     runs = None if store is None else RunStore(store)
     check_places(runs, html, out)
     texts = {"clean": clean, "corrupt": corrupt, "answer": answer, "foil": foil}
-    places = dict(_named(one, "--position", "NAME=substring") for one in position or [])
+    places = _each_once(position, "--position", "NAME=substring")
     settings: dict[str, Any] = {
         "over": tuple(part.strip() for part in over.split(",") if part.strip()),
         "direction": direction,
@@ -53,9 +56,9 @@ def patch(
         "metric": metric,
         "ungroup": ungroup,
         "max_bytes": max_bytes,
-        "at": {name: _numbers(value) for name, value in (_named(one, "--at", "layer=0-11") for one in at or [])},
+        "at": {name: _numbers(value) for name, value in _each_once(at, "--at", "layer=0-11").items()},
     }
-    _check_texts(texts, csv)
+    _check_texts(texts, csv, places)
     import interp
 
     timings: dict[str, float] = {}
@@ -72,15 +75,22 @@ def patch(
         return
     if not as_json:
         print(pairs.show(0), *([f"… and {len(pairs) - 1} more pairs"] if len(pairs) > 1 else []), sep="\n", end="\n\n")
+    stopped: KeyboardInterrupt | None = None
     with timed(timings, "patch"), progress() as report:
-        found = planned.run(lambda done, total: report(f"patching {site}", done, total))
+        try:
+            found = planned.run(lambda done, total: report(f"patching {site}", done, total))
+        except KeyboardInterrupt as error:  # what was finished is kept, marked partial
+            found, stopped = planned.partial, error
+            if not found.values.notnull().any():
+                raise
     run, page = None, None
     try:
         if runs is not None:
             given = {name: one for name, one in texts.items() if one} if csv is None else {"csv": str(csv)}
             spec = {"analysis": "patch", "model": model, "site": site, "positions": places, **given, **settings}
             many = f"{len(pairs)} pairs" if len(pairs) > 1 else "1 pair"
-            title = f"patching {site} of {found.about.get('model', model)}: {direction}, {many}"
+            partial = "partial: " if stopped else ""
+            title = f"{partial}patching {site} of {found.about.get('model', model)}: {direction}, {many}"
             run = store_run(runs, found, loaded, spec, timings, title)
         if html is not None:
             page = found.to_html(html)
@@ -93,11 +103,14 @@ def patch(
             print_effects(found)
             print(f"{timings['patch']:.2f} s", file=sys.stderr)
     say_where(run, runs, page, out)
+    if stopped is not None:
+        raise stopped
 
 
-def _check_texts(texts: dict[str, Texts], csv: Path | None) -> None:
+def _check_texts(texts: dict[str, Texts], csv: Path | None, places: dict[str, str]) -> None:
     """Raise for a call without pairs, before anything is loaded."""
     given = [name for name, one in texts.items() if one]
+    given += ["position"] if places else []
     if csv is not None and given:
         raise InputError(f"--csv holds the pairs, so --{given[0]} has no place. Leave one of them out.")
     missing = [name for name in ("clean", "corrupt", "answer") if not texts[name]]
@@ -116,13 +129,23 @@ def _named(text: str, option: str, example: str) -> tuple[str, str]:
     return name, value
 
 
+def _each_once(given: Texts, option: str, example: str) -> dict[str, str]:
+    """Options of the form NAME=value, by name."""
+    found: dict[str, str] = {}
+    for one in given or []:
+        name, value = _named(one, option, example)
+        if name in found:
+            raise InputError(f"{option} names {name} twice. Give it once, with commas: {name}={found[name]},{value}.")
+        found[name] = value
+    return found
+
+
 def _numbers(text: str) -> Any:
     """ "3", "-1", "0,4,7", "0-11", or names as they are."""
     found: list[Any] = []
-    for part in text.split(","):
-        low, dash, high = part.partition("-") if not part.startswith("-") else (part, "", "")
-        if dash and low.isdigit() and high.isdigit():
-            found += range(int(low), int(high) + 1)
+    for part in (one.strip() for one in text.split(",")):
+        if span := re.fullmatch(r"([0-9]+)-([0-9]+)", part):
+            found += range(int(span[1]), int(span[2]) + 1)
         else:
-            found.append(int(part) if part.lstrip("-").isdigit() else part)
+            found.append(int(part) if re.fullmatch(r"-?[0-9]+", part) else part)
     return found

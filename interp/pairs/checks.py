@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from interp.errors import InputError
 from interp.model.tokens import TextMethods, too_long
 
@@ -34,7 +36,7 @@ def plain(given: Any) -> Any:
 
 
 def is_index(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def id_rows(given: Any, what: str) -> tuple[tuple[int, ...], ...]:

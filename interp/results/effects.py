@@ -79,64 +79,65 @@ class Effects:
         return self.values + xr.DataArray(self.base, coords={"prompt": self.values["prompt"]}, dims="prompt")
 
     def normalize(self, how: Normalize) -> Effects:
-        """The effects over source − base. Raises `InputError` where the two runs give the same metric."""
+        """The effects over source − base. Raises `InputError` where the two runs give the same metric. "pooled"
+        divides each cell by the mean of the prompts that have it."""
         if how is None:
             return self
-        gap = self._gap()
-        if how == "pooled":
-            divisor = np.full_like(gap, gap.mean())
-        elif how == "per_prompt":
-            divisor = gap
-        else:
+        if how not in ("pooled", "per_prompt"):
             raise InputError(f'normalize is {how!r}. Choose "pooled", "per_prompt" or None.')
+        gap = self._gap()
+        divisor = gap[:, None] if how == "per_prompt" else _mean(self._by_item(self._gaps()))[None]
         if (divisor == 0).any():
             where = "on average" if how == "pooled" else f"on prompt {int(np.flatnonzero(divisor == 0)[0])}"
             raise InputError(f"Both runs give the same metric {where}, so there is nothing to divide by.")
-        values = self.values / xr.DataArray(divisor, coords={"prompt": self.values["prompt"]}, dims="prompt")
+        values = self.values.copy(data=(self._flat / divisor).reshape(self.values.shape))
         about = {**self.about, "unit": "share of source − base", "normalize": how}
         assert self.base is not None and self.source is not None
-        return replace(self, values=values, about=about, base=self.base / divisor, source=self.source / divisor)
+        whole = gap if how == "per_prompt" else gap.mean()
+        return replace(self, values=values, about=about, base=self.base / whole, source=self.source / whole)
 
     def mean(self, *, normalize: Normalize = None) -> xr.DataArray:
-        """The mean over prompts; prompts without a cell are left out of it."""
-        return self.normalize(normalize).values.mean("prompt")
+        """The mean over items of the means of their prompts; prompts without a cell are left out of it."""
+        shown = self.normalize(normalize)
+        return self._cells(_mean(shown._by_item(shown._flat)))
 
     def ci(
         self, level: float = 0.95, *, normalize: Normalize = None, seed: int = 0
     ) -> tuple[xr.DataArray, xr.DataArray]:
-        """Lower and upper end of each cell's bootstrap interval over items. "pooled" resamples the divisor too."""
-        gap = None
-        if normalize == "pooled":
-            self.normalize(normalize)
-            gap = self._by_item(self._gap()[:, None])
-            gap = gap[:, 0]
-        values = self if normalize == "pooled" else self.normalize(normalize)
-        by_item = values._by_item(values._flat)
-        there = ~np.isnan(by_item).all(axis=0)  # a cell that no item has gets no interval
+        """Lower and upper end of each cell's bootstrap interval over items; NaN for a cell that fewer than two items
+        have, or that is not finite. "pooled" resamples the divisor too."""
+        shown = self.normalize(normalize)
+        by_item = (self if normalize == "pooled" else shown)._by_item(
+            self._flat if normalize == "pooled" else shown._flat
+        )
+        counted = (~np.isnan(by_item)).sum(axis=0) > 1
+        counted &= ~np.isinf(by_item).any(axis=0)
         low, high = np.full((2, by_item.shape[1]), np.nan)
-        if there.any():
-            low[there], high[there] = bootstrap_interval(by_item[:, there], level=level, seed=seed, divisor=gap)
+        if counted.any():
+            gaps = self._by_item(self._gaps())[:, counted] if normalize == "pooled" else None
+            low[counted], high[counted] = bootstrap_interval(by_item[:, counted], level=level, seed=seed, divisor=gaps)
         return self._cells(low), self._cells(high)
 
-    def pvalues(self, *, side: str = "two", seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
+    def pvalues(
+        self, *, side: str = "two", normalize: Normalize = None, seed: int = 0
+    ) -> tuple[xr.DataArray, xr.DataArray]:
         """p of each cell by sign flips of items, and the same corrected over all cells by the max-statistic. Cells
-        that some item does not have get none."""
-        by_item = self._by_item(self._flat)
-        whole = ~np.isnan(by_item).any(axis=0)
+        that some item does not have, or that are not finite, get none; nor does a single item."""
+        shown = self.normalize(normalize)
+        by_item = shown._by_item(shown._flat)
+        whole = np.isfinite(by_item).all(axis=0) & (len(by_item) > 1)
         p, corrected = np.full((2, by_item.shape[1]), np.nan)
         if whole.any():
             p[whole], corrected[whole] = sign_flip(by_item[:, whole], side=side, seed=seed)
         return self._cells(p), self._cells(corrected)
 
     def to_frame(self, *, normalize: Normalize = None) -> pd.DataFrame:
-        """One row per cell: its coordinates, mean, interval, p and corrected p; of one item only the mean."""
-        columns = {"effect": self.mean(normalize=normalize)}
-        if self.n_items > 1:
-            columns["effect_low"], columns["effect_high"] = self.ci(normalize=normalize)
-            columns["p"], columns["p_corrected"] = self.pvalues()
-        else:
-            absent = xr.full_like(columns["effect"], np.nan)
-            columns |= dict.fromkeys(("effect_low", "effect_high", "p", "p_corrected"), absent)
+        """One row per cell: its coordinates, mean, interval, p and corrected p (of what `normalize` asks for); NaN
+        where there are too few items."""
+        low, high = self.ci(normalize=normalize)
+        p, corrected = self.pvalues(normalize=normalize)
+        effect = self.mean(normalize=normalize)
+        columns = {"effect": effect, "effect_low": low, "effect_high": high, "p": p, "p_corrected": corrected}
         if not self.grid:
             return pd.DataFrame([{name: float(one) for name, one in columns.items()}])
         return xr.Dataset(columns).to_dataframe().reset_index().loc[:, [*self.grid, *columns]]
@@ -150,12 +151,13 @@ class Effects:
         parts = zip(table["effect"], table["effect_low"], table["effect_high"], strict=True)
         with_interval = self.n_items > 1
         shown["effect (95%)" if with_interval else "effect"] = [
-            f"{mean:.3f} ({low:.3f} to {high:.3f})" if with_interval else f"{mean:.3f}" for mean, low, high in parts
+            f"{mean:.3f} ({low:.3f} to {high:.3f})" if not np.isnan(low) else f"{mean:.3f}" for mean, low, high in parts
         ]
         if normalize is None and self.source is not None and self.base is not None and self._gap().mean() != 0:
-            shown["of source − base"] = [f"{one / self._gap().mean():.3f}" for one in table["effect"]]
+            shares = self.mean(normalize="pooled").values.ravel()[table.index]
+            shown["of source − base"] = [f"{one:.3f}" for one in shares]
         if with_interval:
-            shown["p (corrected)"] = [f"{one:.2g}" for one in table["p_corrected"]]
+            shown["p (corrected)"] = ["–" if np.isnan(one) else f"{one:.2g}" for one in table["p_corrected"]]
         return shown
 
     def to_html(self, path: str | os.PathLike[str], *, normalize: Normalize = None) -> Path:
@@ -241,8 +243,19 @@ class Effects:
             raise InputError("There is no source run to normalise by: these effects were not copied from another run.")
         return self.source - self.base
 
+    def _gaps(self) -> np.ndarray:
+        """source − base for each cell that a prompt has."""
+        return np.where(np.isnan(self._flat), np.nan, self._gap()[:, None])
+
     def _by_item(self, values: np.ndarray) -> np.ndarray:
         return item_means(values, np.array(self.items)) if self.items else values
 
     def _cells(self, flat: np.ndarray) -> xr.DataArray:
         return self.values.isel(prompt=0, drop=True).copy(data=flat.reshape(self.values.shape[1:]))
+
+
+def _mean(by_item: np.ndarray) -> np.ndarray:
+    """Means over items; NaN for a cell that none has."""
+    there = ~np.isnan(by_item)
+    total = np.where(there, by_item, 0.0).sum(axis=0)
+    return np.divide(total, there.sum(axis=0), out=np.full(total.shape, np.nan), where=there.any(axis=0))

@@ -227,3 +227,37 @@ def test_keys_of_a_model_without_grouping_go_by_head_or_by_kv_head() -> None:
     by_head = interp.patch(model, pairs_for(model), "k", ("layer", "head"))
     by_kv_head = interp.patch(model, pairs_for(model), "k", ("layer", "kv_head"))
     np.testing.assert_array_equal(by_head.values.values, by_kv_head.values.values)
+
+
+def test_a_metric_that_is_not_a_number_is_no_absent_cell() -> None:
+    model = model_named("llama")
+
+    def broken(logits: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
+        return torch.where(pair == 0, torch.nan, logits[:, 3])
+
+    with pytest.raises(InputError, match="The metric broken is not a number"):
+        interp.patch(model, pairs_for(model), "z", ("layer",), metric=broken)
+
+
+@pytest.mark.parametrize("max_bytes", [1e9, "1G", True, float("nan")])
+def test_a_bound_of_another_kind_is_refused_in_words(max_bytes: Any) -> None:
+    _refused("max_bytes is .*Give bytes", "z", max_bytes=max_bytes)
+
+
+def test_a_named_position_on_the_axis_pos_is_told_where_it_goes() -> None:
+    _refused("into over as the axis 'position'", "z", at={"pos": "subject:last"})
+
+
+def test_gradients_that_cannot_be_taken_are_said() -> None:
+    model = model_named("llama")
+    with torch.inference_mode(), pytest.raises(InputError, match="inference_mode"):
+        interp.attribute(model, pairs_for(model), "z", ("layer",))
+    with pytest.raises(InputError, match="has no gradient"):
+        interp.attribute(model, pairs_for(model), "z", ("layer",), metric=lambda x, pair: x.argmax(-1).to(x.dtype))
+
+
+@pytest.mark.parametrize(("model", "pairs"), [(None, 1), ("gpt2", 1), (1, None)])
+def test_tracing_needs_a_model_and_pairs(model: Any, pairs: Any) -> None:
+    own = model_named("llama")
+    with pytest.raises(InputError, match="This takes"):
+        interp.causal_trace(own if model == 1 else model, pairs_for(own) if pairs == 1 else pairs)

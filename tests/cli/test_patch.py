@@ -195,6 +195,59 @@ Sweep.run = endless
     assert os.listdir(tmp_path / "runs") == before and RunStore(tmp_path / "runs").check() == {}
 
 
+def test_ctrl_c_keeps_what_was_finished_marked_partial(run, begin, tmp_path):
+    slow = """
+import time
+import interp.causal.budget
+from interp.causal.sweep import Sweep
+interp.causal.budget._MAX_TOKENS = 1
+real = Sweep.run
+def slowly(self, report=None):
+    def stop(done, total):
+        report(done, total)
+        if done > 1:
+            print("inside", flush=True)
+            time.sleep(60)
+    return real(self, stop)
+Sweep.run = slowly
+"""
+    process = begin("patch", "tiny", *PAIR, "--store", "runs", code=FAKE + slow)
+    while process.stdout.readline() != "inside\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped" in err
+    (info,) = RunStore(tmp_path / "runs").list()
+    found = RunStore(tmp_path / "runs").open(info.id).results()
+    assert info.title.startswith("partial: ") and found.about["partial"] is True
+    assert found.values.notnull().any() and found.values.isnull().any()
+
+
+def test_prompts_that_do_not_align_are_shown_in_lines(run):
+    shorter = TEXTS["corrupt"].rsplit(" ", 1)[0]
+    wrong = [shorter if part == TEXTS["corrupt"] else part for part in PAIR]
+    done = run("patch", "tiny", *wrong, code=FAKE)
+    assert done.code == 2 and len(done.err.splitlines()) > 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--at", "layer=0", "--at", "layer=1"], "--at names layer twice"),
+        (["--position", "a=w1", "--position", "a=w2"], "--position names a twice"),
+    ],
+)
+def test_an_option_that_is_named_twice_is_not_lost(run, arguments, message):
+    done = run("patch", "tiny", *PAIR, *arguments, code=NEVER)
+    assert done.code == 2 and message in done.err
+
+
+def test_positions_have_no_place_beside_a_table(run, tmp_path):
+    (tmp_path / "pairs.csv").write_text("clean,corrupt,answer\nw1,w2,w3\n")
+    done = run("patch", "tiny", "--csv", "pairs.csv", "--position", "a=w1", code=NEVER)
+    assert done.code == 2 and "--position has no place" in done.err
+
+
 def test_text_that_is_no_range_is_refused_only_where_it_has_no_value():
     with pytest.raises(InputError, match="is not of the form"):
         _named("layer=", "--at", "layer=0-11")

@@ -14,7 +14,7 @@ from interp.model.tokens import Batch
 from interp.pairs import PromptPairs
 from interp.results import Effects
 from interp.sites import Head
-from tests.causal.methods.plain import agree, cached, is_double, judge, pairs_for, put, rows, run, text_of
+from tests.causal.methods.plain import agree, cached, is_double, judge, model_named, pairs_for, put, rows, run, text_of
 
 Z = "blocks.{}.attn.hook_z"
 # What is asked, and what that means: (site, head or None).
@@ -384,3 +384,35 @@ def test_a_mask_of_counted_tokens_is_over_the_columns_of_a_padded_batch(llama):
     counted[0, 0] = True
     with pytest.raises(InputError, match="counted marks padding"):
         interp.ablate(llama, Batch(tokens, real), ["0.1"], counted=counted)
+
+
+def test_means_of_cross_attentions_keys_are_of_the_encoders_text():
+    model = model_named("two_stacks")
+    same = PromptPairs.from_tokens([[1, 2, 3, 4, 5, 6]], [[1, 2, 3, 4, 5, 6]], [3], [4], clean_decoder=[[1]])
+    for target in ("decoder.cross_attn.k.0", "decoder.cross_attn.v.1"):
+        assert abs(float(interp.ablate(model, same, [target], "mean").values[0, 0])) < 1e-5
+    pairs = pairs_for(model)
+    got = interp.ablate(model, pairs, ["decoder.cross_attn.v.1"], "mean")
+    alone = [interp.ablate(model, pairs[[i]], ["decoder.cross_attn.v.1"], "mean") for i in range(len(pairs))]
+    lengths = {(len(a), len(b)) for a, b in zip(pairs.clean, pairs.clean_decoder, strict=True)}
+    assert len(lengths) == len(pairs), "each pair is a class of its own"
+    np.testing.assert_allclose(got.values[:, 0], [float(one.values[0, 0]) for one in alone], atol=1e-5)
+
+
+def test_a_reference_of_pairs_is_read_on_behind_its_prompts_too(llama):
+    four = PromptPairs.from_tokens([[1, 2, 3, 4]], [[1, 5, 3, 4]], [(5, 6)], model=llama)
+    own = interp.ablate(llama, four, ["0.1"], "mean", metric="log_prob")
+    given = interp.ablate(llama, four, ["0.1"], "mean", metric="log_prob", reference=four.swapped())
+    np.testing.assert_allclose(given.values, own.values, atol=1e-6)
+    five = PromptPairs.from_tokens([[1, 2, 3, 4, 9]], [[1, 5, 3, 4, 9]], [(5, 6)], model=llama)
+    with pytest.raises(InputError, match="No reference prompt has the template and length"):
+        interp.ablate(llama, four, ["0.1"], "mean", metric="log_prob", reference=five)
+
+
+@pytest.mark.parametrize("counted", [[[True, False, True, True]], torch.tensor([[0, 1, 1, 1]])])
+def test_counted_tokens_that_could_be_a_mask_or_positions_are_refused(llama, counted):
+    with pytest.raises(InputError, match="boolean"):
+        interp.ablate(llama, [[1, 2, 3, 4]], ["0.0"], counted=counted)
+    mask = np.array([[False, True, True, True]])
+    got = interp.ablate(llama, [[1, 2, 3, 4]], ["0.0"], counted=mask)
+    np.testing.assert_allclose(got.base, interp.ablate(llama, [[1, 2, 3, 4]], ["0.0"]).base)

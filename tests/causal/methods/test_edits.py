@@ -274,3 +274,15 @@ def test_places_of_an_edit_may_be_one_number_or_a_list():
     assert Edit("z.0", pos=2, units=[1, 3], rows=torch.tensor([0])) is not None
     one = Edit("z.0", pos=2, units=[1, 3], rows=torch.tensor([0]))
     assert (one.pos, one.units, one.rows) == ((2,), (1, 3), (0,))
+
+
+@pytest.mark.parametrize("pos", [[2.7], "12", [True, False], True, 1.5, {"a": 1}])
+def test_places_that_are_no_whole_numbers_are_refused(pos):
+    with pytest.raises(InputError, match="Give a whole number, or a list of them"):
+        Edit("z.0", pos=pos)
+
+
+def test_a_direction_is_as_wide_as_its_site(llama):
+    for direction in (torch.ones(1), torch.tensor(1.0), torch.ones(4, 1)):
+        with pytest.raises(InputError, match=r"direction has shape .* is 32 wide"):
+            interp.steer(llama, [[1, 2, 3, 4]], "resid_pre.1", direction)
