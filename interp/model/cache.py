@@ -155,7 +155,7 @@ class ActivationCache(Mapping[Any, Tensor]):
             "format": _FORMAT,
             "config": c.config.to_dict(),
             "derived": sorted(c.derived),
-            "rows": {name: {"past": rows.past, "n_keys": rows.n_keys} for name, rows in c.rows.items()},
+            "rows": {name: {one: getattr(rows, one) for one in _ROW_NUMBERS} for name, rows in c.rows.items()},
             "aliases": {name: kept for name, kept in aliases.items() if name != kept},
             "gradients": c.gradients is not None,
             "has_batch_dim": self.has_batch_dim,
@@ -225,7 +225,8 @@ class ActivationCache(Mapping[Any, Tensor]):
         return x if self.has_batch_dim else x[0]
 
 
-_ROW_TENSORS = ("positions", "key_mask", "queries")
+_ROW_NUMBERS = ("past", "n_keys", "max_distance")
+_ROW_TENSORS = ("positions", "key_mask", "queries", "relative")
 
 
 def slice_positions(contents: CacheContents, pos: PosSlice, *, rows_only: bool = False) -> CacheContents:

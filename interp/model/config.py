@@ -17,9 +17,11 @@ __all__ = [
     "MLPConfig",
     "ModelConfig",
     "NormConfig",
+    "RelativeConfig",
     "RotaryConfig",
     "RotaryScaling",
     "StackConfig",
+    "TransformConfig",
 ]
 
 
@@ -56,6 +58,15 @@ class RotaryConfig:
 
 
 @dataclass(frozen=True)
+class RelativeConfig:
+    """A learned bias on the scores for each head and bucket of distances, shared by all layers of a stack (Raffel
+    2020, §2.1): exact for short distances, logarithmic up to `max_distance`."""
+
+    n_buckets: int = 32
+    max_distance: int = 128
+
+
+@dataclass(frozen=True)
 class AttentionConfig:
     """One attention: how many heads, which keys a query may see, and how its scores are made."""
 
@@ -69,6 +80,9 @@ class AttentionConfig:
     bias_qkv: bool = False
     bias_out: bool = False
     softcap: float | None = None  # scores become softcap × tanh(scores / softcap), before the mask
+    alibi: float | None = None  # this × slope of the head × distance is added to the scores (Press 2022)
+    qk_norm: NormConfig | None = None  # of queries and keys, before they are rotated
+    qk_norm_over: Literal["head", "all"] = "head"  # each head by itself, or all heads' coordinates together
 
     def __post_init__(self) -> None:
         if self.n_heads % self.n_key_value_heads:
@@ -91,7 +105,11 @@ class MLPConfig:
 @dataclass(frozen=True)
 class BlockConfig:
     """`sequential`: attention, then (cross-attention, then) MLP, each on the residual so far. `parallel`: attention
-    and MLP side by side on the same residual."""
+    and MLP side by side on the same residual.
+
+    `norms` says where they stand. `pre`: on what a sublayer reads. `output`: on what it adds. `both`: on either.
+    `post`: on the residual after adding, as in the first transformers (Vaswani 2017).
+    """
 
     attn: AttentionConfig
     mlp: MLPConfig | None
@@ -99,6 +117,8 @@ class BlockConfig:
     cross_attn: AttentionConfig | None = None
     residual: Literal["sequential", "parallel"] = "sequential"
     shared_norm: bool = False  # parallel blocks whose MLP reads ln1 too
+    norms: Literal["pre", "post", "output", "both"] = "pre"
+    residual_scale: float = 1.0  # of what each sublayer adds
 
     def __post_init__(self) -> None:
         cross = self.cross_attn
@@ -109,6 +129,8 @@ class BlockConfig:
             )
         if self.residual == "parallel" and (self.mlp is None or cross is not None):
             raise InputError("A parallel block needs an MLP and has no cross-attention. Choose residual='sequential'.")
+        if self.residual == "parallel" and self.norms != "pre":
+            raise InputError("A parallel block has its norms in front. Choose norms='pre'.")
 
 
 @dataclass(frozen=True)
@@ -119,10 +141,23 @@ class StackConfig:
     final_norm: NormConfig | None = NormConfig()
     learned_positions: int | None = None  # rows of a learned position table
     embed_scale: float = 1.0
+    embed_norm: NormConfig | None = None  # of the first residual
+    embed_width: int | None = None  # of the embedding, where a projection leads from it to d_model
+    token_types: int | None = None  # rows of a table of token types, of which type 0 is added everywhere
+    relative: RelativeConfig | None = None
 
     @property
     def n_layers(self) -> int:
         return len(self.blocks)
+
+
+@dataclass(frozen=True)
+class TransformConfig:
+    """What stands before the unembedding of a masked-token head: a linear map, an activation, a norm."""
+
+    width: int
+    act_fn: str
+    norm: NormConfig
 
 
 @dataclass(frozen=True)
@@ -137,6 +172,9 @@ class ModelConfig:
     encoder: StackConfig | None = None
     tie_word_embeddings: bool = False
     bias_unembed: bool = False
+    transform: TransformConfig | None = None
+    logit_scale: float = 1.0
+    logit_softcap: float | None = None  # logits become softcap × tanh(logits / softcap)
     default_prepend_bos: bool = False
     model_name: str = "custom"
     family: str = "custom"  # a label for people and manifests; nothing is computed from it

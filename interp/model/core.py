@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from interp.errors import CheckpointError, InputError
 from interp.model.block import Memory
-from interp.model.config import ModelConfig
+from interp.model.config import ModelConfig, TransformConfig
 from interp.model.derive import source_table
 from interp.model.loss import next_token_loss
+from interp.model.mlp import activation
 from interp.model.norms import Norm
 from interp.model.passes import Pass, prepare, run_encoder, run_pass
 from interp.model.positions import KeyValues
@@ -48,7 +49,9 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
             stacks = {name: Stack(stack, cfg.d_model, cfg.d_vocab, name) for name, stack in cfg.stacks.items()}
             self.encoder = stacks.get("encoder") or (stacks[""] if cfg.decoder is None else None)
             self.decoder = stacks.get("decoder") or (stacks[""] if cfg.encoder is None else None)
-            self.unembed = nn.Linear(cfg.d_model, cfg.d_vocab, bias=cfg.bias_unembed)
+            width = cfg.transform.width if cfg.transform else cfg.d_model
+            self.transform = Transform(cfg.transform, cfg.d_model) if cfg.transform else None
+            self.unembed = nn.Linear(width, cfg.d_vocab, bias=cfg.bias_unembed)
         sites = [site for name in names for site in stack_sites(name, cfg.stacks[name])]
         self.sites = AddressBook([*sites, Site("hook_unembed")], {name: cfg.stacks[name].n_layers for name in names})
         self._sources = source_table(self.sites, cfg)
@@ -159,7 +162,12 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
                 raise InputError(f"unembed_tokens has shape {tuple(chosen.shape)}. Give a flat list of token ids.")
             chosen = chosen[0]
             weight, bias = weight[chosen], None if bias is None else bias[chosen]
-        return tap("hook_unembed", nn.functional.linear(resid, weight, bias))
+        if self.transform is not None:
+            resid = self.transform(resid)
+        logits = nn.functional.linear(resid, weight, bias)
+        logits = logits if self.cfg.logit_scale == 1.0 else logits * self.cfg.logit_scale
+        cap = self.cfg.logit_softcap
+        return tap("hook_unembed", logits if cap is None else cap * torch.tanh(logits / cap))
 
     def extend(
         self, input: Any, *, past: KeyValues | None = None, attention_mask: Tensor | None = None, **options: Any
@@ -274,6 +282,19 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         for module in self.modules():
             if isinstance(module, Norm):
                 module.reset()
+
+
+class Transform(nn.Module):
+    """What stands before the unembedding of a masked-token head: a linear map, an activation, a norm."""
+
+    def __init__(self, config: TransformConfig, d_model: int):
+        super().__init__()
+        self.dense = nn.Linear(d_model, config.width)
+        self.act = activation(config.act_fn)
+        self.norm = Norm(config.norm, config.width, "")
+
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos width"]:
+        return self.norm(self.act(self.dense(x)), NO_TAPS)
 
 
 def _check_weights(wanted: Mapping[str, nn.Parameter], given: Mapping[str, Tensor]) -> None:

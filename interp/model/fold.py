@@ -49,6 +49,8 @@ def _fold_block(block: Block) -> None:
     attention, mlp = [block.attn.q, block.attn.k, block.attn.v], []
     if hasattr(block, "mlp"):
         mlp = [linear for name in ("gate", "up") if (linear := getattr(block.mlp, name, None)) is not None]
+    if block.config.norms in ("post", "output"):
+        return  # no weights read a norm of this block alone
     if isinstance(block, CrossBlock):
         _fold(block.ln1, *attention)
         _fold(block.ln2, block.cross_attn.q)

@@ -32,7 +32,7 @@ class Norm(nn.Module):
             if self.b is not None:
                 self.b.zero_()
 
-    def forward(self, x: Float[Tensor, "batch pos d_model"], tap: Tap) -> Float[Tensor, "batch pos d_model"]:
+    def forward(self, x: Float[Tensor, "*batch d_model"], tap: Tap) -> Float[Tensor, "*batch d_model"]:
         if self.config.kind == "none":
             return x
         if not tap.wants(self.address + "hook_scale", self.address + "hook_normalized"):

@@ -19,9 +19,11 @@ from interp.model.config import (
     MLPConfig,
     ModelConfig,
     NormConfig,
+    RelativeConfig,
     RotaryConfig,
     RotaryScaling,
     StackConfig,
+    TransformConfig,
 )
 from interp.model.transformer import HookedTransformer
 from interp.text import Tokenizer
@@ -53,6 +55,16 @@ NEOX = BlockConfig(replace(BIASED, rotary=replace(ROTARY, dim=4)), PLAIN, LAYER,
 GPTJ = replace(NEOX, attn=replace(ATTN, rotary=RotaryConfig(4, interleaved=True)), shared_norm=True)
 CROSS = BlockConfig(BIASED, PLAIN, LAYER, cross_attn=replace(BOTH_WAYS, n_key_value_heads=2))
 ENCODER = BlockConfig(BOTH_WAYS, PLAIN, LAYER)
+POST = replace(ENCODER, norms="post")
+HEAD = TransformConfig(24, "gelu", LAYER)
+RELATIVE = RelativeConfig(8, 6)
+T5_ATTN, T5_CROSS = replace(ATTN, scale=1.0), replace(ATTN, scale=1.0, mask="bidirectional")
+T5_ENCODER, T5_DECODER = BlockConfig(T5_CROSS, GATED, RMS), BlockConfig(T5_ATTN, GATED, RMS, cross_attn=T5_CROSS)
+BART = replace(CROSS, norms="post")
+NORMED = BlockConfig(_rotary(), GATED, RMS)
+OLMO2 = replace(NORMED, attn=replace(_rotary(), qk_norm=RMS, qk_norm_over="all"), norms="output")
+QWEN3 = replace(NORMED, attn=replace(_rotary(), qk_norm=RMS))
+GEMMA2 = replace(NORMED, attn=replace(_rotary(), softcap=1.5), norms="both", residual_scale=0.7)
 SOFTCAPPED = BlockConfig(replace(_rotary(), softcap=1.5), GATED, replace(RMS, gain_offset=1.0))
 ZOO: dict[str, ModelConfig] = {
     "llama": _model(_stack(*[LLAMA] * 3)),
@@ -80,6 +92,29 @@ ZOO: dict[str, ModelConfig] = {
         _stack(*[CROSS] * 2, norm=LAYER, learned_positions=N_CTX),
         encoder=_stack(*[ENCODER] * 3, norm=LAYER, learned_positions=N_CTX),
     ),
+    "bert": _model(
+        encoder=_stack(*[POST] * 2, norm=None, learned_positions=N_CTX, embed_norm=LAYER, token_types=2),
+        transform=HEAD,
+        bias_unembed=True,
+    ),
+    "electra": _model(encoder=_stack(POST, norm=None, learned_positions=N_CTX, embed_norm=LAYER, embed_width=12)),
+    "t5": _model(
+        _stack(*[T5_DECODER] * 2, relative=RELATIVE),
+        encoder=_stack(*[T5_ENCODER] * 2, relative=RELATIVE),
+        logit_scale=0.3,
+    ),
+    "bart": _model(
+        _stack(*[BART] * 2, norm=None, learned_positions=N_CTX, embed_norm=LAYER, embed_scale=2.0),
+        encoder=_stack(*[POST] * 2, norm=None, learned_positions=N_CTX, embed_norm=LAYER),
+        bias_unembed=True,
+    ),
+    "mpnet": _model(encoder=_stack(*[POST] * 2, norm=None, learned_positions=N_CTX, relative=RELATIVE)),
+    "olmo2": _model(_stack(*[OLMO2] * 2)),
+    "qwen3": _model(_stack(*[QWEN3] * 2)),
+    "gemma2": _model(
+        _stack(replace(GEMMA2, attn=replace(GEMMA2.attn, window=3)), GEMMA2), logit_softcap=5.0, logit_scale=0.5
+    ),
+    "bloom": _model(_stack(*[BlockConfig(replace(BIASED, alibi=1.0), PLAIN, LAYER)] * 2, norm=LAYER, embed_norm=LAYER)),
     "double": _model(_stack(*[LLAMA] * 2)),
 }
 DECODERS = [name for name, config in ZOO.items() if config.encoder is None]
@@ -141,7 +176,7 @@ class Case:
 def _case(name: str) -> Case:
     dtype = torch.float64 if name == "double" else torch.float32
     model = randomize(HookedTransformer(ZOO[name], dtype=dtype))
-    options = {"decoder_input": ids(3, 5, seed=5)} if name == "two_stacks" else {}
+    options = {"decoder_input": ids(3, 5, seed=5)} if ZOO[name].decoder and ZOO[name].encoder else {}
     return Case(name, model, ids(3, 9), options)
 
 
