@@ -26,6 +26,7 @@ __all__ = ["fold_norms"]
 def fold_norms(model: HookedTransformer) -> HookedTransformer:
     """The same function with unit gains (and no biases) in every norm that weights read directly.
 
+    Norms behind a sublayer, of queries and keys, and of the embedding stay: no weights alone read them.
     Gains go into W_Q, W_K, W_V, W_gate, W_in and W_U; biases of LayerNorms into the biases behind them, which the
     copy's config then has. The unembedding is no longer tied. An encoder's final norm stays, since a decoder's
     cross-attention reads it through several weights. The original is untouched.
@@ -41,7 +42,9 @@ def fold_norms(model: HookedTransformer) -> HookedTransformer:
     for stack in (folded.encoder, folded.decoder):
         for layer in range(stack.config.n_layers if stack is not None else 0):
             _fold_block(cast(Stack, stack).block(layer))
-    _fold(folded.main.ln_final, folded.unembed)
+    reader = folded.unembed if folded.transform is None else folded.transform.dense
+    if reader is not None:
+        _fold(folded.main.ln_final, reader)
     return folded
 
 
@@ -88,7 +91,7 @@ def _folded_config(config: ModelConfig) -> ModelConfig:
         decoder=config.decoder and _folded_stack(config.decoder),
         encoder=config.encoder and _folded_stack(config.encoder),
         tie_word_embeddings=False,
-        bias_unembed=config.bias_unembed or _has_bias(final),
+        bias_unembed=config.bias_unembed or (config.has_unembed and config.transform is None and _has_bias(final)),
     )
 
 
@@ -97,7 +100,7 @@ def _folded_stack(stack: StackConfig) -> StackConfig:
 
 
 def _folded_block_config(block: BlockConfig) -> BlockConfig:
-    if not _has_bias(block.norm):
+    if not _has_bias(block.norm) or block.norms in ("post", "output"):
         return block
     return replace(
         block,
