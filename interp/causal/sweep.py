@@ -262,7 +262,7 @@ class Sweep:
         taken = {(op.site, op.bank) for b in self.bundles for op in b.ops if op.bank not in ("zero", *self.banks)}
         for site, _ in taken:
             numbers += _width(site, self.model, longest)
-        return numbers * self.model.unembed.weight.element_size()
+        return numbers * self.model.dtype.itemsize
 
     def _tokens_at_once(self) -> int:
         """Tokens that one wave may carry in the other half."""
@@ -282,7 +282,7 @@ class Sweep:
         numbers += 4 * mlp.d_mlp if mlp is not None else 0
         if any(op.in_attention for bundle in self.bundles for op in bundle.ops) or attn.softcap is not None:
             numbers += 4 * attn.n_heads * max(len(text.tokens) for text in self.base)
-        return numbers * self.model.unembed.weight.element_size()
+        return numbers * self.model.dtype.itemsize
 
     def _peak(self, texts: Sequence[int]) -> int:
         inside = set(texts)

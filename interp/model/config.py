@@ -170,6 +170,7 @@ class ModelConfig:
     n_ctx: int
     decoder: StackConfig | None = None
     encoder: StackConfig | None = None
+    has_unembed: bool = True  # False: a checkpoint without a head that predicts tokens, so there are no logits
     tie_word_embeddings: bool = False
     bias_unembed: bool = False
     transform: TransformConfig | None = None
@@ -186,6 +187,14 @@ class ModelConfig:
             crosses = any(block.cross_attn is not None for block in stack.blocks) if stack is not None else False
             if crosses and (name == "encoder" or self.encoder is None):
                 raise InputError("Only a decoder over an encoder has cross-attention. Give both, or cross_attn=None.")
+        if not self.has_unembed and (self.tie_word_embeddings or self.bias_unembed or self.transform):
+            raise InputError("A model without unembedding has none to tie, bias or transform for. Use headless().")
+
+    def headless(self) -> ModelConfig:
+        """The same stacks without the head that predicts tokens."""
+        return dataclasses.replace(
+            self, has_unembed=False, tie_word_embeddings=False, bias_unembed=False, transform=None
+        )
 
     @classmethod
     def decoder_only(

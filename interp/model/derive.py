@@ -139,7 +139,8 @@ def book_of(config: ModelConfig) -> AddressBook:
     from interp.model.stack import stack_sites
 
     sites = [site for name, stack in config.stacks.items() for site in stack_sites(name, stack)]
-    return AddressBook([*sites, Site("hook_unembed")], {name: stack.n_layers for name, stack in config.stacks.items()})
+    sites += [Site("hook_unembed")] if config.has_unembed else []
+    return AddressBook(sites, {name: stack.n_layers for name, stack in config.stacks.items()})
 
 
 def _attention(site: Site, block: BlockConfig) -> AttentionConfig:
