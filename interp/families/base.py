@@ -35,6 +35,7 @@ __all__ = [
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 Split = Callable[[Tensor, ModelConfig], Sequence[Tensor]]
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,15 @@ class WeightRule:
     """One stored tensor (or one per layer, `{l}`) and the tensors that it becomes.
 
     Without `split` it is taken as it lies. With it, `split(tensor, config)` gives one tensor per target: the parts of
-    a fused q/k/v, a transposed Conv1D, rows in another order.
+    a fused q/k/v, a transposed Conv1D, rows in another order. A target `…{every}…` is filled for every layer: they
+    share the tensor. A `fallback` serves where no other tensor gives its target, as an embedding does that is stored
+    once for several places; with tied embeddings it must not differ from the other.
     """
 
     source: str
     targets: tuple[str, ...]
     split: Split | None = None
+    fallback: bool = False
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -87,6 +91,10 @@ class WeightTable:
                     f"If you know that it changes nothing, load with ignore=({name!r},)."
                 )
 
+    def is_fallback(self, name: str) -> bool:
+        found = self._find(name)
+        return found is not None and found[0].fallback
+
     def convert(self, name: str, tensor: Tensor, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
         """The tensors that one stored tensor becomes, under their new names; nothing for a harmless one."""
         found = self._find(name)
@@ -102,7 +110,8 @@ class WeightTable:
                 f"{name} has shape {tuple(tensor.shape)}, which does not fit the config. Get a sound copy."
             ) from error
         for target, part in zip(rule.targets, parts, strict=True):
-            yield target.format(**indices), part
+            for layer in range(config.n_layers if "{every}" in target else 1):
+                yield target.format(**indices, every=layer), part
 
     def _find(self, name: str) -> tuple[WeightRule, dict[str, str]] | None:
         for spelled in (name, self.prefix + name):
@@ -160,6 +169,8 @@ class Family:
     read_config: Callable[[Fields], ModelConfig]
     table: WeightTable
     gguf: GGUFDialect | None = None
+    fit: Callable[[ModelConfig, Tensors], ModelConfig] = lambda config, tensors: config  # what only tensors tell
+    computed: Callable[[ModelConfig], dict[str, Tensor]] = lambda config: {}  # what a checkpoint need not store
     refuses: tuple[str, ...] = field(default=(), compare=False)  # for people: `interp models`
 
     def config_from_hf(
@@ -181,14 +192,16 @@ class Family:
         ignore = tuple(ignore)
         self.table.refuse_unknown(tensors, source, ignore)
         weights: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
-            if name in ignore:
-                continue
-            for target, part in self.table.convert(name, tensor, config):
-                if target in weights:
+        for name in sorted((name for name in tensors if name not in ignore), key=self.table.is_fallback):
+            may_repeat = self.table.is_fallback(name)
+            for target, part in self.table.convert(name, tensors[name], config):
+                if target not in weights:
+                    weights[target] = _checked_kind(part, name, source)
+                elif not may_repeat or (config.tie_word_embeddings and not _same(weights[target], part)):
                     raise CheckpointError(f"{source} holds {target} twice, once as {name}. Get a sound copy.")
-                weights[target] = _checked_kind(part, name, source)
-        return _tied(weights, source) if config.tie_word_embeddings else weights
+        for target, tensor in self.computed(config).items():
+            weights.setdefault(target, tensor)
+        return _tied(weights, config, source) if config.tie_word_embeddings else weights
 
 
 @cache
@@ -237,14 +250,13 @@ def _checked_kind(tensor: Tensor, name: str, source: str) -> Tensor:
     return tensor
 
 
-def _tied(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+def _tied(weights: dict[str, Tensor], config: ModelConfig, source: str) -> dict[str, Tensor]:
     """Without the unembedding, which must be the embedding where both are stored."""
     unembed = weights.pop("unembed.weight", None)
     if unembed is None:
         return weights
-    embed = weights.setdefault(_embedding(weights), unembed)
-    same = embed is unembed or (embed.shape == unembed.shape and bool((embed == unembed).all()))
-    if not same:
+    stack = "encoder" if config.decoder is None else "decoder"
+    if not _same(weights.setdefault(f"{stack}.embed.weight", unembed), unembed):
         raise CheckpointError(
             f"{source} says tie_word_embeddings=true, yet its unembedding differs from its embedding. "
             "Set tie_word_embeddings to false in the config, or remove the tensor that is not meant."
@@ -252,8 +264,10 @@ def _tied(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     return weights
 
 
-def _embedding(weights: Mapping[str, Tensor]) -> str:
-    return next((name for name in weights if name.endswith("embed.weight")), "decoder.embed.weight")
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one is other or one.shape != other.shape:
+        return one is other
+    return (one.data_ptr() == other.data_ptr() and one.stride() == other.stride()) or bool((one == other).all())
 
 
 def _shape(name: str) -> str:

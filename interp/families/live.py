@@ -31,7 +31,9 @@ def open_live(model: Any, *, dtype: torch.dtype, device: torch.device, ignore: t
     absent = next((name for name, tensor in stored.items() if tensor.is_meta), None)
     if absent:
         raise CheckpointError(f"{absent} of this {type(model).__name__} is not in memory (meta device). Load it whole.")
+    config = family.fit(config, stored)
     weights = family.weights_from_hf(stored, config, source=f"this {type(model).__name__}", ignore=ignore)
-    copies = {name: tensor.detach().to(device, dtype, copy=True) for name, tensor in weights.items()}
+    apart = {id(tensor): tensor.detach().to(device, dtype, copy=True) for tensor in weights.values()}
+    copies = {name: apart[id(tensor)] for name, tensor in weights.items()}
     name = str(hf.get("_name_or_path") or getattr(model, "name_or_path", "") or type(model).__name__)
     return Checkpoint(replace(config, model_name=name), copies)
