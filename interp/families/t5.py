@@ -1,4 +1,4 @@
-"""T5 (Raffel 2020), its version 1.1, Flan-T5 and mT5: an encoder and a decoder with a learned bias of distances.
+"""T5 (Raffel 2020), its version 1.1 and Flan-T5: an encoder and a decoder with a learned bias of distances.
 
 Scores are not scaled. Where the version ties its logits to the embedding, it shrinks them by √d_model. Distances know
 no limit, so n_ctx is only what guards against a slip.
@@ -25,19 +25,23 @@ from interp.model.config import (
 )
 from interp.model.mlp import ACTIVATIONS
 
-__all__ = ["FAMILY"]
+__all__ = ["FAMILY", "TABLE", "fit_tie", "read_t5_layout"]
 
 
 _ANY_LENGTH = 1 << 20
 
 
 def _read_config(fields: Fields) -> ModelConfig:
+    before_5 = fields.flag("tie_word_embeddings", True)  # before transformers 5 the tie alone said it
+    return read_t5_layout(fields, "t5", shrinks_logits=fields.flag("scale_decoder_outputs", before_5))
+
+
+def read_t5_layout(fields: Fields, family: str, *, shrinks_logits: bool) -> ModelConfig:
+    """A config with T5's field names; whether logits are tied only the tensors tell."""
     fields.must_be("is_encoder_decoder", True)
     fields.must_be("is_decoder", False)
     fields.harmless(("n_positions", "output_past", "dropout_rate", "initializer_factor", "gradient_checkpointing"))
     d_model, n_layers = fields.size("d_model"), fields.layers("num_layers")
-    tied = fields.flag("tie_word_embeddings", True)
-    shrunk = fields.flag("scale_decoder_outputs", tied)  # before transformers 5 the tie alone said it
     norm = NormConfig("rms", fields.number("layer_norm_epsilon", 1e-6))
     heads, d_head = fields.size("num_heads"), fields.size("d_kv")
     mlp = _read_mlp(fields)
@@ -56,9 +60,9 @@ def _read_config(fields: Fields) -> ModelConfig:
         _ANY_LENGTH,
         encoder=StackConfig((encoding,) * n_layers, norm, relative=relative),
         decoder=StackConfig((decoding,) * fields.size("num_decoder_layers", n_layers), norm, relative=relative),
-        tie_word_embeddings=tied,
-        logit_scale=d_model**-0.5 if shrunk else 1.0,
-        family="t5",
+        tie_word_embeddings=True,
+        logit_scale=d_model**-0.5 if shrinks_logits else 1.0,
+        family=family,
     )
 
 
@@ -74,7 +78,7 @@ def _read_mlp(fields: Fields) -> MLPConfig:
     return MLPConfig(fields.size("d_ff"), act_fn, gated=kind == "gated")
 
 
-def _fit(config: ModelConfig, tensors: Tensors) -> ModelConfig:
+def fit_tie(config: ModelConfig, tensors: Tensors) -> ModelConfig:
     """Logits are tied where no other matrix is stored for them: transformers 5 says so in every config."""
     head, embedding = tensors.get("lm_head.weight"), tensors.get("decoder.embed_tokens.weight")
     embedding = tensors.get("shared.weight") if embedding is None else embedding
@@ -107,7 +111,7 @@ def _rules(stack: str) -> list[WeightRule]:
     return rules
 
 
-_TABLE = WeightTable(
+TABLE = WeightTable(
     rules=(
         WeightRule("shared.weight", ("encoder.embed.weight", "decoder.embed.weight"), _for_both, fallback=True),
         WeightRule("lm_head.weight", ("unembed.weight",)),
@@ -119,9 +123,9 @@ _TABLE = WeightTable(
 
 FAMILY = Family(
     name="t5",
-    hf_model_types=("t5", "mt5"),
+    hf_model_types=("t5",),
     read_config=_read_config,
-    table=_TABLE,
-    fit=_fit,
-    refuses=("the encoder alone", "UMT5's bias in every layer"),
+    table=TABLE,
+    fit=fit_tie,
+    refuses=("the encoder alone",),
 )

@@ -88,7 +88,7 @@ class Case:
 
     @property
     def two_stacks(self) -> bool:
-        return self.family in ("t5", "bart", "marian", "pegasus")
+        return self.family in ("t5", "mt5", "bart", "marian", "pegasus")
 
 
 def _bert(family: str, name: str, **values: Any) -> Case:
@@ -138,7 +138,8 @@ MORE = {
     "t5-1.1-sharing": _t5(feed_forward_proj="gated-gelu", tie_word_embeddings=False),
     "t5-gated-silu": _t5(feed_forward_proj="gated-silu", num_decoder_layers=3, d_kv=12, layer_norm_epsilon=1e-3),
     "t5-near": _t5(relative_attention_num_buckets=8, relative_attention_max_distance=12, num_decoder_layers=1),
-    "mt5": Case("t5", "MT5ForConditionalGeneration", "MT5Config", {**T5, "num_layers": 2}, True),
+    "mt5": Case("mt5", "MT5ForConditionalGeneration", "MT5Config", T5, True),
+    "mt5-tied": Case("mt5", "MT5ForConditionalGeneration", "MT5Config", {**T5, "feed_forward_proj": "relu"}),
     "bart-scaled": _bart("bart", "Bart", scale_embedding=True, activation_function="relu"),
     "bart-untied": _bart("bart", "Bart", tie_word_embeddings=False),
     "marian-plain": _bart("marian", "Marian", "MTModel", activation_function="silu"),
