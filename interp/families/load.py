@@ -103,7 +103,9 @@ def _open(
     if not isinstance(model, str | os.PathLike) or not str(model).strip():
         raise UnknownModelError(f"load cannot take {_shown(model)}. {_GIVE}")
     if isinstance(model, str) and (packaged := find_packaged(model)):
-        checkpoint = open_gguf(packaged_path(packaged), **options)
+        file = packaged_path(packaged)
+        in_folder = file.name == "config.json"
+        checkpoint = open_folder(file.parent, **options) if in_folder else open_gguf(file, **options)
         return replace(checkpoint, config=replace(checkpoint.config, model_name=packaged.name))
     path = Path(model).expanduser()
     if path.is_dir():
