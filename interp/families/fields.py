@@ -10,7 +10,15 @@ from interp.errors import CheckpointError, UnsupportedModelError
 from interp.model.config import RotaryConfig, RotaryScaling
 from interp.model.mlp import ACTIVATIONS
 
-__all__ = ["BOOKKEEPING", "REQUIRED", "Fields", "read_activation", "read_d_head", "read_rotary"]
+__all__ = [
+    "BOOKKEEPING",
+    "REQUIRED",
+    "Fields",
+    "read_activation",
+    "read_d_head",
+    "read_rotary",
+    "read_rotary_parameters",
+]
 
 REQUIRED: Any = object()
 T = TypeVar("T")
@@ -217,15 +225,23 @@ def read_rotary(
         return RotaryConfig(_turned(fields, d_head, part or default_part), base or default_base)
     if "rope_scaling" in fields:
         raise CheckpointError(f"{fields.source} has both rope_parameters and rope_scaling. Keep the one that is meant.")
-    inner_base = inner.number("rope_theta", base or default_base)
+    inner_base = inner.number("rope_theta", base or default_base)  # checked against the old spelling
     if base is not None and inner_base != base:
         raise CheckpointError(
             f"{fields.source} says rope_theta={base} and, in {name}, {inner_base}. Keep the one that is meant."
         )
-    part = _read_part(inner, "partial_rotary_factor", default_part) or part or default_part
+    return read_rotary_parameters(inner, d_head, n_ctx, default_base=inner_base, default_part=part or default_part)
+
+
+def read_rotary_parameters(
+    inner: Fields, d_head: int, n_ctx: int, *, default_base: float, default_part: float | None = None
+) -> RotaryConfig:
+    """What stands inside `rope_parameters`, all of it."""
+    base = inner.number("rope_theta", default_base)
+    part = _read_part(inner, "partial_rotary_factor", default_part) or default_part
     scaling = _read_scaling(inner, n_ctx)
     inner.finish()
-    return RotaryConfig(_turned(fields, d_head, part), inner_base, scaling=scaling)
+    return RotaryConfig(_turned(inner, d_head, part), base, scaling=scaling)
 
 
 def _read_part(fields: Fields, name: str, default: float | None) -> float | None:

@@ -109,7 +109,7 @@ def test_scores_are_scaled_products_of_queries_with_the_keys_of_their_group(case
 
 
 def _bias_by_hand(case: Any, address: str, n_pos: int) -> Tensor | None:
-    """`[head q_pos k_pos]`: ALiBi's for a power of two of heads, or the table's by the transformers library's buckets."""
+    """`[head q_pos k_pos]`: ALiBi for a power of two of heads, or the table at the transformers library's buckets."""
     from transformers.models.t5.modeling_t5 import T5Attention
 
     attn, stack = case.block(address + "hook_q").attn, _stack_of(case, Site.parse(address + "hook_q").stack)

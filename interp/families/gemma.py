@@ -1,0 +1,40 @@
+"""Gemma: Llama with gains stored less one, embeddings times √d_model, and a gate of tanh-GELU."""
+
+from __future__ import annotations
+
+from interp.families.base import Family
+from interp.families.decoders import decoder_model, read_bias, read_sizes
+from interp.families.fields import Fields, read_activation, read_rotary
+from interp.families.layouts import decoder_table
+from interp.model.config import BlockConfig, MLPConfig, ModelConfig, NormConfig
+
+__all__ = ["FAMILY", "gemma_norm"]
+
+
+def gemma_norm(fields: Fields) -> NormConfig:
+    return NormConfig("rms", fields.number("rms_norm_eps", 1e-6), gain_offset=1.0)
+
+
+def _activation(fields: Fields) -> str:
+    """Gemma's first configs say "gelu" and mean its tanh form; later ones have a field of their own."""
+    old = read_activation(fields, "hidden_act", "gelu_pytorch_tanh")
+    return read_activation(fields, "hidden_activation", "gelu_pytorch_tanh" if old == "gelu" else old)
+
+
+def _read_config(fields: Fields) -> ModelConfig:
+    sizes = read_sizes(fields, d_head=256, n_ctx=8192)
+    fields.must_be("use_bidirectional_attention", False)
+    norm = gemma_norm(fields)
+    attn = sizes.attention(read_rotary(fields, sizes.d_head, sizes.n_ctx), bias=read_bias(fields))
+    block = BlockConfig(attn, MLPConfig(fields.size("intermediate_size"), _activation(fields)), norm)
+    stack = {"embed_scale": sizes.d_model**0.5}
+    return decoder_model(fields, sizes, block, norm, family="gemma", tied=True, stack=stack)
+
+
+FAMILY = Family(
+    name="gemma",
+    hf_model_types=("gemma",),
+    read_config=_read_config,
+    table=decoder_table(),
+    refuses=("attention in both directions", "rotary scaling other than linear and llama3"),
+)
