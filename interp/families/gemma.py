@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from interp.families.base import Family
 from interp.families.decoders import decoder_model, read_bias, read_sizes
 from interp.families.fields import Fields, read_activation, read_rotary
 from interp.families.layouts import decoder_table
 from interp.model.config import BlockConfig, MLPConfig, ModelConfig, NormConfig
 
-__all__ = ["FAMILY", "gemma_norm"]
+__all__ = ["FAMILY", "gemma_norm", "gemma_stack"]
 
 
 def gemma_norm(fields: Fields) -> NormConfig:
     return NormConfig("rms", fields.number("rms_norm_eps", 1e-6), gain_offset=1.0)
+
+
+def gemma_stack(d_model: int) -> dict[str, Any]:
+    """Embeddings times √d_model as the weights' dtype has it: 55.5 for 55.4256 in bfloat16."""
+    return {"embed_scale": d_model**0.5, "embed_scale_rounded": True}
 
 
 def _activation(fields: Fields) -> str:
@@ -27,7 +34,7 @@ def _read_config(fields: Fields) -> ModelConfig:
     norm = gemma_norm(fields)
     attn = sizes.attention(read_rotary(fields, sizes.d_head, sizes.n_ctx), bias=read_bias(fields))
     block = BlockConfig(attn, MLPConfig(fields.size("intermediate_size"), _activation(fields)), norm)
-    stack = {"embed_scale": sizes.d_model**0.5}
+    stack = gemma_stack(sizes.d_model)
     return decoder_model(fields, sizes, block, norm, family="gemma", tied=True, stack=stack)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from interp.families.base import Family
 from interp.families.decoders import blocks_with_windows, decoder_model, read_bias, read_sizes, read_windows
 from interp.families.fields import Fields, read_rotary
-from interp.families.gemma import gemma_norm
+from interp.families.gemma import gemma_norm, gemma_stack
 from interp.families.layouts import decoder_table
 from interp.model.config import BlockConfig, ModelConfig
 
@@ -47,7 +47,7 @@ def _read_config(fields: Fields) -> ModelConfig:
         norm,
         family="gemma2",
         tied=True,
-        stack={"embed_scale": sizes.d_model**0.5},
+        stack=gemma_stack(sizes.d_model),
         logit_softcap=_softcap(fields, "final_logit_softcapping", 30.0),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from interp.families.base import Family
 from interp.families.decoders import Sizes, decoder_model, read_bias, read_sizes, read_windows
 from interp.families.fields import Fields, read_rotary, read_rotary_parameters
-from interp.families.gemma import gemma_norm
+from interp.families.gemma import gemma_norm, gemma_stack
 from interp.families.gemma2 import GEMMA2_NORMS
 from interp.families.layouts import decoder_table
 from interp.model.config import BlockConfig, ModelConfig, RotaryConfig
@@ -39,7 +39,7 @@ def _read_config(fields: Fields) -> ModelConfig:
         norm,
         family="gemma3_text",
         tied=True,
-        stack={"embed_scale": sizes.d_model**0.5},
+        stack=gemma_stack(sizes.d_model),
         logit_softcap=fields.number("final_logit_softcapping", None),
     )
 

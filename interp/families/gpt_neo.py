@@ -55,4 +55,5 @@ FAMILY = Family(
         final="ln_f",
         harmless=("attn.attention.bias", "attn.attention.masked_bias"),
     ),
+    refuses=("attention other than global and local",),
 )

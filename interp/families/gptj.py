@@ -36,7 +36,9 @@ def _read_config(fields: Fields) -> ModelConfig:
 
 def _rotary(fields: Fields, d_head: int) -> RotaryConfig:
     dim = fields.size("rotary_dim", 64)
-    if dim > d_head or dim % 2 or fields.is_null("rotary_dim"):
+    if fields.is_null("rotary_dim"):
+        raise fields.refuse("rotary_dim", None, "the library turns no head by that")
+    if dim > d_head or dim % 2:
         raise fields.refuse("rotary_dim", dim, f"it must be an even number up to the {d_head} dimensions of a head")
     return RotaryConfig(dim, interleaved=True)
 
@@ -54,4 +56,5 @@ FAMILY = Family(
         final="ln_f",
         harmless=("attn.bias", "attn.masked_bias", "attn.embed_positions"),
     ),
+    refuses=("models without rotary positions",),
 )

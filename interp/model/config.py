@@ -141,6 +141,7 @@ class StackConfig:
     final_norm: NormConfig | None = NormConfig()
     learned_positions: int | None = None  # rows of a learned position table
     embed_scale: float = 1.0
+    embed_scale_rounded: bool = False  # to the weights' dtype, before it multiplies (Gemma)
     embed_norm: NormConfig | None = None  # of the first residual
     embed_width: int | None = None  # of the embedding, where a projection leads from it to d_model
     token_types: int | None = None  # rows of a table of token types, of which type 0 is added everywhere

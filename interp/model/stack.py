@@ -77,7 +77,8 @@ class Stack(nn.Module):
         """Tokens, and learned positions where the model has them, to the first residual."""
         resid = self.embed(tokens)
         if self.config.embed_scale != 1.0:
-            resid = resid * self.config.embed_scale
+            scale = self.config.embed_scale
+            resid = resid * (resid.new_tensor(scale) if self.config.embed_scale_rounded else scale)
         resid = tap(self.address + "hook_embed", resid)
         if self.pos_embed is not None:
             positions = rows.positions.expand(len(tokens), -1)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import interp
+from interp.model.config import BlockConfig, ModelConfig
 from interp.model.transformer import HookedTransformer
 from tests.families.parity import LEFT, RIGHT, TOLERANCE, Row, differences, sample_tokens, steps_apart
 
@@ -25,6 +26,7 @@ LLAMA = {
     "max_position_embeddings": 64,
 }
 GROUPED = {**LLAMA, "num_key_value_heads": 2}
+ROOMY = {**LLAMA, "hidden_size": 64}  # so that a quarter of a head is more than one pair
 WIDE = {**GROUPED, "head_dim": 12}
 LINEAR = {"rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 500.0}}
 GPT2 = {"vocab_size": VOCABULARY, "n_embd": 30, "n_layer": 3, "n_head": 5, "n_positions": 40}
@@ -64,8 +66,8 @@ ROWS: dict[str, list[Row]] = {
         Row("GPTNeo", {**GPT_NEO, "window_size": 64, "intermediate_size": 50, "tie_word_embeddings": False}),
     ],
     "gpt_neox": [
-        Row("GPTNeoX", LLAMA),
-        Row("GPTNeoX", {**LLAMA, "use_parallel_residual": False, "attention_bias": False, "hidden_act": "gelu_new"}),
+        Row("GPTNeoX", ROOMY),
+        Row("GPTNeoX", {**ROOMY, "use_parallel_residual": False, "attention_bias": False, "hidden_act": "gelu_new"}),
         Row("GPTNeoX", {**LLAMA, "tie_word_embeddings": True, "rotary_pct": 1.0, "rotary_emb_base": 600}),
     ],
     "gptj": [
@@ -111,7 +113,16 @@ ROWS: dict[str, list[Row]] = {
     ],
     "phi": [
         Row("Phi", LLAMA),
-        Row("Phi", {**GROUPED, "qk_layernorm": True, "partial_rotary_factor": 0.25, "tie_word_embeddings": True}),
+        Row(
+            "Phi",
+            {
+                **ROOMY,
+                "num_key_value_heads": 2,
+                "qk_layernorm": True,
+                "partial_rotary_factor": 0.25,
+                "tie_word_embeddings": True,
+            },
+        ),
     ],
     "phi3": [
         Row("Phi3", {**GROUPED, "sliding_window": 4, "pad_token_id": 0}),
@@ -152,9 +163,9 @@ ROWS: dict[str, list[Row]] = {
         Row("Granite", {**GROUPED, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
     ],
     "stablelm": [
-        Row("StableLm", GROUPED),
+        Row("StableLm", {**ROOMY, "num_key_value_heads": 2}),
         Row("StableLm", {**GROUPED, "use_parallel_residual": True, "use_qkv_bias": True, "partial_rotary_factor": 0.5}),
-        Row("StableLm", {**LLAMA, "num_key_value_heads": 4, "tie_word_embeddings": True, "layer_norm_eps": 1e-3}),
+        Row("StableLm", {**ROOMY, "num_key_value_heads": 4, "tie_word_embeddings": True, "layer_norm_eps": 1e-3}),
     ],
     "starcoder2": [
         Row("Starcoder2", {**GROUPED, "sliding_window": 4}),
@@ -211,3 +222,88 @@ def test_a_saved_folder_loads_as_the_live_model_does(pair: Any, tmp_path: Path) 
     tokens = sample_tokens(2, VOCABULARY)
     assert torch.equal(back(tokens), model(tokens))
     assert replace(back.cfg, model_name="") == replace(model.cfg, model_name="")
+
+
+# ---- what parity would notice ----
+
+
+def _changed(config: ModelConfig, change: Any) -> ModelConfig:
+    assert config.decoder is not None
+    blocks = tuple(change(block) for block in config.decoder.blocks)
+    return replace(config, decoder=replace(config.decoder, blocks=blocks))
+
+
+def _in_attention(config: ModelConfig, **values: Any) -> ModelConfig:
+    return _changed(config, lambda block: replace(block, attn=replace(block.attn, **values)))
+
+
+def _in_rotary(config: ModelConfig, change: Any) -> ModelConfig:
+    def turned(block: BlockConfig) -> BlockConfig:
+        return replace(block, attn=replace(block.attn, rotary=change(block.attn.rotary)))
+
+    return _changed(config, turned)
+
+
+def _mutants(config: ModelConfig) -> Iterator[tuple[str, ModelConfig]]:
+    """The same model with one value of its config not as it should be, for each that it has."""
+    assert config.decoder is not None
+    attn, norm = config.decoder.blocks[0].attn, config.decoder.blocks[0].norm
+    yield (
+        "scale",
+        _changed(config, lambda block: replace(block, attn=replace(block.attn, scale=1.1 * block.attn.scale))),
+    )
+    yield "act_fn", _changed(config, lambda block: replace(block, mlp=replace(block.mlp, act_fn="quick_gelu")))
+    yield "eps", _changed(config, lambda block: replace(block, norm=replace(norm, eps=norm.eps + 0.1)))
+    yield "residual_scale", _changed(config, lambda block: replace(block, residual_scale=1.05 * block.residual_scale))
+    yield "logit_scale", replace(config, logit_scale=1.01 * config.logit_scale)
+    if config.decoder.embed_norm is None:
+        scale = 1.05 * config.decoder.embed_scale
+        yield "embed_scale", replace(config, decoder=replace(config.decoder, embed_scale=scale))
+    if any(block.attn.window for block in config.decoder.blocks):
+        yield (
+            "window",
+            _changed(
+                config,
+                lambda block: replace(
+                    block, attn=replace(block.attn, window=block.attn.window and block.attn.window + 1)
+                ),
+            ),
+        )
+    if attn.softcap or attn.alibi:
+        yield "softcap", _in_attention(config, softcap=None, alibi=None)
+    if attn.rotary:
+        yield "base", _in_rotary(config, lambda rotary: replace(rotary, base=1.5 * rotary.base))
+        yield "interleaved", _in_rotary(config, lambda rotary: replace(rotary, interleaved=not rotary.interleaved))
+    if attn.rotary and attn.rotary.scaling:
+        yield "scaling", _in_rotary(config, lambda rotary: replace(rotary, scaling=None))
+    if config.logit_softcap:
+        yield "logit_softcap", replace(config, logit_softcap=None)
+    if norm.gain_offset:
+        yield "gain_offset", _changed(config, lambda block: replace(block, norm=replace(norm, gain_offset=0.9)))
+
+
+@pytest.mark.parity_all
+@pytest.mark.parametrize("family", ROWS)
+def test_another_value_anywhere_in_the_config_would_be_noticed(family: str) -> None:
+    live = ROWS[family][0].live()
+    model = interp.load(live)
+    weights = dict(model.named_parameters())
+    tokens = sample_tokens(3, VOCABULARY)
+    for name, config in _mutants(model.cfg):
+        own = {key: x for key, x in weights.items() if key != "unembed.weight" or not config.tie_word_embeddings}
+        other = HookedTransformer.from_weights(config, own)
+        assert max(differences(live, other, tokens).values()) > 10 * TOLERANCE, name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", [name for name in ROWS if name.startswith(("gemma", "granite", "llama", "gpt2"))])
+def test_in_bfloat16_embeddings_are_the_librarys_bit_for_bit_and_logits_near(family: str) -> None:
+    """Gemma rounds the factor of its embeddings, and adds one to its gains in float32."""
+    live = ROWS[family][0].live().bfloat16()
+    tokens = sample_tokens(3, VOCABULARY)
+    model = interp.load(live, dtype="bfloat16")
+    theirs = live(tokens, output_hidden_states=True)
+    logits, cache = model.run_with_cache(tokens)
+    assert torch.equal(theirs.hidden_states[0], cache["resid_pre", 0])
+    apart = (theirs.logits.float() - logits.float()).abs().mean() / theirs.logits.float().abs().mean()
+    assert float(apart) < 0.02
