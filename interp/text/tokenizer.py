@@ -176,10 +176,11 @@ class Tokenizer:
         meta = read_json(meta_path)
         if not isinstance(meta, dict) or meta.get("version") != _META_VERSION:
             raise CheckpointError(f"{meta_path} is not of version {_META_VERSION}. Save the tokenizer again.")
+        given: dict[str, Any] = {**dict.fromkeys(_LATER_FIELDS), **meta}
         missing = [name for name in _META_FIELDS if name not in meta]
         if missing:
             raise CheckpointError(f"{meta_path} lacks {', '.join(missing)}. Save the tokenizer again.")
-        return cls(parse_backend(model_path), **{name: meta.get(name) for name in (*_META_FIELDS, *_LATER_FIELDS)})
+        return cls(parse_backend(model_path), **{name: given[name] for name in (*_META_FIELDS, *_LATER_FIELDS)})
 
     def _name(self, token_id: int | None) -> str | None:
         return None if token_id is None else self.backend.id_to_token(token_id)

@@ -412,3 +412,15 @@ def test_copies_that_should_be_tied_and_differ_are_refused(name: str) -> None:
     config = family.config_from_hf(live.config.to_dict())
     with pytest.raises(CheckpointError, match="twice"):
         family.weights_from_hf(stored, config, source="it")
+
+
+@pytest.mark.parametrize("both_ways", [True, False])
+def test_distances_far_beyond_any_text_here_fall_into_the_librarys_buckets(both_ways: bool) -> None:
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    from interp.model.attention import distance_buckets
+
+    distances = torch.arange(-3000, 3000)[None, None]
+    for n_buckets, furthest in ((32, 128), (8, 12), (64, 1000)):
+        wanted = T5Attention._relative_position_bucket(distances, both_ways, n_buckets, furthest)
+        assert torch.equal(distance_buckets(distances, n_buckets, furthest, both_ways=both_ways), wanted)
