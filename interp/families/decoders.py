@@ -36,10 +36,10 @@ class Sizes:
         self, rotary: RotaryConfig | None, *, scale: float | None = None, bias: bool = False, **options: Any
     ) -> AttentionConfig:
         """Attention of these sizes; `bias` is for all four of its maps, unless `options` say otherwise."""
-        scale = self.d_head**-0.5 if scale is None else scale
+        factor: float = self.d_head**-0.5 if scale is None else scale
         biases = {"bias_qkv": bias, "bias_out": bias}
         heads = (self.n_heads, self.d_head, self.n_key_value_heads)
-        return AttentionConfig(*heads, scale, rotary=rotary, **{**biases, **options})
+        return AttentionConfig(*heads, factor, rotary=rotary, **{**biases, **options})
 
     def gated(self, fields: Fields, *, act: str = "hidden_act", default: str = "silu", bias: bool = False) -> MLPConfig:
         return MLPConfig(fields.size("intermediate_size"), read_activation(fields, act, default), True, bias)

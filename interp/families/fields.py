@@ -83,8 +83,10 @@ class Fields:
     def words(self, name: str, default: T = REQUIRED) -> list[str] | T:
         """A list of strings."""
         value = self._take(name, default)
-        if value is default or (isinstance(value, list | tuple) and all(isinstance(word, str) for word in value)):
-            return value if value is default else list(value)
+        if value is default:
+            return value
+        if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
+            return [str(word) for word in value]
         raise self._bad(name, value, "a list of strings")
 
     def size(self, name: str, default: T = REQUIRED, *, limit: int = _WIDEST) -> int | T:

@@ -302,7 +302,12 @@ class ModelConfig:
 
     @property
     def positional_embedding_type(self) -> str:
-        return "rotary" if self._rotary else "standard" if self._only_stack.learned_positions else "none"
+        stack = self._only_stack
+        if any(block.attn.rotary for block in stack.blocks):
+            return "rotary"
+        if any(block.attn.alibi for block in stack.blocks):
+            return "alibi"
+        return "standard" if stack.learned_positions else "relative_positional_bias" if stack.relative else "none"
 
     @property
     def rotary_base(self) -> float | None:

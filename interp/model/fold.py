@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.model.block import Block, CrossBlock, ParallelBlock, SequentialBlock
+from interp.model.block import Block, CrossBlock, ParallelBlock
 from interp.model.config import BlockConfig, ModelConfig, NormConfig, StackConfig
 from interp.model.norms import Norm
 from interp.model.stack import Stack
@@ -55,15 +55,19 @@ def _fold_block(block: Block) -> None:
     if block.config.norms in ("post", "output"):
         return  # no weights read a norm of this block alone
     if isinstance(block, CrossBlock):
-        _fold(block.ln1, *attention)
-        _fold(block.ln2, block.cross_attn.q)
-        _fold(block.ln3, *mlp)
+        _fold(_norm(block, "ln1"), *attention)
+        _fold(_norm(block, "ln2"), block.cross_attn.q)
+        _fold(_norm(block, "ln3"), *mlp)
     elif isinstance(block, ParallelBlock) and block.config.shared_norm:
-        _fold(block.ln1, *attention, *mlp)
+        _fold(_norm(block, "ln1"), *attention, *mlp)
     else:
-        _fold(block.ln1, *attention)
+        _fold(_norm(block, "ln1"), *attention)
         if mlp:
-            _fold(cast(SequentialBlock, block).ln2, *mlp)
+            _fold(_norm(block, "ln2"), *mlp)
+
+
+def _norm(block: Block, part: str) -> Norm:
+    return cast(Norm, getattr(block, part))
 
 
 def _fold(norm: Norm, *linears: nn.Linear) -> None:
