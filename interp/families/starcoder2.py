@@ -13,8 +13,15 @@ __all__ = ["FAMILY"]
 _ATTENTION = {hub: part for hub, part in LLAMA_LINEARS.items() if part.startswith("attn")}
 
 
+# Of another model's code, in published configs: the library reads hidden_act and norm_epsilon instead.
+_UNREAD = ("activation_function", "layer_norm_epsilon", "attention_softmax_in_fp32", "scale_attention_softmax_in_fp32")
+
+
 def _read_config(fields: Fields) -> ModelConfig:
     sizes = read_sizes(fields, n_ctx=4096)
+    for name, only in (("mlp_type", "default"), ("norm_type", "layer_norm"), ("scale_attn_weights", True)):
+        fields.must_be(name, only)
+    fields.harmless(_UNREAD)
     bias, norm = (
         read_bias(fields, "use_bias", True),
         NormConfig("layer", fields.number("norm_epsilon", 1e-5), bias=True),
