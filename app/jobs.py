@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import streamlit as st
+from torch.overrides import TorchFunctionMode
 
 from interp.errors import InterpError
 
-__all__ = ["Job", "Jobs", "shared_jobs"]
+__all__ = ["Job", "Jobs", "Stoppable", "shared_jobs"]
 
 _KEPT = 20
 _log = logging.getLogger("interp.app")
@@ -28,7 +29,8 @@ class _Cancelled(Exception):
 
 @dataclass
 class Job:
-    """One piece of work. `stage`, `done` and `total` are what it reported last; `result` is set when it is done."""
+    """One piece of work. `stage`, `done` and `total` are what it reported last; `result` is set when it is done, or by
+    work that kept what it had finished when it was stopped."""
 
     name: str
     number: int
@@ -62,6 +64,8 @@ class Job:
 
     def report(self, stage: str, done: int, total: int) -> None:
         """What the work calls as it goes on; raises once the job was cancelled."""
+        if stage == self.stage:
+            self.done, self.total = done, total  # what was done counts, also when nothing more will be
         self.check()
         if stage != self.stage:
             self.stage_started = time.monotonic()
@@ -85,6 +89,18 @@ class Job:
             self.error, self.state = f"{type(error).__name__}: {error}", "failed"
         else:
             self.result, self.state = result, "done"
+
+
+class Stoppable(TorchFunctionMode):
+    """Asks before each torch operation of this thread whether to go on, so that a cancel need not wait for a stage."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__()
+        self._check = check
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._check()
+        return func(*args, **(kwargs or {}))
 
 
 class Jobs:

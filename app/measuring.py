@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import streamlit as st
 import torch
-from torch.overrides import TorchFunctionMode
 
 import interp
 from app import models, state, store
 from app.components.text import notice, plain
-from app.jobs import Job, shared_jobs
+from app.following import follow
+from app.jobs import Job, Stoppable, shared_jobs
 from interp.heads.base import finders
 
 __all__ = ["is_running", "measure_heads", "panel"]
 
 _DEFAULT_KINDS = ("previous_token", "induction")
-
-
-class _Stoppable(TorchFunctionMode):
-    """Asks before each torch operation of this thread whether to go on, so that a cancel need not wait for a stage."""
-
-    def __init__(self, check: Callable[[], None]) -> None:
-        super().__init__()
-        self._check = check
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._check()
-        return func(*args, **(kwargs or {}))
 
 
 def measure_heads(model: str, kinds: Sequence[str], job: Job) -> str:
@@ -41,7 +27,7 @@ def measure_heads(model: str, kinds: Sequence[str], job: Job) -> str:
     goal.must_be_writable()
     started = time.perf_counter()
     loaded = models.loaded(model)  # not to be stopped half-way: other sessions may wait for it
-    with torch.no_grad(), _Stoppable(job.check):
+    with torch.no_grad(), Stoppable(job.check):
         found = interp.find_heads(loaded, list(kinds), progress=job.report)
     job.report("storing", 0, 1)
     spec = {"analysis": "find_heads", "model": model, "kinds": list(kinds)}
@@ -56,7 +42,7 @@ def panel(model: str) -> None:
         _report_end(shared_jobs().latest(name))
         _start(model, name)
     else:
-        _follow(job)
+        follow(job, _show_run)
 
 
 def is_running(model: str) -> bool:
@@ -76,19 +62,9 @@ def _start(model: str, name: str) -> None:
     plain(f"Finds them in {model} in the background (minutes, even for a small model) and stores the run.")
 
 
-@st.fragment(run_every=0.5)
-def _follow(job: Job) -> None:
-    if job.state != "running":
-        if job.state == "done" and job.result:
-            state.put("run", job.result)
-        st.rerun(scope="app")
-    left = "" if job.seconds_left is None else f", about {math.ceil(job.seconds_left)} s left"
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.progress(min(1.0, job.done / job.total) if job.total else 0.0)
-        if st.button("Cancel", disabled=job.cancelling, key="cancel the job"):
-            job.cancel()
-    step = "stopping" if job.cancelling else f"{job.stage}: {job.done} of {job.total}{left}"
-    plain(f"{job.name} · {step} · {job.seconds:.0f} s so far. It goes on if this page is closed.")
+def _show_run(job: Job) -> None:
+    if job.state == "done" and job.result:
+        state.put("run", job.result)
 
 
 def _report_end(job: Job | None) -> None:

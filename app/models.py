@@ -10,12 +10,24 @@ import torch
 from einops import rearrange
 
 import interp
+from app import state
 from interp.errors import InputError
 from interp.families.load import models
 from interp.model.transformer import HookedTransformer
+from interp.runs.provenance import model_hash
 from interp.sites import Head, Site
 
-__all__ = ["MAX_TOKENS", "Attention", "attention", "default_model", "heads_of", "installed", "loaded"]
+__all__ = [
+    "MAX_TOKENS",
+    "Attention",
+    "attention",
+    "choose_model",
+    "content_hash",
+    "default_model",
+    "heads_of",
+    "installed",
+    "loaded",
+]
 
 MAX_TOKENS = 512  # shown at once; the pattern of one head is then half a megabyte
 
@@ -44,6 +56,24 @@ def installed() -> list[str]:
 def default_model() -> str:
     """The packaged model, installed or not: loading it says how to get it."""
     return next(iter(installed()), models()[0].name)
+
+
+def choose_model(own: str | None) -> str:
+    """A select box of models, a run's `own` first. Only known names and that one can be chosen."""
+    names = list(dict.fromkeys(name for name in (own, *installed(), default_model()) if name))
+    chosen = state.get("model")
+    if chosen is not None and chosen not in names:
+        state.refuse("model", f"{chosen} is not a model of this page; there are {', '.join(names)}.", None)
+        st.rerun()
+    chosen = chosen or names[0]
+    st.selectbox("Model", names, **state.widget("model", chosen))
+    return chosen
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def content_hash(name: str) -> str:
+    """The hash of a model's configuration and weights, which its runs are stored with."""
+    return model_hash(loaded(name))
 
 
 def heads_of(model: HookedTransformer) -> list[str]:

@@ -17,6 +17,9 @@ def pages() -> dict[str, st.Page]:
     return {
         "atlas": st.Page(_FOLDER / "atlas.py", title="Atlas", icon=":material/grid_on:", default=True),
         "head": st.Page(_FOLDER / "head.py", title="Head", icon=":material/visibility:", url_path="head"),
+        "patching": st.Page(
+            _FOLDER / "patching.py", title="Patching", icon=":material/swap_vert:", url_path="patching"
+        ),
     }
 
 

@@ -1,4 +1,4 @@
-"""What all pages share: the run, the kind, the head, the prompt.
+"""What pages share and remember: the run, the kind, the head, the prompt; what is patched.
 
 Settings live in `st.session_state`, are seeded once from the checked query parameters, and are written back to the
 address on every run, so that each address can be opened by someone else. (Binding widgets to query parameters directly
@@ -10,16 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
 
 from interp.errors import InputError
 from interp.sites import Head
 
-__all__ = ["MAX_PROMPT", "complaints", "get", "put", "refuse", "seed", "widget", "write_back"]
+__all__ = ["MAX_PAIR_TEXT", "MAX_PROMPT", "complaints", "get", "put", "refuse", "seed", "widget", "write_back"]
 
 MAX_PROMPT = 20_000  # characters
+MAX_PAIR_TEXT = 4_000  # of one text of a pair
 _MAX_IN_ADDRESS = 2_000  # a longer prompt is not written into the address
 _PREFIX, _COMPLAINTS, _SEEDED = "setting:", "setting complaints", "settings seeded"
 _DEFAULT_PROMPT = (
@@ -54,6 +56,18 @@ def _prompt(text: str) -> str:
     return text
 
 
+def _pair_text(text: str) -> str:
+    if len(text) > MAX_PAIR_TEXT:
+        raise InputError(f"It has {len(text):,} characters. Give at most {MAX_PAIR_TEXT:,}.")
+    return text
+
+
+def _axes(text: str) -> str:
+    if not re.fullmatch(r"[a-z_]{1,20}(,[a-z_]{1,20})*", text):
+        raise InputError(f"{_short(text)} names no axes. Write them as in layer,pos.")
+    return text
+
+
 def _switch(text: str) -> bool:
     if text not in ("0", "1"):
         raise InputError(f"{_short(text)} is neither 0 nor 1.")
@@ -68,6 +82,17 @@ _SETTINGS = {
     "head": _Setting(None, _head),
     "prompt": _Setting(_DEFAULT_PROMPT, _prompt),
     "bos": _Setting(True, _switch, lambda on: "1" if on else "0"),
+    # The Patching page: None means as the run that is shown, and without one the page's default.
+    "effects": _Setting(None, _name),
+    "clean": _Setting(None, _pair_text),
+    "corrupt": _Setting(None, _pair_text),
+    "answer": _Setting(None, _pair_text),
+    "foil": _Setting(None, _pair_text),
+    "site": _Setting(None, _name),
+    "over": _Setting(None, _axes),
+    "direction": _Setting(None, _name),
+    "metric": _Setting(None, _name),
+    "share": _Setting(False, _switch, lambda on: "1" if on else "0"),
 }
 
 
@@ -87,6 +112,8 @@ def seed() -> None:
 
 def get(name: str) -> Any:
     """The value of a setting; None where nothing was chosen."""
+    if _SEEDED not in st.session_state:
+        _start_over()
     return st.session_state[_PREFIX + name]
 
 
@@ -126,6 +153,13 @@ def write_back(**shown: Any) -> None:
                 wanted[name] = text
     if st.query_params.to_dict() != wanted:
         st.query_params.from_dict(wanted)
+
+
+def _start_over() -> NoReturn:
+    """Run main.py after all: when the first address that a server is asked for is a page's, Streamlit takes `pages/`
+    for its own and runs that page alone, until it learns that the app has its own navigation."""
+    PagesManager.uses_pages_directory = False  # as st.navigation does, which would fetch the page's icon for the tab
+    st.rerun()
 
 
 def _short(text: str) -> str:

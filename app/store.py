@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
 
 from app import state
 from app.components.text import notice
-from interp.results import HeadScores
+from interp.results import Effects, HeadScores
 from interp.runs.manifest import RunInfo
 from interp.runs.store import RunStore
 from interp.sites import Head
 
-__all__ = ["RunInfo", "addresses", "choose_run", "name_unreadable", "results", "run_store", "runs", "summaries"]
+__all__ = [
+    "RunInfo",
+    "addresses",
+    "choose_run",
+    "effects",
+    "largest",
+    "name_unreadable",
+    "results",
+    "run_store",
+    "runs",
+    "spec",
+    "summaries",
+]
 
 
 def run_store() -> RunStore:
@@ -28,12 +42,23 @@ def runs() -> list[RunInfo]:
 
 
 def results(run: RunInfo) -> HeadScores:
-    """The tables of a run. They are shared between sessions: nothing may write into them."""
+    """The tables of a run of heads. They are shared between sessions: nothing may write into them."""
     return _results(os.environ.get("INTERP_STORE", "runs"), run.id, str(run.created))
 
 
+def effects(run: RunInfo) -> Effects:
+    """What a run of interventions found, shared between sessions too."""
+    return _results(os.environ.get("INTERP_STORE", "runs"), run.id, str(run.created))
+
+
+def spec(run: RunInfo) -> Mapping[str, Any]:
+    """The arguments that a run was made with."""
+    found = run_store().open(run.id).manifest.get("spec")
+    return found if isinstance(found, dict) else {}
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _results(store: str, run_id: str, created: str) -> HeadScores:
+def _results(store: str, run_id: str, created: str) -> Any:
     return RunStore(store).open(run_id).results()
 
 
@@ -51,25 +76,44 @@ def _summaries(store: str, run_id: str, created: str) -> pd.DataFrame:
     return table
 
 
+def largest(run: RunInfo, normalize: Literal["pooled"] | None) -> pd.DataFrame:
+    """The cells of a run with the largest effects; seconds where there are many cells."""
+    return _largest(os.environ.get("INTERP_STORE", "runs"), run.id, str(run.created), normalize)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _largest(store: str, run_id: str, created: str, normalize: Literal["pooled"] | None) -> pd.DataFrame:
+    return _results(store, run_id, created).top(12, normalize=normalize)
+
+
 def addresses(table: pd.DataFrame) -> list[str]:
     """The address of the head of each row."""
     rows = zip(table["layer"], table["head"], table["sublayer"], table["stack"], strict=True)
     return [str(Head(int(layer), int(head), sublayer, stack)) for layer, head, sublayer, stack in rows]
 
 
-def choose_run() -> RunInfo | None:
-    """A select box over the runs that can be read, the newest chosen first; None where there is none."""
-    readable = {run.id: run for run in runs() if _is_readable(run)}
-    chosen = state.get("run")
+def choose_run(
+    kind: str = "heads", setting: str = "run", on_choice: Callable[[], None] = lambda: None
+) -> RunInfo | None:
+    """A select box over the runs of a kind that can be read, the newest chosen first; None where there is none.
+    `on_choice` is called when the reader chooses another one."""
+    readable = {run.id: run for run in runs() if run.status == "ok" and run.kind == kind}
+    chosen = state.get(setting)
     if chosen is not None and chosen not in readable:
         instead = "The newest run is shown instead." if readable else "Nor is there any other."
-        state.refuse("run", f"There is no readable run {chosen} in {run_store().path}. {instead}", None)
+        state.refuse(setting, f"There is no readable run {chosen} in {run_store().path}. {instead}", None)
         st.rerun()
     if not readable:
         return None
     chosen = chosen or next(iter(readable))
     titles = {name: _title(run) for name, run in readable.items()}
-    st.selectbox("Run", list(readable), format_func=titles.__getitem__, **state.widget("run", chosen))
+    bound = state.widget(setting, chosen)
+
+    def choose() -> None:
+        bound["on_change"]()
+        on_choice()
+
+    st.selectbox("Run", list(readable), format_func=titles.__getitem__, key=bound["key"], on_change=choose)
     return readable[chosen]
 
 
@@ -79,10 +123,6 @@ def name_unreadable() -> None:
     if broken:
         some = broken[:5] + ([f"and {len(broken) - 5} more"] if len(broken) > 5 else [])
         notice("Runs that cannot be read:\n" + "\n".join(some), "warning")
-
-
-def _is_readable(run: RunInfo) -> bool:
-    return run.status == "ok" and run.kind == "heads"
 
 
 def _title(run: RunInfo) -> str:

@@ -23,7 +23,7 @@ __all__ = ["METRICS", "BoundMetric", "MetricRow", "bind_metric", "next_token_los
 
 Values = TypeVar("Values", np.ndarray, Tensor)
 Answers = tuple[tuple[tuple[int, ...], ...], ...]
-Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # logits [read token], slot [read], reference [slot token]
+Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # logits [read token], slot [read], reference [read token]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class BoundMetric:
     needs_reference: bool
     score: Score
     n_vocab: int | None = None
-    reference: Float[Tensor, "slot token"] | None = None
+    reference: Float[Tensor, "some_slots token"] | None = None
+    reference_row: Int[Tensor, " slot"] | None = None  # the row of the reference that a slot has; −1: none
 
     @property
     def n_slots(self) -> int:
@@ -64,17 +65,29 @@ class BoundMetric:
         if self.needs_reference:
             raise InputError(f"{self.name} compares with the clean run. Give its logits first: with_reference(logits).")
         self._check_width(logits)
-        return self.score(_wide(logits), slot, self.reference)
+        return self.score(_wide(logits), slot, self._reference_of(slot.to(logits.device)))
 
-    def with_reference(self, logits: Float[Tensor, "slot token"]) -> BoundMetric:
-        """The metric that compares with these logits, the clean run's at every slot. One that compares with nothing
-        stays as it is."""
+    def with_reference(
+        self, logits: Float[Tensor, "some_slots token"], slots: Int[Tensor, " some_slots"] | None = None
+    ) -> BoundMetric:
+        """The metric that compares with these logits, the clean run's at every slot, or at `slots` alone. One that
+        compares with nothing stays as it is."""
         if not self.needs_reference and self.reference is None:
             return self
-        if len(logits) != self.n_slots:
+        if slots is None and len(logits) != self.n_slots:
             raise InputError(f"The reference has {len(logits)} rows of logits; {self.name} reads {self.n_slots} slots.")
         self._check_width(logits)
-        return replace(self, needs_reference=False, reference=_wide(logits).detach().log_softmax(-1))
+        row = torch.full((self.n_slots,), -1, device=logits.device)
+        row[slice(None) if slots is None else slots] = torch.arange(len(logits), device=logits.device)
+        reference = _wide(logits).detach().log_softmax(-1)
+        return replace(self, needs_reference=False, reference=reference, reference_row=row)
+
+    def _reference_of(self, slot: Tensor) -> Tensor | None:
+        if self.reference is None or self.reference_row is None:
+            return None
+        row = self.reference_row.to(slot.device)[slot]
+        assert bool((row >= 0).all()), "a slot without its clean run"
+        return self.reference.to(slot.device)[row]
 
     def combine(self, per_row: Values) -> Values:
         """Values of rows `[row *rest]`, each the sum over its reads, to values of pairs `[pair *rest]`."""
@@ -273,8 +286,7 @@ def _log_prob_of(
 def _kl(pairs: PromptPairs, device: torch.device) -> BoundMetric:
     def score(logits: Tensor, slot: Tensor, reference: Tensor | None) -> Tensor:
         assert reference is not None
-        clean = reference.to(logits.device)[slot]
-        return (clean.exp() * (clean - logits.log_softmax(-1))).sum(-1)
+        return (reference.exp() * (reference - logits.log_softmax(-1))).sum(-1)
 
     return BoundMetric("kl", "nats", _prompt_rows(pairs), None, True, score)
 

@@ -554,3 +554,26 @@ def test_a_missing_table_and_an_argument_given_twice_are_refused(reader, tmp_pat
         PromptPairs.from_csv(tmp_path / "none.csv", reader)
     with pytest.raises(InputError, match=r"items= was given, and .* has columns for it too"):
         PromptPairs.from_csv(written(tmp_path, HEADER + ROWS[0]), reader, items=["x"])
+
+
+def test_a_table_of_token_ids_needs_no_model(tmp_path):
+    path = tmp_path / "ids.csv"
+    path.write_text("clean,corrupt,answer,foil,item,pos:name\n1 2 3,1 4 3,7,8,a,1\n5 6,5 9,7 8,9 9,b,-1\n")
+    pairs = PromptPairs.from_csv(path)
+    assert pairs.clean == ((1, 2, 3), (5, 6)) and pairs.corrupt == ((1, 4, 3), (5, 9))
+    assert pairs.answer == (((7,),), ((7, 8),)) and pairs.foil == (((8,),), ((9, 9),))
+    assert pairs.items == ("a", "b") and pairs.positions["name"] == ((1,), (1,))
+
+
+def test_a_table_of_texts_without_a_model_says_that_it_needs_one(tmp_path):
+    path = tmp_path / "texts.csv"
+    path.write_text("clean,corrupt,answer\n1 2,1 3,4\nA cat,A dog,5\n")
+    with pytest.raises(InputError, match=r"Row 2 .*'A cat' in column 'clean'.*from_csv\(path, model\)"):
+        PromptPairs.from_csv(path)
+
+
+def test_a_table_of_token_ids_takes_indices_for_positions_only(tmp_path):
+    path = tmp_path / "ids.csv"
+    path.write_text("clean,corrupt,answer,pos:name\n1 2,1 3,4,cat\n")
+    with pytest.raises(InputError, match=r"Row 1 .*names position name by text"):
+        PromptPairs.from_csv(path)

@@ -28,14 +28,16 @@ _TABLE = """<style>
 </style>"""
 
 
-def notice(text: str, level: Level = "info") -> None:
-    """A message in a box, shown literally whatever it holds."""
+def notice(text: str, level: Level = "info", *, drawn: str = "") -> None:
+    """A message in a box, shown literally whatever it holds; `drawn` below it keeps its spaces, for text in columns."""
     role = "alert" if level == "error" else "status"
     colour = _COLOURS[level]
+    style = "margin:.6rem 0 0;overflow-x:auto;font-size:.8rem;line-height:1.45;white-space:pre"
+    columns = f'<pre style="{style}">{escape(drawn)}</pre>' if drawn else ""
     st.html(
         f'<div role="{role}" class="interp-notice" style="padding:.7rem 1rem;border-radius:.5rem;'
         f"background:rgba({colour},.14);border-left:4px solid rgb({colour});overflow-wrap:anywhere;"
-        f'white-space:pre-line">{escape(text)}</div>'
+        f'white-space:pre-line">{escape(text)}{columns}</div>'
     )
 
 

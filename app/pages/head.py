@@ -11,19 +11,6 @@ from interp.errors import InterpError
 from interp.sites import Head
 
 
-def _choose_model(run: store.RunInfo | None) -> str:
-    """The run's model unless another was chosen. Only known names and the run's own can be."""
-    own = run.model if run is not None and run.model else None
-    names = list(dict.fromkeys(name for name in (own, *models.installed(), models.default_model()) if name))
-    chosen = state.get("model")
-    if chosen is not None and chosen not in names:
-        state.refuse("model", f"{chosen} is not a model of this page; there are {', '.join(names)}.", None)
-        st.rerun()
-    chosen = chosen or names[0]
-    st.selectbox("Model", names, **state.widget("model", chosen))
-    return chosen
-
-
 def _choose_head(addresses: list[str], best: str) -> str:
     chosen = state.get("head") or best
     if chosen not in addresses:
@@ -84,7 +71,7 @@ with columns[0]:
     if run is None:
         plain("No run is stored yet, so only the attention can be shown; the Atlas page fills the store.")
 with columns[1]:
-    model_name = _choose_model(run)
+    model_name = models.choose_model(run.model if run is not None else None)
 try:
     if run is not None:
         ranked = store.addresses(store.results(run).top(n=1))

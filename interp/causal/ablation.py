@@ -71,14 +71,13 @@ def ablate(
         parts = tuple(dict.fromkeys(part for target in wanted for part in target.parts))
         wanted = [Target(parts, " + ".join(part.name for part in parts))]
     sites = list(dict.fromkeys(site for target in wanted for site in target.by_site()))
-    _check(wanted, sites, how, tuple(mean_axes))
+    _check(sites, how, tuple(mean_axes))
     others = reference_texts(model, asked, reference) if how != "zero" else None
     values = _Values(model, asked, sites, how, others, tuple(mean_axes), seed)
     bundles = []
     for text, one in enumerate(asked.texts):
         for number, target in enumerate(wanted):
-            by_site = sorted(target.by_site().items(), key=lambda item: item[0].stack != "encoder")  # it runs first
-            ops = tuple(op for site, units in by_site for op in values.ops(text, one, site, units))
+            ops = tuple(op for site, units in target.by_site().items() for op in values.ops(text, one, site, units))
             if ops:
                 bundles.append(Bundle(text, torch.tensor([number]), ops, start_of(model, ops)))
     sweep = Sweep(
@@ -108,16 +107,18 @@ def ablate(
     return Plan(sweep, {"target": [target.name for target in wanted]}, asked.items, asked.templates, about, progress)
 
 
-def _check(targets: Sequence[Target], sites: Sequence[Site], how: str, axes: tuple[str, ...]) -> None:
+def _check(sites: Sequence[Site], how: str, axes: tuple[str, ...]) -> None:
     """Refuse what cannot be asked, before anything runs."""
     if how == "mean" and (not axes or set(axes) - {"prompt", "pos"}):
         raise InputError(f'mean_axes is {axes}. Choose ("prompt",), ("pos",) or ("prompt", "pos").')
     for site in sites:
         if how == "mean" and site.name in ("hook_attn_scores", "hook_pattern"):
             raise InputError(f"{site} has no mean over prompts. Choose how='zero' or 'resample'.")
-    in_encoder = {any(part.site.stack == "encoder" for part in target.parts) for target in targets}
-    if len(in_encoder) > 1:
-        raise InputError("Some targets are in the encoder and some are not. Ablate those of one stack at a time.")
+        if how == "zero" and site.name == "hook_attn_scores":
+            raise InputError(f"Zero in {site} would let queries see keys that are masked. Zero the pattern or z.")
+    stacks = {site.stack for site in sites}
+    if len(stacks) > 1:
+        raise InputError(f"The targets are in two stacks, {' and '.join(sorted(stacks))}. Ablate one stack at a time.")
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,7 @@ def _differentiated(
         if metric.needs_reference:
             clean = record(model, clean_texts).final
             assert clean is not None
-            logits = clean.new_zeros(int(slots[-1]), model.cfg.d_vocab)
-            metric = metric.with_reference(logits.index_copy(0, slot, model.logits(clean[None])[0]))
+            metric = metric.with_reference(model.logits(clean[None])[0], slot)
     with torch.enable_grad():
         leaves = _Leaves(names)
         base = record(model, base_texts, tap=leaves)
@@ -194,6 +193,8 @@ def _fill(
             continue
         for i, layers in grid.layer_choices():
             sums = [shares[layer][list(positions)].sum(axis=0) for layer in layers]
+            if grid.unit_axis is None and grid.units is not None and any(max(grid.units) >= len(x) for x in sums):
+                continue  # a layer without one of these heads
             if grid.unit_axis is None:
                 chosen = [one if one.ndim == 0 or grid.units is None else one[grid.units] for one in sums]
                 row[grid.cells(i, j, 1)] = sum(float(one.sum()) for one in chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -78,22 +78,23 @@ class Bundle:
         return replace(self, cells=self.cells[cells], ops=ops)
 
 
-def chunks(bundles: Sequence[Bundle], lengths: Sequence[int], max_tokens: int) -> Iterator[list[tuple[Bundle, Bundle]]]:
+def chunks(
+    bundles: Sequence[Bundle], per_cell: Callable[[Bundle], int], max_tokens: int
+) -> Iterator[list[tuple[Bundle, Bundle]]]:
     """Groups of (part of a bundle, the bundle) that carry at most `max_tokens` tokens, one cell at least."""
     group: list[tuple[Bundle, Bundle]] = []
     used = 0
     for bundle in bundles:
-        per_cell = lengths[bundle.text] - bundle.start
         done = 0
         while done < len(bundle.cells):
-            room = (max_tokens - used) // per_cell
+            room = (max_tokens - used) // per_cell(bundle)
             if room < 1 and group:
                 yield group
                 group, used = [], 0
                 continue
             part = bundle.part(slice(done, done + max(room, 1)))
             group.append((part, bundle))
-            used += len(part.cells) * per_cell
+            used += len(part.cells) * per_cell(bundle)
             done += len(part.cells)
     if group:
         yield group

@@ -38,9 +38,9 @@ class Edit:
     site: str
     value: float | Tensor = 0.0
     kind: Literal["set", "add", "scale"] = "set"
-    pos: tuple[int, ...] | None = None
-    units: tuple[int, ...] | None = None
-    rows: tuple[int, ...] | None = None
+    pos: Any = None
+    units: Any = None
+    rows: Any = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("set", "add", "scale"):

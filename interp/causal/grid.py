@@ -66,6 +66,10 @@ class SitePlaces:
                 return axis, max(self.n_units(model, layer) for layer in self.sites)
         return None
 
+    def is_ungrouped(self, model: HookedTransformer) -> bool:
+        """Whether every layer has as many key/value heads as query heads."""
+        return all(self.n_units(model, one) == self.n_units(model, one, ungroup=True) for one in self.sites)
+
     def n_units(self, model: HookedTransformer, layer: int, *, ungroup: bool = False) -> int:
         """Heads or neurons in one layer; with `ungroup` query heads in place of key/value heads."""
         site = self.sites[layer]
@@ -111,6 +115,8 @@ class Grid:
             )
         over, at = (over,) if isinstance(over, str) else tuple(over), dict(at or {})
         unit = places.unit_axis(model)
+        if unit is not None and unit[0] == "kv_head" and places.is_ungrouped(model) and "kv_head" not in (*over, *at):
+            unit = ("head", unit[1])  # every query head has its own key and value
         ungroup = ungroup and unit is not None and unit[0] == "kv_head"  # all others go by query head already
         if ungroup:
             unit = ("head", max(places.n_units(model, layer, ungroup=True) for layer in places.sites))
@@ -119,10 +125,20 @@ class Grid:
         _check_axes(places, over, at, unit)
         if pairs.clean_decoder and not places.in_encoder and _names_positions(over, at):
             raise InputError(
-                f"Named positions count in the encoder's text, and {places.name} is a tensor of the decoder's. Use 'pos'."
+                f"Named positions count in the encoder's text; {places.name} is a tensor of the decoder. Use 'pos'."
             )
         if not isinstance(window, int) or window < 1:
             raise InputError(f"window is {window!r}. Give the number of layers edited together, at least 1.")
+        if window != 1 and "layer" not in over:
+            raise InputError(f"window={window} is around each layer, and over={over} has no layer axis. Leave one out.")
+        ragged = (
+            len({len(row) for row in (pairs.clean if places.in_encoder else pairs.clean_decoder or pairs.clean)}) > 1
+        )
+        if ragged and "pos" in over and any(is_index(one) and one < 0 for one in _listed(at.get("pos", ()))):
+            raise InputError(
+                "The prompts differ in length, so a negative position is another one in each. Leave 'pos' out of over: "
+                "at={'pos': …} alone counts from the end of each prompt."
+            )
         layers = _layers(places, at.get("layer"))
         units = _units(at.get(unit[0]), *unit) if unit is not None else None
         axes: dict[str, list[Any]] = {}

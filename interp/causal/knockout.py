@@ -63,8 +63,9 @@ def knockout(
                 absent[number, flat] = True
                 continue
             ops = [op for layer, some in sets.items() for op in _ops(model, text, number, layer, some, blocked)]
-            if ops:
-                bundles.append(Bundle(number, torch.tensor([flat]), tuple(ops), start_of(model, ops)))
+            start = start_of(model, ops)
+            if ops and any(read >= start for read in text.reads):
+                bundles.append(Bundle(number, torch.tensor([flat]), tuple(ops), start))
     sweep = Sweep(model, question.metric, texts, question.texts("corrupt"), bundles, absent, max_bytes=max_bytes)
     about = {
         "method": "attention knockout",

@@ -117,8 +117,9 @@ def ask(model: Any, data: Any, metric: Any = None, counted: Any = None) -> Asked
         raise InputError(f"Plain texts are judged by their loss, not by {metric!r}. Give PromptPairs for that metric.")
     if model.decoder is None or model.encoder is not None:
         raise InputError("Only a decoder by itself has a next-token loss. Give PromptPairs.")
-    rows = _rows_of(model, data)
-    bound = next_token_loss_metric(rows, _counted(rows, counted))
+    batch = _batch_of(model, data)
+    rows = _unpadded(batch) if batch is not None else _rows_of(model, data)
+    bound = next_token_loss_metric(rows, _counted(rows, counted, batch))
     texts = [Text(row, one.reads) for row, one in zip(rows, bound.rows, strict=True)]
     return Asked(texts, [], bound, tuple(str(i) for i in range(len(rows))), (), "the texts themselves")
 
@@ -141,20 +142,39 @@ def reference_texts(model: HookedTransformer, asked: Asked, reference: Any) -> A
 
 def _rows_of(model: HookedTransformer, data: Any) -> list[tuple[int, ...]]:
     """Token rows without padding, from text, texts, ids, rows of ids, or a batch with its mask."""
+    batch = _batch_of(model, data)
+    if batch is not None:
+        return _unpadded(batch)
+    return [_unpadded(model.batch(torch.tensor([list(row)])))[0] for row in data]
+
+
+def _batch_of(model: HookedTransformer, data: Any) -> Batch | None:
+    """Data as a rectangle; None for rows of ids that differ in length."""
+    if isinstance(data, Batch):
+        return data
     ragged = isinstance(data, Sequence) and not isinstance(data, str) and len(data) > 0
     if ragged and all(isinstance(row, Sequence) and not isinstance(row, str) for row in data):
-        return [_rows_of(model, torch.tensor([list(row)]))[0] for row in data]
-    batch = data if isinstance(data, Batch) else model.batch(data)
+        return None
+    return model.batch(data)
+
+
+def _unpadded(batch: Batch) -> list[tuple[int, ...]]:
     mask = batch.mask if batch.mask is not None else torch.ones_like(batch.tokens, dtype=torch.bool)
     return [tuple(row[real].tolist()) for row, real in zip(batch.tokens, mask, strict=True)]
 
 
-def _counted(rows: Sequence[tuple[int, ...]], counted: Any) -> list[list[int]] | None:
-    """Positions of the counted tokens of each row, from a mask `[batch pos]` or lists of positions."""
+def _counted(rows: Sequence[tuple[int, ...]], counted: Any, batch: Batch | None) -> list[list[int]] | None:
+    """Positions of the counted tokens of each row, padding left out: from a mask over the batch's columns, or from
+    lists of positions among the row's own tokens."""
     if counted is None:
         return None
-    if isinstance(counted, Tensor) and counted.dtype == torch.bool:
-        if len(counted) != len(rows) or counted.shape[1] != max(map(len, rows)):
-            raise InputError(f"counted has shape {tuple(counted.shape)}; there are {len(rows)} texts.")
-        return [row.nonzero()[:, 0].tolist() for row in counted]
-    return [[int(one) for one in row] for row in counted]
+    if not isinstance(counted, Tensor) or counted.dtype != torch.bool:
+        return [[int(one) for one in row] for row in counted]
+    shape = (len(rows), max(map(len, rows))) if batch is None else tuple(batch.tokens.shape)
+    if tuple(counted.shape) != shape:
+        raise InputError(f"counted has shape {tuple(counted.shape)}; the texts have {shape}. Make them alike.")
+    if batch is not None and batch.mask is not None:
+        if bool((counted.to(batch.mask.device) & ~batch.mask).any()):
+            raise InputError("counted marks padding. Mark real tokens only.")
+        counted = [row[real] for row, real in zip(counted.cpu(), batch.mask.cpu(), strict=True)]
+    return [row.nonzero()[:, 0].tolist() for row in counted]

@@ -49,7 +49,7 @@ def causal_trace(
     Returns `Effects` `[prompt, *over]`. Exact for these draws (the same seed draws the same noise); off-distribution
     by design. Cost: `draws` times that of a patching sweep.
     """
-    if not isinstance(draws, int) or draws < 1:
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
         raise InputError(f"draws is {draws!r}. Give a whole number, at least 1.")
     if not isinstance(noise, (int, float)) or not 0 < noise < float("inf"):
         raise InputError(f"noise is {noise!r}. Give standard deviations above 0; 3 is usual.")

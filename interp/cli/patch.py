@@ -79,7 +79,8 @@ def patch(
         if runs is not None:
             given = {name: one for name, one in texts.items() if one} if csv is None else {"csv": str(csv)}
             spec = {"analysis": "patch", "model": model, "site": site, "positions": places, **given, **settings}
-            title = f"patching {site} of {found.about.get('model', model)}: {direction}, {len(pairs)} pairs"
+            many = f"{len(pairs)} pairs" if len(pairs) > 1 else "1 pair"
+            title = f"patching {site} of {found.about.get('model', model)}: {direction}, {many}"
             run = store_run(runs, found, loaded, spec, timings, title)
         if html is not None:
             page = found.to_html(html)

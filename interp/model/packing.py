@@ -127,7 +127,9 @@ class PackedRows(Rows):
         if key not in known:
             device = self.positions.device
             places = torch.arange(segment.past, segment.length, device=device)
-            rows = Rows(places[None], None, segment.past, segment.length, relative=self.relative)
+            rows = Rows(
+                places[None], None, segment.past, segment.length, relative=self.relative, max_distance=self.max_distance
+            )
             if segment.queries is not None:
                 rows = rows.at(torch.tensor(segment.queries, device=device) - segment.past)
             known[key] = rows
@@ -142,6 +144,7 @@ def pack(
     device: torch.device,
     part_rows: PartRows | None = None,
     relative: Float[Tensor, "bucket head"] | None = None,
+    max_distance: int = 128,
 ) -> PackedRows:
     """The rows of some segments. Where a segment's `queries` leave tokens out, only these ask and go on."""
     positions, kept, start = [], [], 0
@@ -159,6 +162,7 @@ def pack(
         n_keys=start,
         kept=torch.cat(kept).to(device) if narrowed else None,
         relative=relative,
+        max_distance=max_distance,
         segments=tuple(segments),
         part_rows=part_rows,
     )

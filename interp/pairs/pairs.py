@@ -174,16 +174,19 @@ class PromptPairs:
         )
 
     @classmethod
-    def from_csv(cls, path: str | os.PathLike[str], model: Any, **options: Any) -> PromptPairs:
+    def from_csv(cls, path: str | os.PathLike[str], model: Any = None, **options: Any) -> PromptPairs:
         """Pairs from a UTF-8 CSV file with a header: columns clean, corrupt, answer, and if wanted foil, item,
         template, read (an index or mask) and one `pos:NAME` for each named position (a substring, or an index where
         the cell is a whole number). Other columns are not read. `options` are those of `from_text`; errors name the
-        row, counted from 1 below the header."""
+        row, counted from 1 below the header. Without a model the cells are token ids ("504 3575 282"), as for
+        `from_tokens`."""
         table = read_pair_table(path)
         for name in options.keys() & table.arguments.keys():
             if table.arguments[name]:
                 raise InputError(f"{name}= was given, and {path} has columns for it too. Leave one out.")
         try:
+            if model is None:
+                return cls.from_tokens(**{**table.as_ids(), **options})
             return cls.from_text(model, **{**table.arguments, **options})
         except PairError as error:
             raise InputError(f"{table.row(error.pair)}: {error.what}") from error

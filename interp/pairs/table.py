@@ -29,6 +29,28 @@ class PairTable:
     def row(self, pair: int) -> str:
         return f"Row {pair + 1} of {self.path} (line {self.lines[pair]})"
 
+    def as_ids(self) -> dict[str, Any]:
+        """The arguments with token ids in place of texts; answers of several ids are several tokens."""
+        made = dict(self.arguments)
+        for name in ("clean", "corrupt", "answer", "foil"):
+            rows = [self._ids(cell, name, pair) for pair, cell in enumerate(made.get(name, ()))]
+            if rows:
+                made[name] = rows if name in ("clean", "corrupt") else [tuple(r) if len(r) > 1 else r[0] for r in rows]
+        for name, places in made["positions"].items():
+            wrong = next((i for i, place in enumerate(places) if not isinstance(place, int)), None)
+            if wrong is not None:
+                raise InputError(f"{self.row(wrong)} names position {name} by text. Give an index, or the model.")
+        return made
+
+    def _ids(self, cell: str, name: str, pair: int) -> list[int]:
+        parts = cell.split()
+        if not parts or not all(part.isdigit() for part in parts):
+            raise InputError(
+                f"{self.row(pair)} has the text {cell!r} in column {name!r}, and texts need the model that reads them: "
+                "PromptPairs.from_csv(path, model). Without a model give token ids, as in '504 3575 282'."
+            )
+        return [int(part) for part in parts]
+
 
 def read_pair_table(path: str | os.PathLike[str]) -> PairTable:
     """Read and check a table. Raises `InputError` for a file that is none, a missing column or an empty cell."""

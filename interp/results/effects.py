@@ -67,6 +67,11 @@ class Effects:
         return tuple(str(dim) for dim in self.values.dims[1:])
 
     @property
+    def n_items(self) -> int:
+        """Independent items, which intervals and p-values resample; one has neither."""
+        return len(set(self.items)) if self.items else self.values.sizes["prompt"]
+
+    @property
     def patched(self) -> xr.DataArray:
         """The metric of each patched run itself, `[prompt, *grid]`."""
         if self.base is None:
@@ -106,7 +111,11 @@ class Effects:
             gap = self._by_item(self._gap()[:, None])
             gap = gap[:, 0]
         values = self if normalize == "pooled" else self.normalize(normalize)
-        low, high = bootstrap_interval(values._by_item(values._flat), level=level, seed=seed, divisor=gap)
+        by_item = values._by_item(values._flat)
+        there = ~np.isnan(by_item).all(axis=0)  # a cell that no item has gets no interval
+        low, high = np.full((2, by_item.shape[1]), np.nan)
+        if there.any():
+            low[there], high[there] = bootstrap_interval(by_item[:, there], level=level, seed=seed, divisor=gap)
         return self._cells(low), self._cells(high)
 
     def pvalues(self, *, side: str = "two", seed: int = 0) -> tuple[xr.DataArray, xr.DataArray]:
@@ -120,16 +129,14 @@ class Effects:
         return self._cells(p), self._cells(corrected)
 
     def to_frame(self, *, normalize: Normalize = None) -> pd.DataFrame:
-        """One row per cell: its coordinates, mean, interval, p and corrected p."""
-        low, high = self.ci(normalize=normalize)
-        p, corrected = self.pvalues()
-        columns = {
-            "effect": self.mean(normalize=normalize),
-            "effect_low": low,
-            "effect_high": high,
-            "p": p,
-            "p_corrected": corrected,
-        }
+        """One row per cell: its coordinates, mean, interval, p and corrected p; of one item only the mean."""
+        columns = {"effect": self.mean(normalize=normalize)}
+        if self.n_items > 1:
+            columns["effect_low"], columns["effect_high"] = self.ci(normalize=normalize)
+            columns["p"], columns["p_corrected"] = self.pvalues()
+        else:
+            absent = xr.full_like(columns["effect"], np.nan)
+            columns |= dict.fromkeys(("effect_low", "effect_high", "p", "p_corrected"), absent)
         if not self.grid:
             return pd.DataFrame([{name: float(one) for name, one in columns.items()}])
         return xr.Dataset(columns).to_dataframe().reset_index().loc[:, [*self.grid, *columns]]
@@ -141,7 +148,7 @@ class Effects:
         table = table.loc[table["effect"].abs().sort_values(ascending=False, kind="stable").index].head(n)
         shown = pd.DataFrame({axis: [self._label(axis, one) for one in table[axis]] for axis in self.grid})
         parts = zip(table["effect"], table["effect_low"], table["effect_high"], strict=True)
-        with_interval = self.values.sizes["prompt"] > 1
+        with_interval = self.n_items > 1
         shown["effect (95%)" if with_interval else "effect"] = [
             f"{mean:.3f} ({low:.3f} to {high:.3f})" if with_interval else f"{mean:.3f}" for mean, low, high in parts
         ]

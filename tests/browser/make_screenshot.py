@@ -1,7 +1,8 @@
 """Pictures of the app for the README: `python tests/browser/make_screenshot.py STORE [FOLDER]`.
 
-Serves the app over a store with at least one run of a model that loads by name, and writes atlas.png and head.png,
-each below 300 KB.
+Serves the app over a store with at least one run of heads of a model that loads by name, and writes atlas.png,
+head.png and patching.png, each below 300 KB. For the last one a pair is patched
+in a copy of the store.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -32,6 +34,18 @@ def shoot(page: Page, path: Path) -> None:
     print(f"{path}: {size:,} bytes")
 
 
+def patched(store: Path, copy: Path) -> Path:
+    """A copy of a store with one more run: the pair that the Patching page begins with."""
+    shutil.copytree(store, copy)
+    said = "When Mary and John went to the store, {} gave a drink to"
+    texts = {"clean": said.format("John"), "corrupt": said.format("Mary"), "answer": "Mary", "foil": "John"}
+    options = [part for name, text in texts.items() for part in (f"--{name}", text)]
+    main = "from interp.cli import main; main()"
+    command = [sys.executable, "-c", main, "patch", "smollm2-135m", *options, "--store", str(copy)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return copy
+
+
 def make(store: Path, folder: Path, *, width: int, height: int, dark: bool) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
@@ -39,7 +53,7 @@ def make(store: Path, folder: Path, *, width: int, height: int, dark: bool) -> N
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as scratch,
-        serve(ROOT / "app" / "main.py", store.resolve(), log=Path(scratch) / "log") as address,
+        serve(ROOT / "app" / "main.py", patched(store, Path(scratch) / "runs"), log=Path(scratch) / "log") as address,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -55,6 +69,11 @@ def make(store: Path, folder: Path, *, width: int, height: int, dark: bool) -> N
         page.goto(f"{address}/head?head=18.6")
         page.locator(".tokens span").first.wait_for()
         shoot(page, folder / "head.png")
+        page.set_viewport_size({"width": width, "height": max(height, 1220)})
+        page.goto(f"{address}/patching")
+        page.locator(".heatmaplayer image").wait_for()
+        page.locator(".columns .differ").wait_for()
+        shoot(page, folder / "patching.png")
         browser.close()
 
 

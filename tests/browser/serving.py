@@ -16,14 +16,15 @@ import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
+from interp.causal.plan import Plan
 from interp.cli.browser import STORE_VARIABLE, app_command
 from interp.model.config import ModelConfig
 from interp.model.transformer import HookedTransformer
-from interp.results import HeadScores
+from interp.results import Effects, HeadScores
 from interp.runs.store import RunStore
 from interp.text import Tokenizer
 
-__all__ = ["HOSTILE", "ROOT", "serve", "slow_find_heads", "tiny_model", "tiny_scores", "tiny_store"]
+__all__ = ["HOSTILE", "ROOT", "serve", "slow_find_heads", "slow_patching", "tiny_model", "tiny_scores", "tiny_store"]
 
 ROOT = Path(__file__).resolve().parents[2]
 N_LAYERS, N_HEADS = 3, 4
@@ -89,6 +90,24 @@ def slow_find_heads(
         progress("ablating", done, 20)
         time.sleep(0.1)
     return tiny_scores(model.cfg.model_name)
+
+
+def slow_patching() -> None:
+    """Let patching pause after each wave, so that there is something to watch and to cancel. Once is enough:
+    Streamlit runs its script again and again."""
+    if Plan.run.__name__ == "slow_run":
+        return
+    real = Plan.run
+
+    def slow_run(self: Plan, progress: Callable[[int, int], None] | None = None) -> Effects:
+        def report(done: int, total: int) -> None:
+            time.sleep(0.6)
+            if progress is not None:
+                progress(done, total)
+
+        return real(self, report)
+
+    Plan.run = slow_run
 
 
 def tiny_store(path: Path) -> tuple[str, str]:

@@ -219,7 +219,7 @@ class _Job:
         made, units = [], self.units(cell)
         for layer in self.layers(cell):
             site = self.sites[layer]
-            if self.ungroup and units is not None:
+            if self.ungroup and units is not None and "kv_head" in site.axes:
                 for head in units:
                     z = self.z_of_head(site, head, where, base, source)
                     made.append((str(site).rpartition(".")[0] + ".hook_z", (slice(None), head), z))

@@ -7,14 +7,17 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import interp
+from interp.causal import wave
 from interp.causal.bundles import Bundle, Op
 from interp.causal.texts import Text, record
 from interp.causal.wave import Wave
@@ -28,6 +31,8 @@ from tests.model.conftest import ZOO, randomize
 
 SITES = [(name, site) for name in LAYOUTS for site in site_names(model_named(name))]
 ModelOf = Callable[[str], HookedTransformer]
+# Checks of shapes take two thirds of the time of tiny models: a test of their own keeps them on.
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 @pytest.mark.parametrize(("name", "site"), SITES)
@@ -37,13 +42,23 @@ def test_every_site_of_every_layout_denoises_as_a_hook_does(model_of: ModelOf, n
 
 
 @pytest.mark.parametrize(("name", "site"), SITES)
-def test_every_site_of_every_layout_noises_as_a_hook_does(
-    model_of: ModelOf, name: str, site: str, unchecked: None
-) -> None:
+def test_every_site_of_every_layout_noises_as_a_hook_does(model_of: ModelOf, name: str, site: str) -> None:
     """By head, key/value head or a few neurons where the site has them, and with windows of two layers."""
     model = model_of(name)
     over, at = _spread(model, site)
     compare(model, pairs_for(model), site, over, at=at, direction="noise", window=2)
+
+
+@pytest.mark.parametrize("name", ["llama", "gptj", "encoder", "two_grouped"])
+def test_every_shape_inside_is_as_declared(model_of: ModelOf, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of different lengths pass through the checked signatures; the numbers stay."""
+    model = model_of(name)
+    for site in site_names(model):
+        unchecked = interp.patch(model, pairs_for(model), site)
+        with monkeypatch.context() as checked:
+            checked.setattr(jaxtyping.config, "jaxtyping_disable", False)
+            same = interp.patch(model, pairs_for(model), site)
+        np.testing.assert_array_equal(same.values.values, unchecked.values.values)
 
 
 def _spread(model: HookedTransformer, site: str) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -71,7 +86,7 @@ GRIDS: list[tuple[str, tuple[str, ...], dict[str, Any], dict[str, Any]]] = [
     ("resid_pre", ("layer",), {"pos": -1}, {}),
     ("resid_pre", ("layer",), {"pos": ["subject:first", -1]}, {}),
     ("resid_pre", ("layer",), {"position": "subject"}, {}),
-    ("resid_pre", ("layer", "pos"), {"pos": [5, 2], "layer": [-1, 0]}, {}),
+    ("resid_pre", ("layer", "pos"), {"pos": [5, 2], "layer": [1, 0]}, {}),
     ("attn_out", ("layer", "position"), {}, {}),
     ("mlp_out", ("position", "layer"), {"position": ["verb:last", "subject"]}, {"window": 2}),
     ("attn_out", ("layer", "pos"), {}, {"window": 2}),
@@ -162,6 +177,13 @@ def _margin(logits: Tensor, pair: Tensor) -> Tensor:
     return logits.gather(1, pair[:, None] + 5)[:, 0] - logits.amax(1)
 
 
+def test_the_oracle_says_the_same_with_one_run_for_each_cell(model_of: ModelOf) -> None:
+    model = model_of("llama")
+    for site, over in (("z", ("layer", "head")), ("resid_pre", ("layer", "pos"))):
+        one, many = (asked(model, pairs_for(model), site, over, at_once=n).patched for n in (1, 256))
+        np.testing.assert_allclose(one, many, atol=2e-5)
+
+
 # ---- what must be exactly nothing, or everything ----
 
 
@@ -233,17 +255,17 @@ def _wave(model: HookedTransformer) -> Wave:
 
 def test_an_edit_of_a_tensor_that_the_pass_does_not_make_raises(model_of: ModelOf) -> None:
     model = model_of("gptj")
-    wave = Wave(model, record(model, [Text((3, 4, 5), (2,))], resid=[("", 0)], keys=True), {})
+    made = Wave(model, record(model, [Text((3, 4, 5), (2,))], resid=[("", 0), ("", 1)], keys=True), {})
     for site in (Site("hook_resid_mid", "", 0), Site("hook_pre_linear", "mlp", 0), Site("hook_normalized", "ln2", 1)):
         where = 1 if site.layer == 0 else 2
         with pytest.raises(HookError, match="never applied"):
-            wave.run([Bundle(0, torch.tensor([0]), (Op(site, (where,)),), where)])
+            made.run([Bundle(0, torch.tensor([0]), (Op(site, (where,)),), where)])
 
 
 def test_an_edit_of_scores_that_the_pass_does_not_make_raises(model_of: ModelOf) -> None:
-    wave = _wave(model_of("llama"))
+    made = _wave(model_of("llama"))
     with pytest.raises(HookError, match="never applied"):
-        wave.run([Bundle(0, torch.tensor([0]), (Op(Site("hook_pattern", "cross_attn", 0), (3,)),), 3)])
+        made.run([Bundle(0, torch.tensor([0]), (Op(Site("hook_pattern", "cross_attn", 0), (3,)),), 3)])
 
 
 @pytest.mark.parametrize(
@@ -256,10 +278,10 @@ def test_an_edit_of_scores_that_the_pass_does_not_make_raises(model_of: ModelOf)
     ],
 )
 def test_an_edit_outside_its_own_cell_raises(model_of: ModelOf, op: Op) -> None:
-    wave = _wave(model_of("llama"))
+    made = _wave(model_of("llama"))
     fine = Op(Site("hook_resid_pre", "", 0), (3,))
     with pytest.raises((AssertionError, HookError, ValueError, KeyError)):
-        wave.run(
+        made.run(
             [
                 Bundle(0, torch.tensor([0, 1]), (fine, op), 2),
                 Bundle(1, torch.tensor([0]), (replace(fine, pos=(2,)),), 2),
@@ -276,22 +298,36 @@ def test_little_memory_means_many_groups_and_chunks_and_the_same_numbers(model_o
     sites = ("encoder.z", "decoder.pattern", "decoder.cross_attn.v") if name == "two_stacks" else ("z", "pattern", "k")
     for site in sites:
         for metric in ("logit_diff", "kl"):
-            unit = "kv_head" if site.endswith(("k", ".v")) and name != "encoder" else "head"
-            plan = interp.patch.plan(model, pairs_for(model), site, ("layer", unit, "pos"), metric=metric)
-            whole, chunks = plan.run(), []
-            little = _least(lambda size: interp.patch.plan(  # noqa: B023
-                model, pairs_for(model), site, ("layer", unit, "pos"), metric=metric, max_bytes=size))  # fmt: skip
-            parts = little.run(lambda done, total: chunks.append(done))
+            unit = "kv_head" if site.endswith(("k", ".v")) else "head"
+            make = partial(interp.patch.plan, model, pairs_for(model), site, ("layer", unit, "pos"), metric=metric)
+            whole, little = make().run(), _least(make)
+            chunks: list[int] = []
+            parts = little.run(lambda done, total, chunks=chunks: chunks.append(done))
             assert len(chunks) > 10 and chunks == sorted(chunks)
-            np.testing.assert_allclose(parts.values.values, whole.values.values, atol=2e-6)
+            np.testing.assert_allclose(parts.values.values, whole.values.values, atol=1e-4)
 
 
-def _least(make: Callable[[int], Any]) -> Any:
+@pytest.mark.parametrize("name", ["llama", "gpt2", "window", "encoder", "two_grouped"])
+@pytest.mark.parametrize("slab", [1, 9, 24])
+def test_cells_that_go_through_a_layer_in_slabs_get_the_same_numbers(
+    model_of: ModelOf, name: str, slab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(name)
+    sites = ("resid_pre", "z", "pattern", "k", "mlp_out")
+    if name == "two_grouped":
+        sites = ("encoder.z", "decoder.z", "decoder.cross_attn.pattern", "decoder.cross_attn.k", "decoder.cross_attn.q")
+    monkeypatch.setattr(wave, "_SLAB", slab)
+    for site in sites:
+        (over, _), metric = _spread(model, site), "log_prob"
+        compare(model, pairs_for(model), site, (*over, "pos"), metric=metric)
+
+
+def _least(make: Callable[..., Any]) -> Any:
     """A plan with the least memory that it takes."""
     try:
-        make(1).run()
+        make(max_bytes=1).run()
     except interp.InterpError as error:
-        return make(int(str(error).split("Give ")[1].split(" or")[0].replace(",", "")))
+        return make(max_bytes=int(str(error).split("Give ")[1].split(" or")[0].replace(",", "")))
     raise AssertionError("one byte was enough")
 
 
@@ -316,7 +352,7 @@ def test_the_plan_counts_every_cell_once(model_of: ModelOf) -> None:
 def test_an_interrupted_plan_keeps_what_was_finished_and_goes_on_from_there(model_of: ModelOf) -> None:
     model, pairs = model_of("llama"), pairs_for(model_of("llama"))
     whole = interp.patch(model, pairs, "z", ("layer", "head", "pos"))
-    plan = _least(lambda size: interp.patch.plan(model, pairs, "z", ("layer", "head", "pos"), max_bytes=size))
+    plan = _least(partial(interp.patch.plan, model, pairs, "z", ("layer", "head", "pos")))
     reached: list[int] = []
 
     def stop(done: int, total: int) -> None:
@@ -326,18 +362,18 @@ def test_an_interrupted_plan_keeps_what_was_finished_and_goes_on_from_there(mode
 
     with pytest.raises(KeyboardInterrupt) as caught:
         plan.run(stop)
-    partial = caught.value.partial
-    assert partial.about["partial"] is True and "partial" in repr(partial)
-    made = ~np.isnan(partial.values.values)
+    finished = caught.value.partial
+    assert finished.about["partial"] is True and "partial" in repr(finished)
+    made = ~np.isnan(finished.values.values)
     total = plan.cost.cells
     assert 0 < reached[-1] < total and made.sum() >= reached[-1]
     assert made.sum() < (~np.isnan(whole.values.values)).sum()
-    np.testing.assert_allclose(partial.values.values[made], whole.values.values[made], atol=2e-6)
+    np.testing.assert_allclose(finished.values.values[made], whole.values.values[made], atol=1e-4)
     again: list[int] = []
     done = plan.run(lambda done, total: again.append(done))
     assert 0 < again[0] <= reached[-1] and again[-1] == total
     assert "partial" not in done.about
-    np.testing.assert_allclose(done.values.values, whole.values.values, atol=2e-6)
+    np.testing.assert_allclose(done.values.values, whole.values.values, atol=1e-4)
     np.testing.assert_array_equal(plan.partial.values.values, done.values.values)
 
 
@@ -377,7 +413,7 @@ def test_a_sweep_makes_no_gradients_and_does_not_mind_their_being_on(model_of: M
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_random_questions_agree_with_hooks(model_of: ModelOf, seed: int, unchecked: None) -> None:
+def test_random_questions_agree_with_hooks(model_of: ModelOf, seed: int) -> None:
     """Layout, texts, site, axes, restrictions, window, metric and direction drawn at random."""
     rng = random.Random(seed)
     name = rng.choice(list(LAYOUTS))
@@ -394,7 +430,7 @@ def test_random_questions_agree_with_hooks(model_of: ModelOf, seed: int, uncheck
     if not along and not two and rng.random() < 0.5:
         at["pos"] = rng.choice([-1, 0, [0, -1], "subject", ["subject:last", 1]])
     metric = rng.choice(["logit_diff", "logit", "prob", "log_prob", "log_prob_diff", "kl"])
-    window = rng.randint(1, 3)
+    window = rng.randint(1, 3) if "layer" in over else 1
     compare(
         model, pairs, site, tuple(over), at=at, window=window, metric=metric, direction=rng.choice(["denoise", "noise"])
     )

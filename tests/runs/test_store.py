@@ -287,7 +287,7 @@ class Arrays:
 
 @pytest.fixture
 def arrays_kind(monkeypatch):
-    monkeypatch.setattr("interp.runs.kinds._HOMES", {"heads": "interp.results:HeadScores"})
+    monkeypatch.setattr("interp.runs.kinds._HOMES", {"heads": "interp.results.heads:HeadScores"})
     monkeypatch.setitem(sys.modules, "arrays_of_the_tests", type(sys)("arrays_of_the_tests"))
     sys.modules["arrays_of_the_tests"].Arrays = Arrays
     monkeypatch.setattr(Arrays, "__module__", "arrays_of_the_tests")
@@ -309,7 +309,10 @@ def test_two_classes_cannot_share_a_kind(arrays_kind):
 
 
 def test_what_is_no_result_is_refused_before_anything_is_written(store):
-    with pytest.raises(InputError, match=r"cannot hold a dict\. It holds interp.results:HeadScores"):
+    with pytest.raises(
+        InputError,
+        match=r"cannot hold a dict\. It holds interp.results.effects:Effects, interp.results",
+    ):
         store.save({"a": 1}, spec=SPEC)
     assert not store.path.exists()
 

@@ -9,9 +9,9 @@ import pytest
 
 from interp.model.transformer import HookedTransformer
 from tests.causal.methods.plain import LAYOUTS, model_named
-from tests.model.conftest import _one_thread, traces, unchecked
+from tests.model.conftest import _one_thread, talker, traces, unchecked, words
 
-__all__ = ["_one_thread", "unchecked"]  # fixtures of tests/model that hold here too
+__all__ = ["_one_thread", "talker", "unchecked", "words"]  # fixtures of tests/model that hold here too
 
 
 @pytest.fixture(params=LAYOUTS)
