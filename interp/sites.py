@@ -70,7 +70,7 @@ _RESID = "batch pos d_model"
 
 def _after(part: str) -> list[SiteRow]:
     """A norm on what a sublayer adds: what goes into it is the sublayer's own sum."""
-    return [_row(f"{part}.hook_in", _RESID, f"{part}_in"), *_norm(part)]
+    return [_row(f"{part}.hook_in", _RESID, f"{part}_in in"), *_norm(part)]
 
 
 TABLE: tuple[SiteRow, ...] = (
