@@ -10,7 +10,7 @@ PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -p no:cacheprovider
 DEMO := $(BIN)/interp heads smollm2-135m --store runs --html demo/heads.html
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app browser test test-all lint format screenshot bench clean
+.PHONY: help setup demo app browser test test-all lint format parity screenshot bench clean
 
 help:
 	@echo "make setup     install everything into .venv"
@@ -18,6 +18,7 @@ help:
 	@echo "make app       open the browser app on 127.0.0.1"
 	@echo "make test      the quick tests;  make test-all: the slow ones too"
 	@echo "make lint      ruff, pyright, import-linter;  make format: let ruff mend what it can"
+	@echo "make parity    every family against the transformers library; writes docs/families.md"
 	@echo "make bench     every benchmark; keeps the output in bench.txt"
 	@echo "make clean     remove what these commands made"
 
@@ -71,6 +72,10 @@ lint: setup
 format: setup
 	@$(BIN)/ruff check -q --fix
 	@$(BIN)/ruff format -q
+
+# A difference above the tolerance fails, and leaves the page as it was.
+parity: setup
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m tests.families.make_table
 
 # Each benchmark runs in a process of its own; one that fails does not stop the others, but the command fails.
 bench: setup

@@ -6,16 +6,18 @@ A live model has eager attention and random parameters, gains and biases too, so
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import interp
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["LEFT", "RIGHT", "TOLERANCE", "Row", "differences", "sample_tokens", "steps_apart"]
+__all__ = ["LEFT", "RIGHT", "TOLERANCE", "Row", "differences", "folder_apart", "sample_tokens", "steps_apart"]
 
 TOLERANCE = 1e-4
 N_POS = 11
@@ -100,6 +102,16 @@ def steps_apart(model: HookedTransformer, tokens: Tensor, mask: Tensor | None = 
         logits, past = model.extend(tokens[:, start:stop], past=past, attention_mask=piece)
         pieces.append(logits)
     return _apart(whole[real], torch.cat(pieces, dim=1)[real])
+
+
+@torch.no_grad()
+def folder_apart(live: Any, model: HookedTransformer, tokens: Tensor, folder: Path) -> float:
+    """The largest difference between logits of a live model and of the folder that it saved; their configs are
+    equal."""
+    live.save_pretrained(folder)
+    back = interp.load(folder)
+    assert replace(back.cfg, model_name="") == replace(model.cfg, model_name="")
+    return _apart(model(tokens), back(tokens))
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
