@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from interp.families.base import Family
+from interp.families.base import Family, GGUFDialect, GGUFTensors
 from interp.families.decoders import Sizes, decoder_model, read_bias, read_sizes, read_windows
 from interp.families.fields import Fields, read_rotary, read_rotary_parameters
-from interp.families.gemma import gemma_norm, gemma_stack
-from interp.families.gemma2 import GEMMA2_NORMS
+from interp.families.gemma import gemma_gguf_config, gemma_gguf_table, gemma_norm, gemma_stack
+from interp.families.gemma2 import GEMMA2_GGUF_NORMS, GEMMA2_NORMS, gguf_score_scalar
+from interp.families.gguf_layouts import shortest
 from interp.families.layouts import decoder_table
 from interp.model.config import BlockConfig, ModelConfig, RotaryConfig
 
@@ -71,10 +73,31 @@ def _rotaries(fields: Fields, sizes: Sizes) -> tuple[RotaryConfig, RotaryConfig]
     return found[0], found[1]
 
 
+def _gguf_to_hf_config(fields: Fields, tensors: GGUFTensors) -> dict[str, Any]:
+    """Without a window in the metadata no layer has one."""
+    sizes = gemma_gguf_config(fields, tensors, "gemma3_text", default_base=1_000_000.0)
+    near = {"rope_type": "default", "rope_theta": shortest(fields.number("rope.freq_base_swa", 10_000.0))}
+    cap = fields.number("final_logit_softcapping", None)
+    n_layers, window = sizes["num_hidden_layers"], fields.index("attention.sliding_window", 0)
+    every = fields.size("attention.sliding_window_pattern", 6)
+    slides = [bool(window) and (layer + 1) % every != 0 for layer in range(n_layers)]
+    return {
+        **sizes,
+        "query_pre_attn_scalar": gguf_score_scalar(sizes, largest=62),
+        "rope_parameters": {"full_attention": sizes["rope_parameters"], "sliding_attention": near},
+        "sliding_window": window or None,
+        "layer_types": ["sliding_attention" if slide else "full_attention" for slide in slides],
+        "final_logit_softcapping": None if cap is None else shortest(cap),
+    }
+
+
+_GGUF_NORMS = GEMMA2_GGUF_NORMS | {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+
 FAMILY = Family(
     name="gemma3_text",
     hf_model_types=("gemma3_text",),
     read_config=_read_config,
     table=decoder_table(norms=GEMMA2_NORMS | {"self_attn.q_norm": "attn.q_norm", "self_attn.k_norm": "attn.k_norm"}),
+    gguf=GGUFDialect(("gemma3",), _gguf_to_hf_config, gemma_gguf_table(_GGUF_NORMS)),
     refuses=("pictures", "attention in both directions", "rotary scaling other than linear and llama3"),
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from interp.families.base import Family, WeightRule
+from interp.families.base import Family, GGUFDialect, GGUFTensors, WeightRule
 from interp.families.decoders import Sizes, decoder_model
 from interp.families.fields import Fields, read_activation, read_d_head
-from interp.families.layouts import QKV, decoder_table, transposed_qkv
+from interp.families.gguf_layouts import gguf_table, read_gguf_sizes, shortest
+from interp.families.layouts import QKV, decoder_table, transposed, transposed_qkv
 from interp.model.config import BlockConfig, ModelConfig, NormConfig
 
 __all__ = ["FAMILY", "GPT_NORMS", "GPT_POSITIONS", "read_gpt_sizes"]
@@ -44,6 +46,33 @@ def _read_config(fields: Fields) -> ModelConfig:
     return decoder_model(fields, sizes, blocks, norm, family="gpt2", tied=True, stack=positions)
 
 
+def _gguf_to_hf_config(fields: Fields, tensors: GGUFTensors) -> dict[str, Any]:
+    """llama.cpp computes GPT-2 as OpenAI did: tanh-GELU, scores over the root of d_head."""
+    sizes = read_gguf_sizes(fields, tensors, "gpt2")
+    heads, d_mlp = sizes.pop("num_key_value_heads"), sizes.pop("intermediate_size")
+    if heads != sizes["num_attention_heads"]:
+        raise fields.refuse("attention.head_count_kv", heads, "GPT-2 has a key for every query")
+    return {**sizes, "n_inner": d_mlp, "layer_norm_epsilon": shortest(fields.number("attention.layer_norm_epsilon"))}
+
+
+_GGUF_LINEARS = {
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+}
+_GGUF_TABLE = gguf_table(
+    {**_GGUF_LINEARS, "ln_1": "attn_norm", "ln_2": "ffn_norm"},
+    {
+        "transformer.wte": "token_embd",
+        "transformer.wpe": "position_embd",
+        "transformer.ln_f": "output_norm",
+        "lm_head": "output",
+    },
+    layers="transformer.h",
+    splits=dict.fromkeys(_GGUF_LINEARS.values(), transposed),
+)
+
 FAMILY = Family(
     name="gpt2",
     hf_model_types=("gpt2",),
@@ -60,5 +89,6 @@ FAMILY = Family(
         final="ln_f",
         harmless=("attn.bias", "attn.masked_bias"),
     ),
+    gguf=GGUFDialect(("gpt2",), _gguf_to_hf_config, _GGUF_TABLE),
     refuses=("cross-attention",),
 )

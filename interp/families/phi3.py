@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from interp.families.base import Family
+from typing import Any
+
+from interp.families.base import Family, GGUFDialect, GGUFTensors
 from interp.families.decoders import blocks_with_windows, decoder_model, read_sizes
 from interp.families.fields import Fields, read_rotary
+from interp.families.gguf_layouts import (
+    GGUF_NORMS,
+    gguf_table,
+    read_gguf_rotary,
+    read_gguf_sizes,
+    shortest,
+)
 from interp.families.layouts import GATED, QKV, decoder_table, halves, stacked_qkv
 from interp.model.config import BlockConfig, ModelConfig, NormConfig
 
@@ -22,6 +31,23 @@ def _read_config(fields: Fields) -> ModelConfig:
     return decoder_model(fields, sizes, blocks, norm, family="phi3")
 
 
+def _gguf_to_hf_config(fields: Fields, tensors: GGUFTensors) -> dict[str, Any]:
+    sizes = read_gguf_sizes(fields, tensors, "phi3")
+    return {
+        **sizes,
+        "rms_norm_eps": shortest(fields.number("attention.layer_norm_rms_epsilon")),
+        "rope_parameters": read_gguf_rotary(fields, tensors, sizes["head_dim"], partial=True),
+        "sliding_window": fields.index("attention.sliding_window", 0) or None,
+    }
+
+
+_GGUF_PARTS = {
+    "self_attn.qkv_proj": "attn_qkv",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
 FAMILY = Family(
     name="phi3",
     hf_model_types=("phi3",),
@@ -30,5 +56,6 @@ FAMILY = Family(
         linears={"self_attn.o_proj": "attn.o", "mlp.down_proj": "mlp.down"},
         fused={"self_attn.qkv_proj": (QKV, stacked_qkv), "mlp.gate_up_proj": (GATED, halves)},
     ),
+    gguf=GGUFDialect(("phi3",), _gguf_to_hf_config, gguf_table(_GGUF_PARTS | GGUF_NORMS)),
     refuses=("longrope and yarn (the 128k models)", "mixtures of experts"),
 )

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from interp.families.base import Family
+from typing import Any
+
+from interp.families.base import Family, GGUFDialect, GGUFTensors
 from interp.families.decoders import Sizes, blocks_with_windows, decoder_model, read_sizes, read_windows
 from interp.families.fields import Fields, read_rotary
+from interp.families.gguf_layouts import (
+    GGUF_LINEARS,
+    GGUF_NORMS,
+    gguf_table,
+    read_gguf_rotary,
+    read_gguf_sizes,
+    shortest,
+)
 from interp.families.layouts import decoder_table
 from interp.model.config import BlockConfig, ModelConfig, NormConfig
 
-__all__ = ["FAMILY", "qwen_windows"]
+__all__ = ["FAMILY", "qwen_gguf_config", "qwen_windows"]
 
 
 def qwen_windows(fields: Fields, sizes: Sizes) -> list[int | None]:
@@ -28,10 +38,28 @@ def _read_config(fields: Fields) -> ModelConfig:
     return decoder_model(fields, sizes, blocks, norm, family="qwen2")
 
 
+def qwen_gguf_config(fields: Fields, tensors: GGUFTensors, model_type: str) -> dict[str, Any]:
+    """The metadata of Qwen2 and Qwen3: llama.cpp has no windows for them."""
+    sizes = read_gguf_sizes(fields, tensors, model_type)
+    fields.must_be("attention.sliding_window", 0)
+    return {
+        **sizes,
+        "rms_norm_eps": shortest(fields.number("attention.layer_norm_rms_epsilon")),
+        "rope_parameters": read_gguf_rotary(fields, tensors, sizes["head_dim"]),
+    }
+
+
+_GGUF = GGUFDialect(
+    ("qwen2",),
+    lambda fields, tensors: qwen_gguf_config(fields, tensors, "qwen2"),
+    gguf_table(GGUF_LINEARS | GGUF_NORMS, harmless=("rope_freqs.weight",)),
+)
+
 FAMILY = Family(
     name="qwen2",
     hf_model_types=("qwen2",),
     read_config=_read_config,
     table=decoder_table(),
+    gguf=_GGUF,
     refuses=("multimodal rotary positions", "dual chunk attention", "rotary scaling other than linear and llama3"),
 )

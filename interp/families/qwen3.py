@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from interp.families.base import Family
+from typing import Any
+
+from interp.families.base import Family, GGUFDialect, GGUFTensors
 from interp.families.decoders import blocks_with_windows, decoder_model, read_bias, read_sizes
 from interp.families.fields import Fields, read_rotary
+from interp.families.gguf_layouts import GGUF_LINEARS, GGUF_NORMS, gguf_table
 from interp.families.layouts import LLAMA_NORMS, decoder_table
-from interp.families.qwen2 import qwen_windows
+from interp.families.qwen2 import qwen_gguf_config, qwen_windows
 from interp.model.config import BlockConfig, ModelConfig, NormConfig
 
 __all__ = ["FAMILY"]
@@ -21,10 +24,22 @@ def _read_config(fields: Fields) -> ModelConfig:
     return decoder_model(fields, sizes, blocks, norm, family="qwen3")
 
 
+def _gguf_to_hf_config(fields: Fields, tensors: GGUFTensors) -> dict[str, Any]:
+    return {**qwen_gguf_config(fields, tensors, "qwen3"), "attention_bias": "blk.0.attn_q.bias" in tensors.shapes}
+
+
+_QK_NORMS = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+_GGUF = GGUFDialect(
+    ("qwen3",),
+    _gguf_to_hf_config,
+    gguf_table(GGUF_LINEARS | GGUF_NORMS | _QK_NORMS, harmless=("rope_freqs.weight",)),
+)
+
 FAMILY = Family(
     name="qwen3",
     hf_model_types=("qwen3",),
     read_config=_read_config,
     table=decoder_table(norms=LLAMA_NORMS | {"self_attn.q_norm": "attn.q_norm", "self_attn.k_norm": "attn.k_norm"}),
+    gguf=_GGUF,
     refuses=("mixtures of experts", "rotary scaling other than linear and llama3"),
 )
