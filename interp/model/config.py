@@ -228,6 +228,54 @@ class ModelConfig:
         stack = StackConfig((BlockConfig(attn, mlp, norm),) * n_layers, norm, None if rotary else n_ctx)
         return cls(d_model, d_vocab, n_ctx, decoder=stack, **model)
 
+    @classmethod
+    def encoder_only(
+        cls,
+        *,
+        n_layers: int,
+        d_model: int,
+        n_heads: int,
+        d_vocab: int,
+        n_ctx: int,
+        d_mlp: int | None = None,
+        act_fn: str = "gelu",
+        rotary: RotaryConfig | None = None,
+        learned_positions: bool = True,
+        norm: NormConfig = NormConfig("layer", 1e-12, bias=True),
+        norms: Literal["pre", "post"] = "post",
+        **model: Any,
+    ) -> ModelConfig:
+        """A bidirectional encoder of equal blocks, BERT's layout by default. `d_mlp=0` leaves the MLPs out; without
+        rotary and learned positions it does not know the order of its tokens."""
+        d_head = d_model // n_heads
+        attn = AttentionConfig(
+            n_heads, d_head, n_heads, d_head**-0.5, "bidirectional", rotary=rotary, bias_qkv=True, bias_out=True
+        )
+        mlp = None if d_mlp == 0 else MLPConfig(d_mlp or 4 * d_model, act_fn, gated=False, bias=True)
+        post = norms == "post"
+        stack = StackConfig(
+            (BlockConfig(attn, mlp, norm, norms=norms),) * n_layers,
+            final_norm=None if post else norm,
+            embed_norm=norm if post else None,
+            learned_positions=n_ctx if learned_positions else None,
+        )
+        return cls(d_model, d_vocab, n_ctx, encoder=stack, **model)
+
+    def __repr__(self) -> str:
+        from interp.model.describe import config_name
+
+        return config_name(self)
+
+    def __str__(self) -> str:
+        from interp.model.describe import config_text
+
+        return config_text(self)
+
+    def _repr_html_(self) -> str:
+        from interp.model.describe import config_html
+
+        return config_html(self)
+
     @property
     def stacks(self) -> dict[str, StackConfig]:
         """Stack name -> its config. The name is "" in a model with one stack, as in its sites."""

@@ -38,7 +38,7 @@ Made by `make parity`, with the functions that `make test-all` calls; a family t
 Measured with {versions}, float32, on the CPU: {n_models} tiny models of {n_families} families,
 of the library's own classes, with random weights, gains and biases. A cell is the largest absolute difference over
 all of a family's models; for models of one causal stack in units of the largest entry compared, where that is above
-1. The tests allow {tolerance}; 0 is bit for bit, – is a check that the family has no use for.
+one. The tests allow {tolerance}; 0 is bit for bit, – is a check that the family has no use for.
 
 | check | what is compared |
 |---|---|
