@@ -31,10 +31,12 @@ __all__ = [
     "families",
     "family_for_gguf",
     "family_for_hf",
+    "family_named",
 ]
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 Split = Callable[[Tensor, ModelConfig], Sequence[Tensor]]
+Join = Callable[[Sequence[Tensor], ModelConfig], Tensor]
 Tensors = Mapping[str, Tensor]
 
 
@@ -59,16 +61,47 @@ class WeightRule:
     a fused q/k/v, a transposed Conv1D, rows in another order. A target `…{every}…` is filled for every layer: they
     share the tensor. A `fallback` serves where no other tensor gives its target, as an embedding does that is stored
     once for several places; with tied embeddings it must not differ from the other.
+
+    `join` undoes `split` where weights are written back. `written` says for which models they are, where several names
+    stand for one target.
     """
 
     source: str
     targets: tuple[str, ...]
     split: Split | None = None
     fallback: bool = False
+    join: Join | None = None
+    written: Callable[[ModelConfig], bool] = lambda config: True
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         return _name_pattern(self.source)
+
+    def back(self, weights: Tensors, config: ModelConfig, layer: int) -> tuple[Tensor, list[str]] | None:
+        """The stored tensor that the targets of one layer become, and their names; None where they are not there.
+
+        Raises `InputError` where places that share the stored tensor have come to differ.
+        """
+        places = [
+            [target.format(l=layer, every=every) for every in range(config.n_layers if "{every}" in target else 1)]
+            for target in self.targets
+        ]
+        names = [name for part in places for name in part]
+        if not self.written(config) or any(name not in weights for name in names):
+            return None
+        shared = places if self.join else [names]  # without a join, every target is the stored tensor itself
+        assert self.join or self.split is None or len(self.targets) > 1, self.source
+        for part in shared:
+            differing = next((name for name in part if not _same(weights[part[0]], weights[name])), None)
+            if differing is None:
+                continue
+            if self.fallback and not config.tie_word_embeddings:
+                return None  # each has a name of its own
+            raise InputError(
+                f"{part[0]} and {differing} differ, but {self.source} holds them as one tensor. Change them alike."
+            )
+        parts = [weights[part[0]] for part in shared]
+        return (self.join(parts, config) if self.join else parts[0]), names
 
 
 @dataclass(frozen=True)
@@ -112,6 +145,23 @@ class WeightTable:
         for target, part in zip(rule.targets, parts, strict=True):
             for layer in range(config.n_layers if "{every}" in target else 1):
                 yield target.format(**indices, every=layer), part
+
+    def revert(self, weights: Tensors, config: ModelConfig) -> dict[str, Tensor]:
+        """The inverse of `convert`, for all tensors at once: every name that a whole live model has, tied ones too."""
+        stored: dict[str, Tensor] = {}
+        left = set(weights)
+        n_layers = max(stack.n_layers for stack in config.stacks.values())
+        for rule in self.rules:
+            for layer in range(n_layers) if "{l}" in rule.source else (0,):
+                if found := rule.back(weights, config, layer):
+                    stored[rule.source.format(l=layer)] = found[0]
+                    left -= set(found[1])
+        if left:
+            raise InputError(
+                f"The family's checkpoints have no place for {min(left)}, which this model has. "
+                "state_dict() gives all weights under our own names."
+            )
+        return stored
 
     def _find(self, name: str) -> tuple[WeightRule, dict[str, str]] | None:
         for spelled in (name, self.prefix + name):
@@ -203,6 +253,10 @@ class Family:
             weights.setdefault(target, tensor)
         return _tied(weights, config, source) if config.tie_word_embeddings else weights
 
+    def weights_to_hf(self, weights: Tensors, config: ModelConfig) -> dict[str, Tensor]:
+        """Tensors under our names -> under the hub's, not copied where a rule takes them as they lie."""
+        return self.table.revert(weights, config)
+
 
 @cache
 def families() -> tuple[Family, ...]:
@@ -227,6 +281,17 @@ def family_for_hf(hf: Mapping[str, Any], source: str) -> Family:
     own = " It comes with its own code (auto_map), which is never run." if "auto_map" in hf else ""
     raise UnsupportedModelError(
         f"{source} has model_type={kind!r}, which is not supported.{own} Supported are {', '.join(known)}."
+    )
+
+
+def family_named(name: str) -> Family:
+    """The family that a config names. Raises `InputError` for a model that was built by hand."""
+    for family in families():
+        if family.name == name:
+            return family
+    raise InputError(
+        f"This model is of family {name!r}: it was not loaded from a checkpoint, so the hub has no names for its "
+        "weights. state_dict() gives them under ours."
     )
 
 

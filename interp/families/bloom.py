@@ -5,7 +5,7 @@ from __future__ import annotations
 from interp.families.base import Family, WeightRule
 from interp.families.decoders import Sizes, decoder_model
 from interp.families.fields import Fields, read_d_head
-from interp.families.layouts import LLAMA_NORMS, QKV, decoder_table, grouped_qkv
+from interp.families.layouts import LLAMA_NORMS, QKV, decoder_table, grouped_qkv, joined_groups
 from interp.model.config import BlockConfig, ModelConfig, NormConfig
 
 __all__ = ["FAMILY"]
@@ -51,7 +51,7 @@ FAMILY = Family(
         layers="h",
         linears={"self_attention.dense": "attn.o", "mlp.dense_h_to_4h": "mlp.up", "mlp.dense_4h_to_h": "mlp.down"},
         norms=LLAMA_NORMS,
-        fused={"self_attention.query_key_value": (QKV, grouped_qkv)},
+        fused={"self_attention.query_key_value": (QKV, grouped_qkv, joined_groups)},
         embed="word_embeddings",
         others=_EMBED_NORM,
         final="ln_f",

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from interp.errors import CheckpointError
-from interp.families.base import Split, Tensors, WeightRule
+from interp.families.base import Join, Split, Tensors, WeightRule
 from interp.families.fields import Fields, read_activation, read_d_head
 from interp.model.config import (
     AttentionConfig,
@@ -32,6 +33,7 @@ __all__ = [
     "masked_encoder",
     "norm",
     "read_bert_layout",
+    "rows_put_before",
     "without_absent_head",
 ]
 
@@ -122,6 +124,7 @@ def masked_encoder(
         (block,) * n_layers,
         final_norm=None,
         learned_positions=n_ctx,
+        padding_positions=first_position,
         embed_norm=norm,
         embed_width=embed_width,
         token_types=token_types,
@@ -169,3 +172,14 @@ def later_rows(first: int) -> Split:
         return (tensor[first:],)
 
     return split
+
+
+def rows_put_before(first: int | None = None) -> Join:
+    """The inverse: rows of zeros, in place of those that were left out; by default as many as the config remembers."""
+
+    def join(parts: Sequence[Tensor], config: ModelConfig) -> Tensor:
+        stack = config.encoder
+        n_rows = (stack.padding_positions if stack else 0) if first is None else first
+        return torch.cat([parts[0].new_zeros(n_rows, parts[0].shape[1]), parts[0]])
+
+    return join

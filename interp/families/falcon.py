@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from interp.families.base import Family
+from interp.families.base import Family, WeightRule
 from interp.families.decoders import Sizes, decoder_model, read_bias
 from interp.families.fields import Fields, read_activation, read_d_head, read_rotary
-from interp.families.layouts import LLAMA_NORMS, QKV, decoder_table, grouped_qkv
+from interp.families.layouts import LLAMA_NORMS, QKV, decoder_table, grouped_qkv, joined_groups
 from interp.model.config import BlockConfig, ModelConfig, NormConfig
 
 __all__ = ["FAMILY"]
@@ -52,6 +52,22 @@ def _order(fields: Fields, new: bool) -> tuple[bool, bool]:
     return parallel, parallel and n_norms == 1
 
 
+def _beside(config: ModelConfig) -> bool:
+    """Whether attention and MLP stand side by side and read a norm each: those have names of their own."""
+    assert config.decoder is not None
+    return config.decoder.blocks[0].residual == "parallel" and not config.decoder.blocks[0].shared_norm
+
+
+_NORMS = tuple(
+    WeightRule(f"transformer.h.{{l}}.{hub}.{kind}", (f"decoder.blocks.{{l}}.{part}.{kind[0]}",), written=written)
+    for names, written in (
+        (LLAMA_NORMS, lambda config: not _beside(config)),
+        ({"ln_attn": "ln1", "ln_mlp": "ln2"}, _beside),
+    )
+    for hub, part in names.items()
+    for kind in ("weight", "bias")
+)
+
 FAMILY = Family(
     name="falcon",
     hf_model_types=("falcon",),
@@ -60,9 +76,10 @@ FAMILY = Family(
         root="transformer.",
         layers="h",
         linears={"self_attention.dense": "attn.o", "mlp.dense_h_to_4h": "mlp.up", "mlp.dense_4h_to_h": "mlp.down"},
-        norms=LLAMA_NORMS | {"ln_attn": "ln1", "ln_mlp": "ln2"},
-        fused={"self_attention.query_key_value": (QKV, grouped_qkv)},
+        norms={},
+        fused={"self_attention.query_key_value": (QKV, grouped_qkv, joined_groups)},
         embed="word_embeddings",
+        others=_NORMS,
         final="ln_f",
         harmless=("self_attention.rotary_emb.inv_freq",),
     ),

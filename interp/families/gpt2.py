@@ -9,7 +9,7 @@ from interp.families.base import Family, GGUFDialect, GGUFTensors, WeightRule
 from interp.families.decoders import Sizes, decoder_model
 from interp.families.fields import Fields, read_activation, read_d_head
 from interp.families.gguf_layouts import gguf_table, read_gguf_sizes, shortest
-from interp.families.layouts import QKV, decoder_table, transposed, transposed_qkv
+from interp.families.layouts import QKV, decoder_table, retransposed_qkv, transposed, transposed_qkv
 from interp.model.config import BlockConfig, ModelConfig, NormConfig
 
 __all__ = ["FAMILY", "GPT_NORMS", "GPT_POSITIONS", "read_gpt_sizes"]
@@ -82,7 +82,7 @@ FAMILY = Family(
         layers="h",
         linears={"attn.c_proj": "attn.o", "mlp.c_fc": "mlp.up", "mlp.c_proj": "mlp.down"},
         norms=GPT_NORMS,
-        fused={"attn.c_attn": (QKV, transposed_qkv)},
+        fused={"attn.c_attn": (QKV, transposed_qkv, retransposed_qkv)},
         turned=True,
         embed="wte",
         others=GPT_POSITIONS,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from interp.families.base import Family
+from interp.families.base import Family, WeightRule
 from interp.families.decoders import decoder_model, read_bias, read_sizes
 from interp.families.fields import Fields, read_activation, read_rotary
-from interp.families.layouts import LLAMA_NORMS, QKV, decoder_table, grouped_qkv
+from interp.families.layouts import LLAMA_NORMS, QKV, decoder_table, grouped_qkv, joined_groups
 from interp.model.config import BlockConfig, ModelConfig, NormConfig
 
 __all__ = ["FAMILY"]
@@ -30,10 +30,10 @@ FAMILY = Family(
         root="gpt_neox.",
         linears={"attention.dense": "attn.o", "mlp.dense_h_to_4h": "mlp.up", "mlp.dense_4h_to_h": "mlp.down"},
         norms=LLAMA_NORMS,
-        fused={"attention.query_key_value": (QKV, grouped_qkv)},
+        fused={"attention.query_key_value": (QKV, grouped_qkv, joined_groups)},
         embed="embed_in",
         final="final_layer_norm",
-        heads=("embed_out", "lm_head"),
+        others=(WeightRule("embed_out.weight", ("unembed.weight",), written=lambda config: False),),  # before v5
         harmless=("attention.bias", "attention.masked_bias", "attention.rotary_emb.inv_freq"),
     ),
     refuses=("rotary scaling other than linear and llama3",),

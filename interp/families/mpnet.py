@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from interp.families.base import Family, Tensors, WeightRule, WeightTable
-from interp.families.encoders import block_rules, later_rows, linear, norm, read_bert_layout, without_absent_head
+from interp.families.encoders import (
+    block_rules,
+    later_rows,
+    linear,
+    norm,
+    read_bert_layout,
+    rows_put_before,
+    without_absent_head,
+)
 from interp.families.fields import Fields
 from interp.model.config import ModelConfig, RelativeConfig
 
@@ -37,7 +45,12 @@ def _fit(config: ModelConfig, tensors: Tensors) -> ModelConfig:
 _TABLE = WeightTable(
     rules=(
         WeightRule("mpnet.embeddings.word_embeddings.weight", ("encoder.embed.weight",)),
-        WeightRule("mpnet.embeddings.position_embeddings.weight", ("encoder.pos_embed.weight",), later_rows(_PADDING)),
+        WeightRule(
+            "mpnet.embeddings.position_embeddings.weight",
+            ("encoder.pos_embed.weight",),
+            later_rows(_PADDING),
+            join=rows_put_before(_PADDING),
+        ),
         *norm("mpnet.embeddings.LayerNorm", "encoder.embed_norm"),
         WeightRule("mpnet.encoder.relative_attention_bias.weight", ("encoder.relative.weight",)),
         *block_rules("mpnet.encoder.layer.{l}", "encoder.blocks.{l}", _BLOCK),

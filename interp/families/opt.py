@@ -6,6 +6,7 @@ from torch import Tensor
 
 from interp.families.base import Family, WeightRule
 from interp.families.decoders import Sizes, decoder_model, read_bias
+from interp.families.encoders import rows_put_before
 from interp.families.fields import Fields, read_activation, read_d_head
 from interp.families.layouts import decoder_table
 from interp.model.config import BlockConfig, ModelConfig, NormConfig
@@ -53,7 +54,14 @@ FAMILY = Family(
         linears=_LINEARS,
         norms={"self_attn_layer_norm": "ln1", "final_layer_norm": "ln2"},
         embed="decoder.embed_tokens",
-        others=(WeightRule("model.decoder.embed_positions.weight", ("decoder.pos_embed.weight",), _from_the_third),),
+        others=(
+            WeightRule(
+                "model.decoder.embed_positions.weight",
+                ("decoder.pos_embed.weight",),
+                _from_the_third,
+                join=rows_put_before(2),
+            ),
+        ),
         final="decoder.final_layer_norm",
         harmless=(),
     ),

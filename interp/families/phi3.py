@@ -14,7 +14,7 @@ from interp.families.gguf_layouts import (
     read_gguf_sizes,
     shortest,
 )
-from interp.families.layouts import GATED, QKV, decoder_table, halves, stacked_qkv
+from interp.families.layouts import GATED, QKV, decoder_table, halves, joined_rows, stacked_qkv
 from interp.model.config import BlockConfig, ModelConfig, NormConfig
 
 __all__ = ["FAMILY"]
@@ -54,7 +54,7 @@ FAMILY = Family(
     read_config=_read_config,
     table=decoder_table(
         linears={"self_attn.o_proj": "attn.o", "mlp.down_proj": "mlp.down"},
-        fused={"self_attn.qkv_proj": (QKV, stacked_qkv), "mlp.gate_up_proj": (GATED, halves)},
+        fused={"self_attn.qkv_proj": (QKV, stacked_qkv, joined_rows), "mlp.gate_up_proj": (GATED, halves, joined_rows)},
     ),
     gguf=GGUFDialect(("phi3",), _gguf_to_hf_config, gguf_table(_GGUF_PARTS | GGUF_NORMS)),
     refuses=("longrope and yarn (the 128k models)", "mixtures of experts"),

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from interp.families.base import Family, Tensors, WeightRule, WeightTable
-from interp.families.encoders import BERT_BLOCK, block_rules, linear, norm, read_bert_layout, without_absent_head
+from interp.families.encoders import (
+    BERT_BLOCK,
+    block_rules,
+    linear,
+    norm,
+    read_bert_layout,
+    rows_put_before,
+    without_absent_head,
+)
 from interp.families.fields import Fields
 from interp.model.config import ModelConfig
 
@@ -30,7 +38,12 @@ def _last_rows(tensor: Tensor, config: ModelConfig) -> Sequence[Tensor]:
 _TABLE = WeightTable(
     rules=(
         WeightRule("roberta.embeddings.word_embeddings.weight", ("encoder.embed.weight",)),
-        WeightRule("roberta.embeddings.position_embeddings.weight", ("encoder.pos_embed.weight",), _last_rows),
+        WeightRule(
+            "roberta.embeddings.position_embeddings.weight",
+            ("encoder.pos_embed.weight",),
+            _last_rows,
+            join=rows_put_before(),
+        ),
         WeightRule("roberta.embeddings.token_type_embeddings.weight", ("encoder.type_embed.weight",)),
         *norm("roberta.embeddings.LayerNorm", "encoder.embed_norm"),
         *block_rules("roberta.encoder.layer.{l}", "encoder.blocks.{l}", BERT_BLOCK),

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.families.base import Tensors, WeightRule, WeightTable
-from interp.families.encoders import block_rules, later_rows, norm
+from interp.families.encoders import block_rules, later_rows, norm, rows_put_before
 from interp.families.fields import Fields, read_activation, read_d_head
 from interp.model.config import AttentionConfig, BlockConfig, MLPConfig, ModelConfig, NormConfig, StackConfig
 
@@ -95,13 +95,18 @@ def seq2seq_table(*, first_position: int = 0) -> WeightTable:
     rules = [
         WeightRule("model.shared.weight", ("encoder.embed.weight", "decoder.embed.weight"), _for_both, fallback=True),
         WeightRule("lm_head.weight", ("unembed.weight",)),
-        WeightRule("final_logits_bias", ("unembed.bias",), _only_row),
+        WeightRule("final_logits_bias", ("unembed.bias",), _only_row, join=_as_row),
     ]
     for stack, block in (("encoder", _ENCODER_BLOCK), ("decoder", _DECODER_BLOCK)):
         hub = f"model.{stack}"
         rules += [
             WeightRule(f"{hub}.embed_tokens.weight", (f"{stack}.embed.weight",)),
-            WeightRule(f"{hub}.embed_positions.weight", (f"{stack}.pos_embed.weight",), later_rows(first_position)),
+            WeightRule(
+                f"{hub}.embed_positions.weight",
+                (f"{stack}.pos_embed.weight",),
+                later_rows(first_position),
+                join=rows_put_before(first_position),
+            ),
             *norm(f"{hub}.layernorm_embedding", f"{stack}.embed_norm"),
             *norm(f"{hub}.layer_norm", f"{stack}.ln_final"),
             *block_rules(hub + ".layers.{l}", stack + ".blocks.{l}", block),
@@ -136,3 +141,7 @@ def _for_both(tensor: Tensor, config: ModelConfig) -> Sequence[Tensor]:
 
 def _only_row(tensor: Tensor, config: ModelConfig) -> Sequence[Tensor]:
     return (tensor.reshape(-1),)
+
+
+def _as_row(parts: Sequence[Tensor], config: ModelConfig) -> Tensor:
+    return parts[0].reshape(1, -1)

@@ -90,6 +90,10 @@ def _for_both(tensor: Tensor, config: ModelConfig) -> Sequence[Tensor]:
     return tensor, tensor
 
 
+def _is_gated(config: ModelConfig) -> bool:
+    return any(block.mlp is not None and block.mlp.gated for stack in config.stacks.values() for block in stack.blocks)
+
+
 def _rules(stack: str) -> list[WeightRule]:
     """The tensors of one stack. Each sublayer is a `layer` there, with its norm in front."""
     sublayers = [("attn", "SelfAttention")]
@@ -105,8 +109,14 @@ def _rules(stack: str) -> list[WeightRule]:
     for n, (part, hub) in enumerate(sublayers):
         rules += [WeightRule(f"{block}{n}.{hub}.{x}.weight", (f"{ours}{part}.{x}.weight",)) for x in "qkvo"]
     last = len(sublayers)
-    for hub, part in (("wi", "up"), ("wi_0", "gate"), ("wi_1", "up"), ("wo", "down")):
-        rules.append(WeightRule(f"{block}{last}.DenseReluDense.{hub}.weight", (f"{ours}mlp.{part}.weight",)))
+    for hub, part, written in (
+        ("wi", "up", lambda config: not _is_gated(config)),
+        ("wi_0", "gate", _is_gated),
+        ("wi_1", "up", _is_gated),
+        ("wo", "down", lambda config: True),
+    ):
+        name = f"{block}{last}.DenseReluDense.{hub}.weight"
+        rules.append(WeightRule(name, (f"{ours}mlp.{part}.weight",), written=written))
     rules += [WeightRule(f"{block}{n}.layer_norm.weight", (f"{ours}ln{n + 1}.w",)) for n in range(last + 1)]
     return rules
 

@@ -146,6 +146,7 @@ class StackConfig:
     embed_width: int | None = None  # of the embedding, where a projection leads from it to d_model
     token_types: int | None = None  # rows of a table of token types, of which type 0 is added everywhere
     relative: RelativeConfig | None = None
+    padding_positions: int = 0  # rows of the checkpoint's table before those of learned_positions; written back only
 
     @property
     def n_layers(self) -> int:
@@ -179,7 +180,7 @@ class ModelConfig:
     logit_softcap: float | None = None  # logits become softcap × tanh(logits / softcap)
     default_prepend_bos: bool = False
     model_name: str = "custom"
-    family: str = "custom"  # a label for people and manifests; nothing is computed from it
+    family: str = "custom"  # a label for people and manifests, and whose names to_hf_state_dict gives
 
     def __post_init__(self) -> None:
         if self.decoder is None and self.encoder is None:
