@@ -59,9 +59,7 @@ def test_a_kind_of_head_works_on_the_models_it_declares_and_refuses_all_others(
             assert len(interp.find_heads(model, name, corpus=rows, n=6, top=1, n_random_sets=1, seed=0).frame) == 8
         return
     monkeypatch.setattr(model, "run", lambda *_: pytest.fail("refused too late"))
-    with pytest.raises(
-        InputError, match=rf"{name} heads can be found in .*; tiny is of the .* is judged by the"
-    ):
+    with pytest.raises(InputError, match=rf"{name} heads can be found in .*; tiny is of the .* is judged by the"):
         interp.find_heads(model, name)
 
 
