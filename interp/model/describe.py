@@ -77,6 +77,7 @@ def _stack(name: str, stack: c.StackConfig) -> Rows:
 
 def _embedding(stack: c.StackConfig) -> str:
     found = [f"{stack.learned_positions or 'no'} learned positions"]
+    found += [f"{stack.padding_positions} rows of the checkpoint's before them"] if stack.padding_positions else []
     if stack.relative is not None:
         relative = stack.relative
         found.append(f"relative positions in {relative.n_buckets} buckets up to {relative.max_distance}")

@@ -69,7 +69,7 @@ def changes(value: Any, kind: Any) -> Iterator[Any]:
     elif dataclasses.is_dataclass(value):
         yield from changed(value)
     else:
-        yield not value if kind is bool else value + "_" if kind is str else value * 2 or 0.5
+        yield not value if kind is bool else value + "_" if kind is str else value * 2 or kind(1)
 
 
 SEEN: set[tuple[str, str]] = set()
