@@ -27,6 +27,15 @@ __all__ = ["ReturnType", "Transformer"]
 
 ReturnType = Literal["logits", "loss", "both"] | None
 T = TypeVar("T", bound="Transformer")
+# What TransformerLens users type that is not to be had here, and what to type instead.
+_NO_STANDING = "hooks belong to a call or a block of calls. Use with model.hooks(fwd_hooks=[(name, fn)]):"
+_NO_SWITCH = "every site can always be read and edited, so there is nothing to switch on."
+_PEER_METHODS = {
+    **dict.fromkeys(("add_hook", "add_perma_hook", "add_caching_hooks", "cache_some", "cache_all"), _NO_STANDING),
+    **dict.fromkeys(("reset_hooks", "remove_all_hook_fns"), f"nothing is left on a model; {_NO_STANDING}"),
+    **dict.fromkeys(("set_use_attn_result", "set_use_split_qkv_input", "set_use_hook_mlp_in"), _NO_SWITCH),
+    "enable_compatibility_mode": "names are TransformerLens' own already. interp.fold_norms(model) folds a copy.",
+}
 
 
 class Transformer(TextMethods, StackedWeights, nn.Module):
@@ -181,6 +190,11 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         logits = self.run(job, self._standing_taps())
         assert job.keys is not None
         return logits, job.keys
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _PEER_METHODS:
+            raise AttributeError(f"There is no model.{name}: {_PEER_METHODS[name]}")
+        return super().__getattr__(name)
 
     # ---- parts ----
 

@@ -248,6 +248,12 @@ def decoder(request: pytest.FixtureRequest) -> Iterator[Case]:
 
 
 @pytest.fixture
+def named() -> Callable[[str], Case]:
+    """Gives any layout by its name, for tests that read and change nothing."""
+    return case_named
+
+
+@pytest.fixture
 def llama() -> Iterator[Case]:
     yield from _untouched(case_named("llama"))
 
