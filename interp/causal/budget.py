@@ -39,7 +39,7 @@ class Budget:
         """Raises `InputError` for a bound that does not even hold one cell."""
         if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1):
             raise InputError(f"max_bytes is {max_bytes!r}. Give bytes, e.g. max_bytes=512 << 20, or None.")
-        size, limit = model.unembed.weight.element_size(), max_bytes or _DEFAULT_BYTES
+        size, limit = model.dtype.itemsize, max_bytes or _DEFAULT_BYTES
         stored = size * _stored_numbers(model, texts, bundles)
         live = size * _live_numbers(model, texts, bundles)
         longest = max((carried(model, texts[bundle.text], bundle) for bundle in bundles), default=1)

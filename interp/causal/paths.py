@@ -167,7 +167,7 @@ class _Paths:
         if self.mlps == "freeze" and config.mlp is not None and not sends_in_mlp:
             names.append(("hook_mlp_out", ""))
         if self.norms == "freeze" and config.norm.kind != "none":
-            parts = [norm for norm in block.norm_inputs if hasattr(stack.block(layer), norm)]
+            parts = block.norm_parts(config)
             names += [("hook_scale", norm) for norm in parts]
         sites = [Site(name, part, layer, stack.name) for name, part in names]
         mine = {site for site, units in sender.by_site().items() if units is None}

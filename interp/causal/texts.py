@@ -129,7 +129,7 @@ def packed_texts(model: HookedTransformer, stack: Stack, texts: Sequence[Text]) 
     parts: PartRows = {}
     is_encoder = stack is not model.main
     segments = [Segment(i, 1, 0, len(text.in_stack(is_encoder)), owner=i) for i, text in enumerate(texts)]
-    return pack(segments, model.device, parts)
+    return pack(segments, model.device, parts, **stack.distances)
 
 
 def embedded(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.causal.bundles import Bundle, Op
 from interp.causal.changes import Change, LayerEdits, PatternChange
+from interp.causal.reach import made_for_all
 from interp.causal.texts import Recording
 from interp.model.block import Memory
 from interp.model.packing import PackedRows, PartRows, Segment, pack
@@ -28,8 +29,6 @@ __all__ = ["Bank", "Outputs", "Wave", "final_scale"]
 Bank = Recording | Mapping[str, Tensor]
 Outputs = list[Float[Tensor, "_cell _some_pos d_model"]]  # of each bundle its own
 _SLAB = 1_024  # tokens
-# Self-attention's tensors of all tokens, also in a layer where only some tokens ask.
-_WHOLE_SITES = ("hook_resid_pre", "hook_k", "hook_v", "hook_rot_k")
 
 
 @dataclass
@@ -67,7 +66,7 @@ class Wave:
     banks: Mapping[str, Bank]
     watch: frozenset[str] = frozenset()
     freeze_final: bool = False  # the final norm divides by the unedited run's scale
-    parts: PartRows = field(default_factory=dict)
+    parts: dict[str, PartRows] = field(default_factory=dict)  # by stack
 
     def run(
         self, bundles: Sequence[Bundle], *, stop: int | None = None
@@ -149,7 +148,7 @@ class Wave:
         reads_only = layer == stack.config.n_layers - 1 and stack is self.model.main
         segments = [self._segment(stack, i, strand, reads_only) for i, strand in enumerate(strands)]
         number_of = {strand.owner: i for i, strand in enumerate(strands)}
-        rows = pack(segments, self.model.device, self.parts)
+        rows = pack(segments, self.model.device, self.parts.setdefault(stack.name, {}), **stack.distances)
         edits = LayerEdits(self.watch)
         for number, op in ops:
             assert number in places, "edited before its bundle joined"
@@ -165,7 +164,7 @@ class Wave:
             strand.pieces = [piece]
         found = {}
         for name, packed in edits.watched.items():
-            pieces = _unpacked(packed, segments, asking=not _is_whole(Site.parse(name)))
+            pieces = _unpacked(packed, segments, asking=not made_for_all(self.model, Site.parse(name)))
             found[name] = {strand.owner: piece for strand, piece in zip(strands, pieces, strict=True)}
         return found
 
@@ -231,7 +230,7 @@ class Wave:
             width = len(self.base.texts[segment.text].encoder)
             begin = sum(one.n * len(self.base.texts[one.text].encoder) for one in segments[:number])
             at = torch.tensor(op.pos)
-        elif not _is_whole(op.site):
+        elif not made_for_all(self.model, op.site):
             width, begin = segment.n_asking, rows.asking_starts[number]
             at = torch.tensor([asked.index(pos) for pos in op.pos])
         else:
@@ -277,11 +276,6 @@ class _FixedScale(Tap):
 
     def wants(self, *names: str) -> bool:
         return self._name in names
-
-
-def _is_whole(site: Site) -> bool:
-    """Whether a tensor is made for all tokens, also in a layer where only some ask."""
-    return site.part == "ln1" or (site.name in _WHOLE_SITES and site.part in ("", "attn"))
 
 
 def _by_layer(bundles: Sequence[Bundle], stack: str) -> dict[int, list[tuple[int, Op]]]:

@@ -23,6 +23,7 @@ def effective_unembedding(
     """W_U behind the final norm's gain, its rows centred where the norm subtracts the mean; for some tokens or all."""
     norm = model.main.ln_final
     weight = model.W_U if tokens is None else model.W_U[:, tokens]
+    weight = weight if model.cfg.logit_scale == 1.0 else weight * model.cfg.logit_scale
     if norm.config.kind == "none":
         return weight
     weight = weight * norm.gain[:, None]

@@ -43,8 +43,8 @@ class LayerHeads:
         step = max(1, _CHUNK_BYTES // per_query)
         for start in range(0, n_queries, step):
             index = torch.arange(start, min(start + step, n_queries), device=self.q.device)
-            mask = self.rows.at(index).mask(self.attn.config, len(index))
-            yield index, attention_pattern(attention_scores(self.q[:, index], self.k, mask, self.attn.config))
+            rows = self.rows.at(index)
+            yield index, attention_pattern(attention_scores(self.q[:, index], self.k, rows, self.attn.config))
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,13 @@ __all__ = [
     "families",
     "family_for_gguf",
     "family_for_hf",
+    "family_named",
 ]
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 Split = Callable[[Tensor, ModelConfig], Sequence[Tensor]]
+Join = Callable[[Sequence[Tensor], ModelConfig], Tensor]
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,50 @@ class WeightRule:
     """One stored tensor (or one per layer, `{l}`) and the tensors that it becomes.
 
     Without `split` it is taken as it lies. With it, `split(tensor, config)` gives one tensor per target: the parts of
-    a fused q/k/v, a transposed Conv1D, rows in another order.
+    a fused q/k/v, a transposed Conv1D, rows in another order. A target `…{every}…` is filled for every layer: they
+    share the tensor. A `fallback` serves where no other tensor gives its target, as an embedding does that is stored
+    once for several places; with tied embeddings it must not differ from the other.
+
+    `join` undoes `split` where weights are written back. `written` says for which models they are, where several names
+    stand for one target.
     """
 
     source: str
     targets: tuple[str, ...]
     split: Split | None = None
+    fallback: bool = False
+    join: Join | None = None
+    written: Callable[[ModelConfig], bool] = lambda config: True
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         return _name_pattern(self.source)
+
+    def back(self, weights: Tensors, config: ModelConfig, layer: int) -> tuple[Tensor, list[str]] | None:
+        """The stored tensor that the targets of one layer become, and their names; None where they are not there.
+
+        Raises `InputError` where places that share the stored tensor have come to differ.
+        """
+        places = [
+            [target.format(l=layer, every=every) for every in range(config.n_layers if "{every}" in target else 1)]
+            for target in self.targets
+        ]
+        names = [name for part in places for name in part]
+        if not self.written(config) or any(name not in weights for name in names):
+            return None
+        shared = places if self.join else [names]  # without a join, every target is the stored tensor itself
+        assert self.join or self.split is None or len(self.targets) > 1, self.source
+        for part in shared:
+            differing = next((name for name in part if not _same(weights[part[0]], weights[name])), None)
+            if differing is None:
+                continue
+            if self.fallback and not config.tie_word_embeddings:
+                return None  # each has a name of its own
+            raise InputError(
+                f"{part[0]} and {differing} differ, but {self.source} holds them as one tensor. Change them alike."
+            )
+        parts = [weights[part[0]] for part in shared]
+        return (self.join(parts, config) if self.join else parts[0]), names
 
 
 @dataclass(frozen=True)
@@ -87,6 +124,10 @@ class WeightTable:
                     f"If you know that it changes nothing, load with ignore=({name!r},)."
                 )
 
+    def is_fallback(self, name: str) -> bool:
+        found = self._find(name)
+        return found is not None and found[0].fallback
+
     def convert(self, name: str, tensor: Tensor, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
         """The tensors that one stored tensor becomes, under their new names; nothing for a harmless one."""
         found = self._find(name)
@@ -102,7 +143,25 @@ class WeightTable:
                 f"{name} has shape {tuple(tensor.shape)}, which does not fit the config. Get a sound copy."
             ) from error
         for target, part in zip(rule.targets, parts, strict=True):
-            yield target.format(**indices), part
+            for layer in range(config.n_layers if "{every}" in target else 1):
+                yield target.format(**indices, every=layer), part
+
+    def revert(self, weights: Tensors, config: ModelConfig) -> dict[str, Tensor]:
+        """The inverse of `convert`, for all tensors at once: every name that a whole live model has, tied ones too."""
+        stored: dict[str, Tensor] = {}
+        left = set(weights)
+        n_layers = max(stack.n_layers for stack in config.stacks.values())
+        for rule in self.rules:
+            for layer in range(n_layers) if "{l}" in rule.source else (0,):
+                if found := rule.back(weights, config, layer):
+                    stored[rule.source.format(l=layer)] = found[0]
+                    left -= set(found[1])
+        if left:
+            raise InputError(
+                f"The family's checkpoints have no place for {min(left)}, which this model has. "
+                "state_dict() gives all weights under our own names."
+            )
+        return stored
 
     def _find(self, name: str) -> tuple[WeightRule, dict[str, str]] | None:
         for spelled in (name, self.prefix + name):
@@ -160,6 +219,8 @@ class Family:
     read_config: Callable[[Fields], ModelConfig]
     table: WeightTable
     gguf: GGUFDialect | None = None
+    fit: Callable[[ModelConfig, Tensors], ModelConfig] = lambda config, tensors: config  # what only tensors tell
+    computed: Callable[[ModelConfig], dict[str, Tensor]] = lambda config: {}  # what a checkpoint need not store
     refuses: tuple[str, ...] = field(default=(), compare=False)  # for people: `interp models`
 
     def config_from_hf(
@@ -181,14 +242,20 @@ class Family:
         ignore = tuple(ignore)
         self.table.refuse_unknown(tensors, source, ignore)
         weights: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
-            if name in ignore:
-                continue
-            for target, part in self.table.convert(name, tensor, config):
-                if target in weights:
+        for name in sorted((name for name in tensors if name not in ignore), key=self.table.is_fallback):
+            may_repeat = self.table.is_fallback(name)
+            for target, part in self.table.convert(name, tensors[name], config):
+                if target not in weights:
+                    weights[target] = _checked_kind(part, name, source)
+                elif not may_repeat or (config.tie_word_embeddings and not _same(weights[target], part)):
                     raise CheckpointError(f"{source} holds {target} twice, once as {name}. Get a sound copy.")
-                weights[target] = _checked_kind(part, name, source)
-        return _tied(weights, source) if config.tie_word_embeddings else weights
+        for target, tensor in self.computed(config).items():
+            weights.setdefault(target, tensor)
+        return _tied(weights, config, source) if config.tie_word_embeddings else weights
+
+    def weights_to_hf(self, weights: Tensors, config: ModelConfig) -> dict[str, Tensor]:
+        """Tensors under our names -> under the hub's, not copied where a rule takes them as they lie."""
+        return self.table.revert(weights, config)
 
 
 @cache
@@ -217,6 +284,17 @@ def family_for_hf(hf: Mapping[str, Any], source: str) -> Family:
     )
 
 
+def family_named(name: str) -> Family:
+    """The family that a config names. Raises `InputError` for a model that was built by hand."""
+    for family in families():
+        if family.name == name:
+            return family
+    raise InputError(
+        f"This model is of family {name!r}: it was not loaded from a checkpoint, so the hub has no names for its "
+        "weights. state_dict() gives them under ours."
+    )
+
+
 def family_for_gguf(architecture: Any, source: str) -> tuple[Family, GGUFDialect]:
     """The family and dialect of a GGUF file's `general.architecture`."""
     for family in families():
@@ -237,14 +315,13 @@ def _checked_kind(tensor: Tensor, name: str, source: str) -> Tensor:
     return tensor
 
 
-def _tied(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+def _tied(weights: dict[str, Tensor], config: ModelConfig, source: str) -> dict[str, Tensor]:
     """Without the unembedding, which must be the embedding where both are stored."""
     unembed = weights.pop("unembed.weight", None)
     if unembed is None:
         return weights
-    embed = weights.setdefault(_embedding(weights), unembed)
-    same = embed is unembed or (embed.shape == unembed.shape and bool((embed == unembed).all()))
-    if not same:
+    stack = "encoder" if config.decoder is None else "decoder"
+    if not _same(weights.setdefault(f"{stack}.embed.weight", unembed), unembed):
         raise CheckpointError(
             f"{source} says tie_word_embeddings=true, yet its unembedding differs from its embedding. "
             "Set tie_word_embeddings to false in the config, or remove the tensor that is not meant."
@@ -252,8 +329,10 @@ def _tied(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     return weights
 
 
-def _embedding(weights: Mapping[str, Tensor]) -> str:
-    return next((name for name in weights if name.endswith("embed.weight")), "decoder.embed.weight")
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one is other or one.shape != other.shape:
+        return one is other
+    return (one.data_ptr() == other.data_ptr() and one.stride() == other.stride()) or bool((one == other).all())
 
 
 def _shape(name: str) -> str:

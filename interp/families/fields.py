@@ -10,7 +10,15 @@ from interp.errors import CheckpointError, UnsupportedModelError
 from interp.model.config import RotaryConfig, RotaryScaling
 from interp.model.mlp import ACTIVATIONS
 
-__all__ = ["BOOKKEEPING", "REQUIRED", "Fields", "read_activation", "read_d_head", "read_rotary"]
+__all__ = [
+    "BOOKKEEPING",
+    "REQUIRED",
+    "Fields",
+    "read_activation",
+    "read_d_head",
+    "read_rotary",
+    "read_rotary_parameters",
+]
 
 REQUIRED: Any = object()
 T = TypeVar("T")
@@ -30,7 +38,9 @@ prefix max_length min_length do_sample early_stopping num_beams num_beam_groups 
 top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
 num_return_sequences forced_bos_token_id forced_eos_token_id remove_invalid_values suppress_tokens
 begin_suppress_tokens exponential_decay_length_penalty
-initializer_range attention_dropout hidden_dropout resid_dropout classifier_dropout
+initializer_range init_std attention_dropout hidden_dropout resid_dropout classifier_dropout
+resid_pdrop embd_pdrop attn_pdrop embed_dropout embedding_dropout residual_dropout gradient_checkpointing
+summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout cache_implementation
 """
 BOOKKEEPING = frozenset(_BOOKKEEPING.split())
 
@@ -56,10 +66,28 @@ class Fields:
         self._left = {
             name: value for name, value in values.items() if value is not None and str(name) not in self._ignore
         }
+        self._nulls = frozenset(name for name, value in values.items() if value is None)
 
     def __contains__(self, name: str) -> bool:
         """Whether the field is there and has not been read yet."""
         return name in self._left
+
+    def is_null(self, name: str) -> bool:
+        """Whether the field is there as null: where its default is no null, that switches something off."""
+        return name in self._nulls
+
+    def first(self, *names: str) -> str:
+        """The one of a field's several spellings that is there; the first of them if none is."""
+        return next((name for name in names if name in self), names[0])
+
+    def words(self, name: str, default: T = REQUIRED) -> list[str] | T:
+        """A list of strings."""
+        value = self._take(name, default)
+        if value is default:
+            return value
+        if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
+            return [str(word) for word in value]
+        raise self._bad(name, value, "a list of strings")
 
     def size(self, name: str, default: T = REQUIRED, *, limit: int = _WIDEST) -> int | T:
         """A positive whole number, no larger than any real model's: a damaged one must not exhaust the memory."""
@@ -69,6 +97,13 @@ class Fields:
         if isinstance(value, list):
             raise self.refuse(name, value, "sizes that differ between layers are not implemented")
         raise self._bad(name, value, f"a whole number from 1 to {limit:,}")
+
+    def index(self, name: str, default: T = REQUIRED) -> int | T:
+        """A whole number from 0: the id of a token, a place in a table."""
+        value = self._take(name, default)
+        if value is default or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _WIDEST):
+            return value
+        raise self._bad(name, value, f"a whole number from 0 to {_WIDEST:,}")
 
     def layers(self, name: str) -> int:
         return self.size(name, limit=_DEEPEST)
@@ -171,28 +206,64 @@ def read_activation(fields: Fields, name: str, default: Any = REQUIRED) -> str:
     return value
 
 
-def read_rotary(fields: Fields, dim: int, n_ctx: int, *, default_base: float = 10_000.0) -> RotaryConfig:
-    """Rotary positions as transformers 5 writes them (`rope_parameters`) or 4 (`rope_theta`, `rope_scaling`)."""
-    if dim % 2:
-        raise CheckpointError(f"{fields.source} gives heads of {dim} dimensions; rotary positions need an even number.")
-    base = fields.number("rope_theta", None)
-    fields.must_be("partial_rotary_factor", 1.0, 1)
+def read_rotary(
+    fields: Fields,
+    d_head: int,
+    n_ctx: int,
+    *,
+    default_base: float = 10_000.0,
+    default_part: float | None = None,
+    old_names: tuple[str, str] = ("rope_theta", "partial_rotary_factor"),
+) -> RotaryConfig:
+    """Rotary positions as transformers 5 writes them (`rope_parameters`) or 4 (`rope_theta`, `rope_scaling`).
+
+    With a `default_part` a family may turn only a part of each head; without, any part but the whole is refused.
+    """
+    base, part = fields.number(old_names[0], None), _read_part(fields, old_names[1], default_part)
     fields.must_be("rope_interleaved", False)
     name = "rope_parameters" if "rope_parameters" in fields else "rope_scaling"
     inner = fields.nested(name)
     if inner is None:
-        return RotaryConfig(dim, base or default_base)
+        return RotaryConfig(_turned(fields, d_head, part or default_part), base or default_base)
     if "rope_scaling" in fields:
         raise CheckpointError(f"{fields.source} has both rope_parameters and rope_scaling. Keep the one that is meant.")
-    inner_base = inner.number("rope_theta", base or default_base)
+    inner_base = inner.number("rope_theta", base or default_base)  # checked against the old spelling
     if base is not None and inner_base != base:
         raise CheckpointError(
             f"{fields.source} says rope_theta={base} and, in {name}, {inner_base}. Keep the one that is meant."
         )
-    inner.must_be("partial_rotary_factor", 1.0, 1)
+    return read_rotary_parameters(inner, d_head, n_ctx, default_base=inner_base, default_part=part or default_part)
+
+
+def read_rotary_parameters(
+    inner: Fields, d_head: int, n_ctx: int, *, default_base: float, default_part: float | None = None
+) -> RotaryConfig:
+    """What stands inside `rope_parameters`, all of it."""
+    base = inner.number("rope_theta", default_base)
+    part = _read_part(inner, "partial_rotary_factor", default_part) or default_part
     scaling = _read_scaling(inner, n_ctx)
     inner.finish()
-    return RotaryConfig(dim, inner_base, scaling=scaling)
+    return RotaryConfig(_turned(inner, d_head, part), base, scaling=scaling)
+
+
+def _read_part(fields: Fields, name: str, default: float | None) -> float | None:
+    """The part of each head that is turned, where a family may choose it."""
+    if default is None:
+        fields.must_be(name, 1.0, 1)
+        return None
+    part = fields.number(name, None)
+    if part is not None and part > 1:
+        raise fields.refuse(name, part, "only a part of a head, up to 1, can be turned")
+    return part
+
+
+def _turned(fields: Fields, d_head: int, part: float | None) -> int:
+    dim = d_head if part is None else int(d_head * part)
+    if dim % 2 or not dim:
+        raise CheckpointError(
+            f"{fields.source} gives heads of {dim} dimensions to turn; rotary positions need an even number."
+        )
+    return dim
 
 
 def _read_scaling(inner: Fields, n_ctx: int) -> RotaryScaling | None:

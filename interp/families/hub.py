@@ -27,6 +27,7 @@ _WANTED = [
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "*.jinja",
 ]
@@ -79,7 +80,9 @@ def open_folder(
     source = str(folder / "config.json")
     family = family_for_hf(hf, source)
     config = family.config_from_hf(hf, source=source, ignore=ignore)
-    weights = family.weights_from_hf(_tensors(folder), config, source=str(folder), ignore=ignore)
+    tensors = _tensors(folder)
+    config = family.fit(config, tensors)
+    weights = family.weights_from_hf(tensors, config, source=str(folder), ignore=ignore)
     tokenizer = _tokenizer(folder) if with_tokenizer else None
     return Checkpoint(replace(config, model_name=name or folder.resolve().name), weights, tokenizer)
 
@@ -137,8 +140,11 @@ def _tokenizer(folder: Path) -> Any:
     """The folder's tokenizer; None if it has no file of one, so that a bare model can still be fed token ids."""
     from interp.text.hub import tokenizer_from_folder
 
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json")):
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
+    if not any((folder / name).exists() for name in names):
         return None
+    if (folder / "source.spm").exists() and not (folder / "tokenizer.json").exists():
+        return None  # Marian's two SentencePiece models, one for each language, have no other form
     return tokenizer_from_folder(folder)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from interp.errors import CheckpointError
 from interp.families.base import Checkpoint, family_for_hf
@@ -31,7 +32,15 @@ def open_live(model: Any, *, dtype: torch.dtype, device: torch.device, ignore: t
     absent = next((name for name, tensor in stored.items() if tensor.is_meta), None)
     if absent:
         raise CheckpointError(f"{absent} of this {type(model).__name__} is not in memory (meta device). Load it whole.")
+    config = family.fit(config, stored)
     weights = family.weights_from_hf(stored, config, source=f"this {type(model).__name__}", ignore=ignore)
-    copies = {name: tensor.detach().to(device, dtype, copy=True) for name, tensor in weights.items()}
+    places = {_place(tensor): tensor for tensor in weights.values()}  # what is tied there stays one tensor
+    apart = {place: tensor.detach().to(device, dtype, copy=True) for place, tensor in places.items()}
+    copies = {name: apart[_place(tensor)] for name, tensor in weights.items()}
     name = str(hf.get("_name_or_path") or getattr(model, "name_or_path", "") or type(model).__name__)
     return Checkpoint(replace(config, model_name=name), copies)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Where a tensor lies: two that agree in this are views of the same numbers."""
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype

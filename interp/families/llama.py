@@ -5,25 +5,22 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.errors import CheckpointError, UnsupportedModelError
+from interp.errors import CheckpointError
 from interp.families.base import Family, GGUFDialect, GGUFTensors, WeightRule, WeightTable
 from interp.families.fields import Fields, read_activation, read_d_head, read_rotary
+from interp.families.gguf_layouts import read_gguf_rotary, read_gguf_sizes, shortest
 from interp.model.config import (
     AttentionConfig,
     BlockConfig,
     MLPConfig,
     ModelConfig,
     NormConfig,
-    RotaryConfig,
-    RotaryScaling,
     StackConfig,
 )
-from interp.model.positions import rotary_frequencies
 
 __all__ = ["FAMILY"]
 
@@ -83,60 +80,15 @@ def _read_config(fields: Fields) -> ModelConfig:
 
 def _gguf_to_hf_config(fields: Fields, tensors: GGUFTensors) -> dict[str, Any]:
     """The `llama.*` metadata as the fields of a hub config."""
-    embedding = tensors.shapes.get("token_embd.weight", (0, 0))
-    d_model, n_heads = fields.size("embedding_length"), fields.size("attention.head_count")
-    d_head = read_d_head(fields, "attention.key_length", d_model, n_heads)
-    fields.must_be("attention.value_length", d_head)
-    fields.must_be("rope.dimension_count", d_head)
-    for name in ("expert_count", "expert_used_count", "attention.sliding_window"):
-        fields.must_be(name, 0)
+    sizes = read_gguf_sizes(fields, tensors, "llama")
+    fields.must_be("attention.sliding_window", 0)
     fields.must_be("use_parallel_residual", False)
-    fields.must_be("attention.causal", True)
-    fields.harmless(("vocab_size", "tensor_data_layout"))  # the table itself says how many rows it has
-    base = fields.number("rope.freq_base", 10_000.0)
     return {
-        "model_type": "llama",
-        "hidden_size": d_model,
-        "vocab_size": embedding[0],
-        "num_attention_heads": n_heads,
-        "num_key_value_heads": fields.size("attention.head_count_kv", n_heads),
-        "head_dim": d_head,
-        "num_hidden_layers": fields.layers("block_count"),
-        "intermediate_size": fields.size("feed_forward_length"),
-        "max_position_embeddings": fields.context("context_length"),
-        "rms_norm_eps": _shortest(fields.number("attention.layer_norm_rms_epsilon")),
-        "rope_parameters": {"rope_theta": _shortest(base), **_gguf_scaling(fields, tensors, d_head, base)},
+        **sizes,
+        "rms_norm_eps": shortest(fields.number("attention.layer_norm_rms_epsilon")),
+        "rope_parameters": read_gguf_rotary(fields, tensors, sizes["head_dim"]),
         "attention_bias": "blk.0.attn_q.bias" in tensors.shapes,
         "mlp_bias": "blk.0.ffn_up.bias" in tensors.shapes,
-        "tie_word_embeddings": "output.weight" not in tensors.shapes,
-    }
-
-
-def _gguf_scaling(fields: Fields, tensors: GGUFTensors, d_head: int, base: float) -> dict[str, Any]:
-    """Rotary scaling from the metadata, or from the divisors that the converter bakes for Llama 3."""
-    old_factor = fields.number("rope.scale_linear", 1.0)
-    kind = fields.text("rope.scaling.type", "none" if old_factor == 1 else "linear")
-    factor = fields.number("rope.scaling.factor", old_factor)
-    fields.harmless(("rope.scaling.original_context_length", "rope.scaling.finetuned"))  # yarn's, refused below
-    if kind not in ("none", "linear"):
-        raise fields.refuse("rope.scaling.type", kind, "known kinds of rotary scaling are none, linear")
-    if "rope_freqs.weight" not in tensors.shapes:
-        return {"rope_type": "linear", "factor": factor} if kind == "linear" else {"rope_type": "default"}
-    divisors = tensors.tensor("rope_freqs.weight")
-    scaling = RotaryScaling("llama3", round(float(divisors.max()), 4))  # the converter knows no other blend
-    plain, scaled = (rotary_frequencies(RotaryConfig(d_head, base, scaling=kind)) for kind in (None, scaling))
-    fits = divisors.shape == plain.shape and torch.allclose(plain / scaled, divisors, rtol=1e-3)
-    if kind != "none" or not fits:
-        raise UnsupportedModelError(
-            f"{fields.source}: rope_freqs.weight holds divisors of the rotary frequencies that are not Llama 3's "
-            "(low 1, high 4, 8192 positions). Load the model from its safetensors folder instead."
-        )
-    return {
-        "rope_type": "llama3",
-        "factor": scaling.factor,
-        "low_freq_factor": scaling.low_freq_factor,
-        "high_freq_factor": scaling.high_freq_factor,
-        "original_max_position_embeddings": scaling.original_n_ctx,
     }
 
 
@@ -151,13 +103,6 @@ def _unpermuted(
         )
     pairs = "(head half two) ... -> (head two half) ..."
     return (rearrange(tensor, pairs, head=n_heads, two=2).contiguous(),)
-
-
-def _shortest(value: float) -> float:
-    """The shortest decimal that is the same float32, as the config had it before it was stored: 1e-05."""
-    import numpy as np
-
-    return float(str(np.float32(value)))
 
 
 def _gguf_rule(ours: str, hub: str, gguf: str) -> WeightRule:

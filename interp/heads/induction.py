@@ -22,5 +22,6 @@ FINDER = Finder(
     writing=Writing("copying, times chance", copying_ratio, "≥", 2.0),
     cause="repeated_tokens",
     effect_cutoff=0.1,
+    applies_to=frozenset({"decoder"}),
     joint=True,
 )

@@ -17,4 +17,5 @@ FINDER = Finder(
     score_cutoff=0.4,
     cause="repeated_tokens",  # these heads feed induction
     effect_cutoff=0.1,
+    applies_to=frozenset({"decoder"}),  # encoders attend so too, but have no loss on next tokens
 )

@@ -31,4 +31,5 @@ FINDER = Finder(
     writing=Writing("norm written, over the layer's median", norm_over_median, "<", 1.0),
     cause="repeated_tokens",
     effect_cutoff=None,  # what resting heads do to the loss is reported, not asked for
+    applies_to=frozenset({"decoder"}),
 )

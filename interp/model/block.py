@@ -5,8 +5,9 @@ Each kind of block can be entered and left at its residual cuts, so a pass may r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,15 +44,20 @@ class Memory:
 
 
 class Block(nn.Module):
-    """What all kinds share. `norm_inputs` says which residual cut each norm reads."""
+    """What all kinds share: sublayers numbered from 1, and where their norms stand.
 
-    norm_inputs: ClassVar[dict[str, str]] = {"ln1": "hook_resid_pre"}
+    A sublayer n reads the residual (`_read`), what it makes is prepared (`_written`) and added, and the sum may be
+    normed (`_settled`); the config's `norms` says which of the three has a norm.
+    """
+
+    sublayers: ClassVar[tuple[str, ...]] = ("attn",)  # each sublayer's kind, in order
 
     def __init__(self, config: BlockConfig, d_model: int, address: str):
         super().__init__()
         self.config, self.address = config, address
-        self.ln1 = Norm(config.norm, d_model, f"{address}ln1.")
         self.attn = Attention(config.attn, d_model, f"{address}attn.")
+        for part in self.norm_parts(config):
+            setattr(self, part, Norm(config.norm, d_model, f"{address}{part}."))
 
     def forward(
         self, resid: Resid, rows: Rows, tap: Tap, *, past: KeysValues | None = None, memory: Memory | None = None
@@ -62,18 +68,74 @@ class Block(nn.Module):
     @classmethod
     def tensors(cls, config: BlockConfig) -> list[str]:
         """Paths of the block's sites, in the order the forward pass reaches them."""
-        raise NotImplementedError
+        names = ["hook_resid_pre"]
+        for n, kind in enumerate(cls.sublayers, start=1):
+            made, added, cut = _SUBLAYERS[kind]
+            cut = "hook_resid_post" if n == len(cls.sublayers) else cut
+            names += _norm(f"ln{n}", config) if config.norms in ("pre", "both") else []
+            names += made(config)
+            if config.norms in ("output", "both"):
+                names += [f"ln{n}_post.hook_in", *_norm(f"ln{n}_post", config)]
+            names.append(added)
+            names += _norm(f"ln{n}", config) if config.norms == "post" else []
+            names.append(cut)
+        return names
+
+    @classmethod
+    def norm_parts(cls, config: BlockConfig) -> list[str]:
+        """The names of the block's norms."""
+        numbers = range(1, len(cls.sublayers) + 1)
+        own = [f"ln{n}" for n in numbers] if config.norms != "output" else []
+        return own + ([f"ln{n}_post" for n in numbers] if config.norms in ("output", "both") else [])
+
+    @classmethod
+    def norm_inputs(cls, config: BlockConfig) -> dict[str, tuple[str, ...]]:
+        """Each norm -> the sites that its input is the sum of."""
+        found: dict[str, tuple[str, ...]] = {}
+        before = "hook_resid_pre"
+        for n, kind in enumerate(cls.sublayers, start=1):
+            _, added, cut = _SUBLAYERS[kind]
+            if config.norms in ("pre", "both"):
+                found[f"ln{n}"] = (before,)
+            if config.norms == "post":
+                found[f"ln{n}"] = (before, added)
+            if config.norms in ("output", "both"):
+                found[f"ln{n}_post"] = (f"ln{n}_post.hook_in",)
+            before = cut
+        return found
+
+    def _norm_of(self, part: str) -> Norm:
+        return cast(Norm, getattr(self, part))
+
+    def _read(self, n: int, resid: Resid, tap: Tap) -> Resid:
+        return self._norm_of(f"ln{n}")(resid, tap) if self.config.norms in ("pre", "both") else resid
+
+    def _written(self, n: int, out: Kept, tap: Tap) -> Kept:
+        if self.config.norms in ("output", "both"):
+            out = self._norm_of(f"ln{n}_post")(tap(f"{self.address}ln{n}_post.hook_in", out), tap)
+        return out if self.config.residual_scale == 1.0 else out * self.config.residual_scale
+
+    def _settled(self, n: int, total: Kept, tap: Tap) -> Kept:
+        return self._norm_of(f"ln{n}")(total, tap) if self.config.norms == "post" else total
+
+    def _attended(
+        self, resid: Resid, rows: Rows, tap: Tap, cut: str, past: KeysValues | None
+    ) -> tuple[Kept, KeysValues]:
+        """The first sublayer: from resid_pre to the cut behind attention to the own text."""
+        resid = tap(self.address + "hook_resid_pre", resid)
+        out, keys_values = self.attn(self._read(1, resid, tap), rows, tap, past=past)
+        out = tap(self.address + "hook_attn_out", self._written(1, out, tap))
+        return tap(self.address + cut, self._settled(1, rows.keep(resid) + out, tap)), keys_values
 
 
 class SequentialBlock(Block):
     """Attention, then the MLP on what attention left."""
 
-    norm_inputs: ClassVar[dict[str, str]] = {"ln1": "hook_resid_pre", "ln2": "hook_resid_mid"}
+    sublayers: ClassVar[tuple[str, ...]] = ("attn", "mlp")
 
     def __init__(self, config: BlockConfig, d_model: int, address: str):
         super().__init__(config, d_model, address)
         assert config.mlp is not None
-        self.ln2 = Norm(config.norm, d_model, f"{address}ln2.")
         self.mlp = make_mlp(config.mlp, d_model, f"{address}mlp.")
 
     def forward(
@@ -86,29 +148,14 @@ class SequentialBlock(Block):
         self, resid: Resid, rows: Rows, tap: Tap, *, past: KeysValues | None = None
     ) -> tuple[Kept, KeysValues]:
         """resid_pre to resid_mid."""
-        resid = tap(self.address + "hook_resid_pre", resid)
-        attn_out, keys_values = self.attn(self.ln1(resid, tap), rows, tap, past=past)
-        attn_out = tap(self.address + "hook_attn_out", attn_out)
-        return tap(self.address + "hook_resid_mid", rows.keep(resid) + attn_out), keys_values
+        return self._attended(resid, rows, tap, "hook_resid_mid", past)
 
     def mlp_half(self, resid_mid: Resid, tap: Tap) -> Resid:
-        """resid_mid (already tapped) to resid_post."""
-        mlp_out = tap(self.address + "hook_mlp_out", self.mlp(self.ln2(resid_mid, tap), tap))
-        return tap(self.address + "hook_resid_post", resid_mid + mlp_out)
-
-    @classmethod
-    def tensors(cls, config: BlockConfig) -> list[str]:
-        return [
-            "hook_resid_pre",
-            *_norm("ln1", config),
-            *_attention("attn", config.attn),
-            "hook_attn_out",
-            "hook_resid_mid",
-            *_norm("ln2", config),
-            *_mlp(config),
-            "hook_mlp_out",
-            "hook_resid_post",
-        ]
+        """The last cut before the MLP (already tapped) to resid_post."""
+        n = len(self.sublayers)
+        out = self._written(n, self.mlp(self._read(n, resid_mid, tap), tap), tap)
+        out = tap(self.address + "hook_mlp_out", out)
+        return tap(self.address + "hook_resid_post", self._settled(n, resid_mid + out, tap))
 
 
 class AttentionOnlyBlock(Block):
@@ -117,37 +164,22 @@ class AttentionOnlyBlock(Block):
     def forward(
         self, resid: Resid, rows: Rows, tap: Tap, *, past: KeysValues | None = None, memory: Memory | None = None
     ) -> tuple[Kept, KeysValues]:
-        resid = tap(self.address + "hook_resid_pre", resid)
-        attn_out, keys_values = self.attn(self.ln1(resid, tap), rows, tap, past=past)
-        attn_out = tap(self.address + "hook_attn_out", attn_out)
-        return tap(self.address + "hook_resid_post", rows.keep(resid) + attn_out), keys_values
-
-    @classmethod
-    def tensors(cls, config: BlockConfig) -> list[str]:
-        attention = _attention("attn", config.attn)
-        return ["hook_resid_pre", *_norm("ln1", config), *attention, "hook_attn_out", "hook_resid_post"]
+        return self._attended(resid, rows, tap, "hook_resid_post", past)
 
 
 class ParallelBlock(SequentialBlock):
     """Attention and MLP side by side on the same residual (GPT-J, GPT-NeoX). There is no resid_mid."""
 
-    norm_inputs: ClassVar[dict[str, str]] = {"ln1": "hook_resid_pre", "ln2": "hook_resid_pre"}
-
-    def __init__(self, config: BlockConfig, d_model: int, address: str):
-        super().__init__(config, d_model, address)
-        if config.shared_norm:
-            del self.ln2
-
     def forward(
         self, resid: Resid, rows: Rows, tap: Tap, *, past: KeysValues | None = None, memory: Memory | None = None
     ) -> tuple[Kept, KeysValues]:
         resid = tap(self.address + "hook_resid_pre", resid)
-        for_attn = self.ln1(resid, tap)
+        for_attn = self._read(1, resid, tap)
         attn_out, keys_values = self.attn(for_attn, rows, tap, past=past)
-        attn_out = tap(self.address + "hook_attn_out", attn_out)
+        attn_out = tap(self.address + "hook_attn_out", self._written(1, attn_out, tap))
         resid = rows.keep(resid)
-        for_mlp = rows.keep(for_attn) if self.config.shared_norm else self.ln2(resid, tap)
-        mlp_out = tap(self.address + "hook_mlp_out", self.mlp(for_mlp, tap))
+        for_mlp = rows.keep(for_attn) if self.config.shared_norm else self._read(2, resid, tap)
+        mlp_out = tap(self.address + "hook_mlp_out", self._written(2, self.mlp(for_mlp, tap), tap))
         return tap(self.address + "hook_resid_post", resid + attn_out + mlp_out), keys_values
 
     @classmethod
@@ -155,45 +187,38 @@ class ParallelBlock(SequentialBlock):
         names = [name for name in super().tensors(config) if name != "hook_resid_mid"]
         return [name for name in names if not (config.shared_norm and name.startswith("ln2."))]
 
+    @classmethod
+    def norm_parts(cls, config: BlockConfig) -> list[str]:
+        return ["ln1"] if config.shared_norm else super().norm_parts(config)
+
+    @classmethod
+    def norm_inputs(cls, config: BlockConfig) -> dict[str, tuple[str, ...]]:
+        return {part: ("hook_resid_pre",) for part in cls.norm_parts(config)}
+
 
 class CrossBlock(SequentialBlock):
     """A decoder's layer over an encoder: attention to its own text, then to the other, then the MLP."""
 
-    norm_inputs: ClassVar[dict[str, str]] = {
-        "ln1": "hook_resid_pre",
-        "ln2": "hook_resid_mid",
-        "ln3": "hook_resid_mid_cross",
-    }
+    sublayers: ClassVar[tuple[str, ...]] = ("attn", "cross_attn", "mlp")
 
     def __init__(self, config: BlockConfig, d_model: int, address: str):
         super().__init__(config, d_model, address)
         assert config.cross_attn is not None
         self.cross_attn = Attention(config.cross_attn, d_model, f"{address}cross_attn.")
-        self.ln3 = Norm(config.norm, d_model, f"{address}ln3.")
 
     def forward(
         self, resid: Resid, rows: Rows, tap: Tap, *, past: KeysValues | None = None, memory: Memory | None = None
     ) -> tuple[Kept, KeysValues]:
         resid, keys_values = self.attention_half(resid, rows, tap, past=past)
-        resid = self.cross_half(resid, rows.asking, tap, memory)
-        mlp_out = tap(self.address + "hook_mlp_out", self.mlp(self.ln3(resid, tap), tap))
-        return tap(self.address + "hook_resid_post", resid + mlp_out), keys_values
+        return self.mlp_half(self.cross_half(resid, rows.asking, tap, memory), tap), keys_values
 
     def cross_half(self, resid_mid: Resid, rows: Rows, tap: Tap, memory: Memory | None) -> Resid:
         """resid_mid to resid_mid_cross."""
         assert memory is not None
         across = rows.across(memory.rows)
-        out, _ = self.cross_attn(self.ln2(resid_mid, tap), across, tap, memory=memory.resid)
-        out = tap(self.address + "hook_cross_attn_out", out)
-        return tap(self.address + "hook_resid_mid_cross", resid_mid + out)
-
-    @classmethod
-    def tensors(cls, config: BlockConfig) -> list[str]:
-        assert config.cross_attn is not None
-        names = super().tensors(config)
-        cross = [*_attention("cross_attn", config.cross_attn), "hook_cross_attn_out", "hook_resid_mid_cross"]
-        after_ln2 = max(i for i, name in enumerate(names) if name == "hook_resid_mid" or name.startswith("ln2.")) + 1
-        return names[:after_ln2] + cross + _norm("ln3", config) + names[after_ln2:]
+        out, _ = self.cross_attn(self._read(2, resid_mid, tap), across, tap, memory=memory.resid)
+        out = tap(self.address + "hook_cross_attn_out", self._written(2, out, tap))
+        return tap(self.address + "hook_resid_mid_cross", self._settled(2, resid_mid + out, tap))
 
 
 def block_kind(config: BlockConfig) -> type[Block]:
@@ -207,6 +232,18 @@ def block_kind(config: BlockConfig) -> type[Block]:
 
 def make_block(config: BlockConfig, d_model: int, address: str) -> Block:
     return block_kind(config)(config, d_model, address)
+
+
+# Each kind of sublayer: its own tensors, what it adds to the residual, and the cut behind it (unless it is the last).
+_SUBLAYERS: dict[str, tuple[Callable[[BlockConfig], list[str]], str, str]] = {
+    "attn": (lambda config: _attention("attn", config.attn), "hook_attn_out", "hook_resid_mid"),
+    "cross_attn": (
+        lambda config: _attention("cross_attn", cast(AttentionConfig, config.cross_attn)),
+        "hook_cross_attn_out",
+        "hook_resid_mid_cross",
+    ),
+    "mlp": (lambda config: _mlp(config), "hook_mlp_out", "hook_resid_post"),
+}
 
 
 def _norm(part: str, config: BlockConfig) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,36 @@ class ActivationCache(Mapping[Any, Tensor]):
             raise InputError("This cache was made by a model of another architecture. Bind the model that made it.")
         return ActivationCache(self._contents, model=model, has_batch_dim=self.has_batch_dim)
 
+    @property
+    def model(self) -> Any:
+        """The model that made this cache. Raises `UnknownSiteError` once it is gone, or after `load`."""
+        model = self._bound()
+        if model is None:
+            raise UnknownSiteError("This cache stands alone, and its model's weights are needed. Call .bind(model).")
+        return model
+
+    # TransformerLens' methods; interp.circuits.decomposition, which stands above this room, says what they take.
+
+    def accumulated_resid(self, layer: int | None = None, incl_mid: bool = False, **options: Any) -> Any:
+        """The residual stream entering each layer up to `layer`, stacked."""
+        return _decomposition().accumulated_resid(self, layer, incl_mid=incl_mid, **options)
+
+    def decompose_resid(self, layer: int | None = None, **options: Any) -> Any:
+        """What was added to the residual stream before `layer`, stacked: embeddings and each sublayer's output."""
+        return _decomposition().decompose_resid(self, layer, **options)
+
+    def stack_head_results(self, layer: int | None = None, **options: Any) -> Any:
+        """What each head before `layer` added to the residual stream, stacked."""
+        return _decomposition().stack_head_results(self, layer, **options)
+
+    def apply_ln_to_stack(self, residual_stack: Tensor, layer: int | None = None, **options: Any) -> Tensor:
+        """Parts of the residual stream as the norm in front of `layer` passes them on."""
+        return _decomposition().apply_ln_to_stack(self, residual_stack, layer, **options)
+
+    def logit_attrs(self, residual_stack: Tensor, tokens: Any, incorrect_tokens: Any = None, **options: Any) -> Tensor:
+        """What each part of a stack adds to the logit of `tokens`, or to a logit difference."""
+        return _decomposition().logit_attrs(self, residual_stack, tokens, incorrect_tokens, **options)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a folder: tensors.safetensors and cache.json. A tensor that stands at two sites is written once."""
         c = self._contents
@@ -155,7 +186,7 @@ class ActivationCache(Mapping[Any, Tensor]):
             "format": _FORMAT,
             "config": c.config.to_dict(),
             "derived": sorted(c.derived),
-            "rows": {name: {"past": rows.past, "n_keys": rows.n_keys} for name, rows in c.rows.items()},
+            "rows": {name: {one: getattr(rows, one) for one in _ROW_NUMBERS} for name, rows in c.rows.items()},
             "aliases": {name: kept for name, kept in aliases.items() if name != kept},
             "gradients": c.gradients is not None,
             "has_batch_dim": self.has_batch_dim,
@@ -225,7 +256,12 @@ class ActivationCache(Mapping[Any, Tensor]):
         return x if self.has_batch_dim else x[0]
 
 
-_ROW_TENSORS = ("positions", "key_mask", "queries")
+def _decomposition() -> Any:
+    return import_module("interp.circuits.decomposition")
+
+
+_ROW_NUMBERS = ("past", "n_keys", "max_distance")
+_ROW_TENSORS = ("positions", "key_mask", "queries", "relative")
 
 
 def slice_positions(contents: CacheContents, pos: PosSlice, *, rows_only: bool = False) -> CacheContents:

@@ -17,9 +17,11 @@ __all__ = [
     "MLPConfig",
     "ModelConfig",
     "NormConfig",
+    "RelativeConfig",
     "RotaryConfig",
     "RotaryScaling",
     "StackConfig",
+    "TransformConfig",
 ]
 
 
@@ -56,6 +58,15 @@ class RotaryConfig:
 
 
 @dataclass(frozen=True)
+class RelativeConfig:
+    """A learned bias on the scores for each head and bucket of distances, shared by all layers of a stack (Raffel
+    2020, §2.1): exact for short distances, logarithmic up to `max_distance`."""
+
+    n_buckets: int = 32
+    max_distance: int = 128
+
+
+@dataclass(frozen=True)
 class AttentionConfig:
     """One attention: how many heads, which keys a query may see, and how its scores are made."""
 
@@ -69,6 +80,9 @@ class AttentionConfig:
     bias_qkv: bool = False
     bias_out: bool = False
     softcap: float | None = None  # scores become softcap × tanh(scores / softcap), before the mask
+    alibi: float | None = None  # this × slope of the head × distance is added to the scores (Press 2022)
+    qk_norm: NormConfig | None = None  # of queries and keys, before they are rotated
+    qk_norm_over: Literal["head", "all"] = "head"  # each head by itself, or all heads' coordinates together
 
     def __post_init__(self) -> None:
         if self.n_heads % self.n_key_value_heads:
@@ -91,7 +105,11 @@ class MLPConfig:
 @dataclass(frozen=True)
 class BlockConfig:
     """`sequential`: attention, then (cross-attention, then) MLP, each on the residual so far. `parallel`: attention
-    and MLP side by side on the same residual."""
+    and MLP side by side on the same residual.
+
+    `norms` says where they stand. `pre`: on what a sublayer reads. `output`: on what it adds. `both`: on either.
+    `post`: on the residual after adding, as in the first transformers (Vaswani 2017).
+    """
 
     attn: AttentionConfig
     mlp: MLPConfig | None
@@ -99,6 +117,8 @@ class BlockConfig:
     cross_attn: AttentionConfig | None = None
     residual: Literal["sequential", "parallel"] = "sequential"
     shared_norm: bool = False  # parallel blocks whose MLP reads ln1 too
+    norms: Literal["pre", "post", "output", "both"] = "pre"
+    residual_scale: float = 1.0  # of what each sublayer adds
 
     def __post_init__(self) -> None:
         cross = self.cross_attn
@@ -109,6 +129,8 @@ class BlockConfig:
             )
         if self.residual == "parallel" and (self.mlp is None or cross is not None):
             raise InputError("A parallel block needs an MLP and has no cross-attention. Choose residual='sequential'.")
+        if self.residual == "parallel" and self.norms != "pre":
+            raise InputError("A parallel block has its norms in front. Choose norms='pre'.")
 
 
 @dataclass(frozen=True)
@@ -119,10 +141,25 @@ class StackConfig:
     final_norm: NormConfig | None = NormConfig()
     learned_positions: int | None = None  # rows of a learned position table
     embed_scale: float = 1.0
+    embed_scale_rounded: bool = False  # to the weights' dtype, before it multiplies (Gemma)
+    embed_norm: NormConfig | None = None  # of the first residual
+    embed_width: int | None = None  # of the embedding, where a projection leads from it to d_model
+    token_types: int | None = None  # rows of a table of token types, of which type 0 is added everywhere
+    relative: RelativeConfig | None = None
+    padding_positions: int = 0  # rows of the checkpoint's table before those of learned_positions; written back only
 
     @property
     def n_layers(self) -> int:
         return len(self.blocks)
+
+
+@dataclass(frozen=True)
+class TransformConfig:
+    """What stands before the unembedding of a masked-token head: a linear map, an activation, a norm."""
+
+    width: int
+    act_fn: str
+    norm: NormConfig
 
 
 @dataclass(frozen=True)
@@ -135,11 +172,15 @@ class ModelConfig:
     n_ctx: int
     decoder: StackConfig | None = None
     encoder: StackConfig | None = None
+    has_unembed: bool = True  # False: a checkpoint without a head that predicts tokens, so there are no logits
     tie_word_embeddings: bool = False
     bias_unembed: bool = False
+    transform: TransformConfig | None = None
+    logit_scale: float = 1.0
+    logit_softcap: float | None = None  # logits become softcap × tanh(logits / softcap)
     default_prepend_bos: bool = False
     model_name: str = "custom"
-    family: str = "custom"  # a label for people and manifests; nothing is computed from it
+    family: str = "custom"  # a label for people and manifests, and whose names to_hf_state_dict gives
 
     def __post_init__(self) -> None:
         if self.decoder is None and self.encoder is None:
@@ -148,6 +189,14 @@ class ModelConfig:
             crosses = any(block.cross_attn is not None for block in stack.blocks) if stack is not None else False
             if crosses and (name == "encoder" or self.encoder is None):
                 raise InputError("Only a decoder over an encoder has cross-attention. Give both, or cross_attn=None.")
+        if not self.has_unembed and (self.tie_word_embeddings or self.bias_unembed or self.transform):
+            raise InputError("A model without unembedding has none to tie, bias or transform for. Use headless().")
+
+    def headless(self) -> ModelConfig:
+        """The same stacks without the head that predicts tokens."""
+        return dataclasses.replace(
+            self, has_unembed=False, tie_word_embeddings=False, bias_unembed=False, transform=None
+        )
 
     @classmethod
     def decoder_only(
@@ -179,6 +228,54 @@ class ModelConfig:
         mlp = None if d_mlp == 0 else MLPConfig(d_mlp or 4 * d_model, act_fn, gated_mlp)
         stack = StackConfig((BlockConfig(attn, mlp, norm),) * n_layers, norm, None if rotary else n_ctx)
         return cls(d_model, d_vocab, n_ctx, decoder=stack, **model)
+
+    @classmethod
+    def encoder_only(
+        cls,
+        *,
+        n_layers: int,
+        d_model: int,
+        n_heads: int,
+        d_vocab: int,
+        n_ctx: int,
+        d_mlp: int | None = None,
+        act_fn: str = "gelu",
+        rotary: RotaryConfig | None = None,
+        learned_positions: bool = True,
+        norm: NormConfig = NormConfig("layer", 1e-12, bias=True),
+        norms: Literal["pre", "post"] = "post",
+        **model: Any,
+    ) -> ModelConfig:
+        """A bidirectional encoder of equal blocks, BERT's layout by default. `d_mlp=0` leaves the MLPs out; without
+        rotary and learned positions it does not know the order of its tokens."""
+        d_head = d_model // n_heads
+        attn = AttentionConfig(
+            n_heads, d_head, n_heads, d_head**-0.5, "bidirectional", rotary=rotary, bias_qkv=True, bias_out=True
+        )
+        mlp = None if d_mlp == 0 else MLPConfig(d_mlp or 4 * d_model, act_fn, gated=False, bias=True)
+        post = norms == "post"
+        stack = StackConfig(
+            (BlockConfig(attn, mlp, norm, norms=norms),) * n_layers,
+            final_norm=None if post else norm,
+            embed_norm=norm if post else None,
+            learned_positions=n_ctx if learned_positions else None,
+        )
+        return cls(d_model, d_vocab, n_ctx, encoder=stack, **model)
+
+    def __repr__(self) -> str:
+        from interp.model.describe import config_name
+
+        return config_name(self)
+
+    def __str__(self) -> str:
+        from interp.model.describe import config_text
+
+        return config_text(self)
+
+    def _repr_html_(self) -> str:
+        from interp.model.describe import config_html
+
+        return config_html(self)
 
     @property
     def stacks(self) -> dict[str, StackConfig]:
@@ -254,7 +351,12 @@ class ModelConfig:
 
     @property
     def positional_embedding_type(self) -> str:
-        return "rotary" if self._rotary else "standard" if self._only_stack.learned_positions else "none"
+        stack = self._only_stack
+        if any(block.attn.rotary for block in stack.blocks):
+            return "rotary"
+        if any(block.attn.alibi for block in stack.blocks):
+            return "alibi"
+        return "standard" if stack.learned_positions else "relative_positional_bias" if stack.relative else "none"
 
     @property
     def rotary_base(self) -> float | None:

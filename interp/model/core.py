@@ -11,22 +11,31 @@ from torch import Tensor, nn
 
 from interp.errors import CheckpointError, InputError
 from interp.model.block import Memory
-from interp.model.config import ModelConfig
-from interp.model.derive import source_table
+from interp.model.config import ModelConfig, TransformConfig
+from interp.model.derive import book_of, source_table
 from interp.model.loss import next_token_loss
+from interp.model.mlp import activation
 from interp.model.norms import Norm
 from interp.model.passes import Pass, prepare, run_encoder, run_pass
 from interp.model.positions import KeyValues
-from interp.model.stack import Stack, stack_sites
+from interp.model.stack import Stack
 from interp.model.taps import NO_TAPS, Tap, Taps, Write, active_writes
 from interp.model.tokens import Batch, TextMethods
 from interp.model.weights import StackedWeights
-from interp.sites import AddressBook, Site
 
 __all__ = ["ReturnType", "Transformer"]
 
 ReturnType = Literal["logits", "loss", "both"] | None
 T = TypeVar("T", bound="Transformer")
+# What TransformerLens users type that is not to be had here, and what to type instead.
+_NO_STANDING = "hooks belong to a call or a block of calls. Use with model.hooks(fwd_hooks=[(name, fn)]):"
+_NO_SWITCH = "every site can always be read and edited, so there is nothing to switch on."
+_PEER_METHODS = {
+    **dict.fromkeys(("add_hook", "add_perma_hook", "add_caching_hooks", "cache_some", "cache_all"), _NO_STANDING),
+    **dict.fromkeys(("reset_hooks", "remove_all_hook_fns"), f"nothing is left on a model; {_NO_STANDING}"),
+    **dict.fromkeys(("set_use_attn_result", "set_use_split_qkv_input", "set_use_hook_mlp_in"), _NO_SWITCH),
+    "enable_compatibility_mode": "names are TransformerLens' own already. interp.fold_norms(model) folds a copy.",
+}
 
 
 class Transformer(TextMethods, StackedWeights, nn.Module):
@@ -43,14 +52,14 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
     ):
         super().__init__()
         self.cfg, self.tokenizer = cfg, tokenizer
-        names = list(cfg.stacks)
         with torch.device("meta"):  # weights are made once, from the seed alone
             stacks = {name: Stack(stack, cfg.d_model, cfg.d_vocab, name) for name, stack in cfg.stacks.items()}
             self.encoder = stacks.get("encoder") or (stacks[""] if cfg.decoder is None else None)
             self.decoder = stacks.get("decoder") or (stacks[""] if cfg.encoder is None else None)
-            self.unembed = nn.Linear(cfg.d_model, cfg.d_vocab, bias=cfg.bias_unembed)
-        sites = [site for name in names for site in stack_sites(name, cfg.stacks[name])]
-        self.sites = AddressBook([*sites, Site("hook_unembed")], {name: cfg.stacks[name].n_layers for name in names})
+            width = cfg.transform.width if cfg.transform else cfg.d_model
+            self.transform = Transform(cfg.transform, cfg.d_model) if cfg.transform else None
+            self.unembed = nn.Linear(width, cfg.d_vocab, bias=cfg.bias_unembed) if cfg.has_unembed else None
+        self.sites = book_of(cfg)
         self._sources = source_table(self.sites, cfg)
         if torch.device(device).type != "meta":
             self.to_empty(device="cpu")
@@ -78,10 +87,11 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
             if not (cfg.tie_word_embeddings and name == "unembed.weight")
         }
         _check_weights(wanted, weights)
-        placed = {name: nn.Parameter(weights[name].detach().to(device=device, dtype=dtype)) for name in wanted}
-        for name, parameter in placed.items():
+        given = {id(weights[name]): weights[name] for name in wanted}  # layers may share one tensor
+        moved = {key: tensor.detach().to(device=device, dtype=dtype) for key, tensor in given.items()}
+        for name in wanted:
             owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, parameter)
+            setattr(model.get_submodule(owner), leaf, nn.Parameter(moved[id(weights[name])]))
         model._tie()
         return model
 
@@ -152,19 +162,26 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         """Unembed an already normed residual, at some positions and for some tokens only where asked."""
         if pos is not None:
             resid = resid[:, _positions(pos, resid.shape[1], resid.device)]
-        weight, bias = self.unembed.weight, self.unembed.bias
+        unembed = self.need_unembed()
+        weight, bias = unembed.weight, unembed.bias
         if tokens is not None:
             chosen = self._check_ids(tokens)
             if len(chosen) != 1:
                 raise InputError(f"unembed_tokens has shape {tuple(chosen.shape)}. Give a flat list of token ids.")
             chosen = chosen[0]
             weight, bias = weight[chosen], None if bias is None else bias[chosen]
-        return tap("hook_unembed", nn.functional.linear(resid, weight, bias))
+        if self.transform is not None:
+            resid = self.transform(resid)
+        logits = nn.functional.linear(resid, weight, bias)
+        logits = logits if self.cfg.logit_scale == 1.0 else logits * self.cfg.logit_scale
+        cap = self.cfg.logit_softcap
+        return tap("hook_unembed", logits if cap is None else cap * torch.tanh(logits / cap))
 
     def extend(
         self, input: Any, *, past: KeyValues | None = None, attention_mask: Tensor | None = None, **options: Any
     ) -> tuple[Float[Tensor, "batch some_pos some_tokens"], KeyValues]:
         """Logits of new tokens after stored ones, and the keys and values of all of them."""
+        self.need_unembed()
         job = prepare(self, input, attention_mask=attention_mask, past_kv=past)
         job.keep_keys = True
         job.unembed_pos, job.unembed_tokens = options.pop("unembed_pos", None), options.pop("unembed_tokens", None)
@@ -173,6 +190,11 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         logits = self.run(job, self._standing_taps())
         assert job.keys is not None
         return logits, job.keys
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _PEER_METHODS:
+            raise AttributeError(f"There is no model.{name}: {_PEER_METHODS[name]}")
+        return super().__getattr__(name)
 
     # ---- parts ----
 
@@ -199,11 +221,11 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.unembed.weight.device
+        return self.main.embed.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.unembed.weight.dtype
+        return self.main.embed.weight.dtype
 
     @property
     def main(self) -> Stack:
@@ -211,6 +233,16 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         stack = self.decoder or self.encoder
         assert stack is not None
         return stack
+
+    def need_unembed(self) -> nn.Linear:
+        """The unembedding; `InputError` where the checkpoint has no head that predicts tokens."""
+        if self.unembed is None:
+            n_layers = self.main.config.n_layers
+            raise InputError(
+                f"{self.cfg.model_name} has no head that predicts tokens, so it has no logits. For its residuals and "
+                f"heads pass return_type=None to run_with_cache; for its last residual, stop_at_layer={n_layers}."
+            )
+        return self.unembed
 
     # ---- inside ----
 
@@ -232,6 +264,8 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         if needs_loss and (unembed_pos is not None or unembed_tokens is not None):
             raise InputError("A loss needs all logits. Leave unembed_pos and unembed_tokens out, or ask for logits.")
         job = prepare(self, input, **options)
+        if return_type is not None and job.stop is None:
+            self.need_unembed()
         job.unembed_pos, job.unembed_tokens = unembed_pos, unembed_tokens
         target = None
         if needs_loss and job.stop is None:
@@ -261,7 +295,7 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
 
     def _tie(self) -> None:
         if self.cfg.tie_word_embeddings:
-            self.unembed.weight = self.main.embed.weight
+            self.need_unembed().weight = self.main.embed.weight
 
     def _init_weights(self, seed: int) -> None:
         """Normal weights of standard deviation 0.8 / √d_model, zero biases, unit gains; the same for the same seed."""
@@ -274,6 +308,19 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         for module in self.modules():
             if isinstance(module, Norm):
                 module.reset()
+
+
+class Transform(nn.Module):
+    """What stands before the unembedding of a masked-token head: a linear map, an activation, a norm."""
+
+    def __init__(self, config: TransformConfig, d_model: int):
+        super().__init__()
+        self.dense = nn.Linear(d_model, config.width)
+        self.act = activation(config.act_fn)
+        self.norm = Norm(config.norm, config.width, "")
+
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos width"]:
+        return self.norm(self.act(self.dense(x)), NO_TAPS)
 
 
 def _check_weights(wanted: Mapping[str, nn.Parameter], given: Mapping[str, Tensor]) -> None:

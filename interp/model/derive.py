@@ -21,6 +21,8 @@ from interp.sites import AddressBook, Site
 __all__ = ["Deriver", "book_of", "minimal_reads", "source_table", "sources"]
 
 Get = Callable[[Site], Tensor]
+_SUMS = ("hook_resid_mid", "hook_resid_mid_cross")  # of the cut before and what a sublayer adds
+_FROM_PLAIN_QK = ("hook_attn_scores",)
 
 
 def sources(site: Site, config: ModelConfig) -> tuple[Site, ...]:
@@ -30,12 +32,17 @@ def sources(site: Site, config: ModelConfig) -> tuple[Site, ...]:
     stack = config.stacks[site.stack]
     here = lambda name: replace(site, name=name)  # noqa: E731
     if site.name in ("hook_scale", "hook_normalized"):
-        cut = _norm_input(site, stack.n_layers, stack.blocks[-1 if site.layer is None else site.layer])
-        return (cut,) if site.name == "hook_scale" else (cut, here("hook_scale"))
+        cuts = _norm_inputs(site, stack.n_layers, stack.blocks[-1 if site.layer is None else site.layer])
+        return cuts if site.name == "hook_scale" else (*cuts, here("hook_scale"))
     if site.layer is None:
         return ()
     block = stack.blocks[site.layer]
     rotated = site.part.endswith("attn") and _attention(site, block).rotary is not None
+    normed = site.part.endswith("attn") and _attention(site, block).qk_norm is not None
+    if (site.name in _SUMS and block.norms == "post") or (site.name in _FROM_PLAIN_QK and normed and not rotated):
+        return ()
+    if site.name in ("hook_rot_q", "hook_rot_k") and normed:
+        return ()
     match site.name:
         case "hook_resid_mid":
             return (here("hook_resid_pre"), here("hook_attn_out"))
@@ -106,9 +113,9 @@ class Deriver:
 
     def _norm(self, site: Site, made_from: tuple[Tensor, ...], norm: NormConfig) -> Tensor:
         if site.name == "hook_scale":
-            return norm_scale(made_from[0], norm)
-        x, scale = made_from
-        return normalize(x, scale, norm)
+            return norm_scale(sum(made_from[1:], made_from[0]), norm)
+        *parts, scale = made_from
+        return normalize(sum(parts[1:], parts[0]), scale, norm)
 
     def _attention(self, site: Site, made_from: tuple[Tensor, ...], attn: AttentionConfig) -> Tensor:
         rows = self._rows(site)
@@ -117,7 +124,7 @@ class Deriver:
             return rotate(made_from[0], rows, attn.rotary)
         if site.name == "hook_attn_scores":
             q, k = made_from
-            return attention_scores(q, k, rows.mask(attn, q.shape[1]), attn)
+            return attention_scores(q, k, rows, attn)
         if site.name == "hook_pattern":
             return attention_pattern(made_from[0])
         return head_results(made_from[0], self.weights(site))
@@ -132,7 +139,8 @@ def book_of(config: ModelConfig) -> AddressBook:
     from interp.model.stack import stack_sites
 
     sites = [site for name, stack in config.stacks.items() for site in stack_sites(name, stack)]
-    return AddressBook([*sites, Site("hook_unembed")], {name: stack.n_layers for name, stack in config.stacks.items()})
+    sites += [Site("hook_unembed")] if config.has_unembed else []
+    return AddressBook(sites, {name: stack.n_layers for name, stack in config.stacks.items()})
 
 
 def _attention(site: Site, block: BlockConfig) -> AttentionConfig:
@@ -141,7 +149,9 @@ def _attention(site: Site, block: BlockConfig) -> AttentionConfig:
     return attn
 
 
-def _norm_input(site: Site, n_layers: int, block: BlockConfig) -> Site:
+def _norm_inputs(site: Site, n_layers: int, block: BlockConfig) -> tuple[Site, ...]:
+    """The sites whose sum a norm reads."""
     if site.layer is None:
-        return Site("hook_resid_post", "", n_layers - 1, site.stack)
-    return Site(block_kind(block).norm_inputs[site.part], "", site.layer, site.stack)
+        return (Site("hook_resid_post", "", n_layers - 1, site.stack),)
+    paths = block_kind(block).norm_inputs(block)[site.part]
+    return tuple(Site(path.rpartition(".")[2], path.rpartition(".")[0], site.layer, site.stack) for path in paths)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.model.block import Block, CrossBlock, ParallelBlock, SequentialBlock
+from interp.model.block import Block, CrossBlock, ParallelBlock
 from interp.model.config import BlockConfig, ModelConfig, NormConfig, StackConfig
 from interp.model.norms import Norm
 from interp.model.stack import Stack
@@ -26,6 +26,7 @@ __all__ = ["fold_norms"]
 def fold_norms(model: HookedTransformer) -> HookedTransformer:
     """The same function with unit gains (and no biases) in every norm that weights read directly.
 
+    Norms behind a sublayer, of queries and keys, and of the embedding stay: no weights alone read them.
     Gains go into W_Q, W_K, W_V, W_gate, W_in and W_U; biases of LayerNorms into the biases behind them, which the
     copy's config then has. The unembedding is no longer tied. An encoder's final norm stays, since a decoder's
     cross-attention reads it through several weights. The original is untouched.
@@ -41,7 +42,9 @@ def fold_norms(model: HookedTransformer) -> HookedTransformer:
     for stack in (folded.encoder, folded.decoder):
         for layer in range(stack.config.n_layers if stack is not None else 0):
             _fold_block(cast(Stack, stack).block(layer))
-    _fold(folded.main.ln_final, folded.unembed)
+    reader = folded.unembed if folded.transform is None else folded.transform.dense
+    if reader is not None:
+        _fold(folded.main.ln_final, reader)
     return folded
 
 
@@ -49,16 +52,22 @@ def _fold_block(block: Block) -> None:
     attention, mlp = [block.attn.q, block.attn.k, block.attn.v], []
     if hasattr(block, "mlp"):
         mlp = [linear for name in ("gate", "up") if (linear := getattr(block.mlp, name, None)) is not None]
+    if block.config.norms in ("post", "output"):
+        return  # no weights read a norm of this block alone
     if isinstance(block, CrossBlock):
-        _fold(block.ln1, *attention)
-        _fold(block.ln2, block.cross_attn.q)
-        _fold(block.ln3, *mlp)
+        _fold(_norm(block, "ln1"), *attention)
+        _fold(_norm(block, "ln2"), block.cross_attn.q)
+        _fold(_norm(block, "ln3"), *mlp)
     elif isinstance(block, ParallelBlock) and block.config.shared_norm:
-        _fold(block.ln1, *attention, *mlp)
+        _fold(_norm(block, "ln1"), *attention, *mlp)
     else:
-        _fold(block.ln1, *attention)
+        _fold(_norm(block, "ln1"), *attention)
         if mlp:
-            _fold(cast(SequentialBlock, block).ln2, *mlp)
+            _fold(_norm(block, "ln2"), *mlp)
+
+
+def _norm(block: Block, part: str) -> Norm:
+    return cast(Norm, getattr(block, part))
 
 
 def _fold(norm: Norm, *linears: nn.Linear) -> None:
@@ -86,7 +95,7 @@ def _folded_config(config: ModelConfig) -> ModelConfig:
         decoder=config.decoder and _folded_stack(config.decoder),
         encoder=config.encoder and _folded_stack(config.encoder),
         tie_word_embeddings=False,
-        bias_unembed=config.bias_unembed or _has_bias(final),
+        bias_unembed=config.bias_unembed or (config.has_unembed and config.transform is None and _has_bias(final)),
     )
 
 
@@ -95,7 +104,7 @@ def _folded_stack(stack: StackConfig) -> StackConfig:
 
 
 def _folded_block_config(block: BlockConfig) -> BlockConfig:
-    if not _has_bias(block.norm):
+    if not _has_bias(block.norm) or block.norms in ("post", "output"):
         return block
     return replace(
         block,

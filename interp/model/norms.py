@@ -32,25 +32,29 @@ class Norm(nn.Module):
             if self.b is not None:
                 self.b.zero_()
 
-    def forward(self, x: Float[Tensor, "batch pos d_model"], tap: Tap) -> Float[Tensor, "batch pos d_model"]:
+    def forward(self, x: Float[Tensor, "*batch d_model"], tap: Tap) -> Float[Tensor, "*batch d_model"]:
         if self.config.kind == "none":
             return x
         if not tap.wants(self.address + "hook_scale", self.address + "hook_normalized"):
             return self._fused(x)
         scale = tap(self.address + "hook_scale", norm_scale(x, self.config))
         normalized = tap(self.address + "hook_normalized", normalize(x, scale, self.config))
-        normalized = normalized * self.gain
+        normalized = (normalized * self.gain).to(x.dtype)
         return normalized if self.b is None else normalized + self.b
 
     @property
     def gain(self) -> Float[Tensor, " d_model"]:
-        """What the normalized vector is multiplied by."""
-        return self.w + self.config.gain_offset if self.config.gain_offset else self.w
+        """What the normalized vector is multiplied by. At least float32 where an offset is added: one plus a small
+        number has few digits left in half precision."""
+        if not self.config.gain_offset:
+            return self.w
+        return self.w.to(torch.promote_types(self.w.dtype, torch.float32)) + self.config.gain_offset
 
     def _fused(self, x: Tensor) -> Tensor:
         if self.config.kind == "layer":
             return F.layer_norm(x, x.shape[-1:], self.gain, self.b, self.config.eps)
-        y = F.rms_norm(x, x.shape[-1:], self.gain, self.config.eps)
+        gain = self.gain
+        y = F.rms_norm(x.to(gain.dtype), x.shape[-1:], gain, self.config.eps).to(x.dtype)
         return y if self.b is None else y + self.b
 
 

@@ -127,17 +127,25 @@ class PackedRows(Rows):
         if key not in known:
             device = self.positions.device
             places = torch.arange(segment.past, segment.length, device=device)
-            rows = Rows(places[None], None, segment.past, segment.length)
+            rows = Rows(
+                places[None], None, segment.past, segment.length, relative=self.relative, max_distance=self.max_distance
+            )
             if segment.queries is not None:
                 rows = rows.at(torch.tensor(segment.queries, device=device) - segment.past)
             known[key] = rows
         if self.source is None:
             return known[key]
         there = self.source.segments[self.source.segment_for(place, segment.text)]
-        return replace(known[key], past=0, n_keys=there.length, queries=None, _memo={})
+        return replace(known[key], past=0, n_keys=there.length, queries=None, relative=None, _memo={})
 
 
-def pack(segments: Sequence[Segment], device: torch.device, part_rows: PartRows | None = None) -> PackedRows:
+def pack(
+    segments: Sequence[Segment],
+    device: torch.device,
+    part_rows: PartRows | None = None,
+    relative: Float[Tensor, "bucket head"] | None = None,
+    max_distance: int = 128,
+) -> PackedRows:
     """The rows of some segments. Where a segment's `queries` leave tokens out, only these ask and go on."""
     positions, kept, start = [], [], 0
     narrowed = any(segment.queries is not None for segment in segments)
@@ -153,6 +161,8 @@ def pack(segments: Sequence[Segment], device: torch.device, part_rows: PartRows 
         torch.cat(positions)[None].to(device),
         n_keys=start,
         kept=torch.cat(kept).to(device) if narrowed else None,
+        relative=relative,
+        max_distance=max_distance,
         segments=tuple(segments),
         part_rows=part_rows,
     )

@@ -122,7 +122,7 @@ def prepare(
 
 
 def run_pass(model: Transformer, job: Pass, tap: Tap) -> Tensor:
-    """The residual a pass stops at, or its logits."""
+    """The residual a pass stops at, or its logits; the last residual where there is no unembedding."""
     memory = job.memory
     if memory is None and model.encoder is not None and model.decoder is not None:
         assert job.batch is not None
@@ -142,7 +142,10 @@ def run_pass(model: Transformer, job: Pass, tap: Tap) -> Tensor:
     )
     if job.stop is not None:
         return resid
-    return model.logits(stack.finish(resid, tap), tap, pos=job.unembed_pos, tokens=job.unembed_tokens)
+    resid = stack.finish(resid, tap)
+    if not model.cfg.has_unembed:
+        return resid
+    return model.logits(resid, tap, pos=job.unembed_pos, tokens=job.unembed_tokens)
 
 
 def run_encoder(model: Transformer, batch: Batch, tap: Tap) -> Memory:

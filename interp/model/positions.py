@@ -58,6 +58,8 @@ class Rows:
     n_keys: int = 0
     queries: Int[Tensor, " pos"] | None = None  # places of the queries among the keys; None: in order after `past`
     kept: Int[Tensor, " pos"] | None = None  # tokens that ask in this layer and go on after it; None: all of them
+    relative: Float[Tensor, "bucket head"] | None = None  # the stack's bias of distances, for its self-attention
+    max_distance: int = 128  # beyond which all distances share the last bucket
     _memo: dict[object, Tensor | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -126,13 +128,13 @@ class Rows:
     def to(self, device: torch.device | str) -> Rows:
         moved = {
             name: None if (x := getattr(self, name)) is None else x.to(device)
-            for name in ("positions", "key_mask", "queries")
+            for name in ("positions", "key_mask", "queries", "relative")
         }
         return replace(self, **moved, _memo={})
 
     def across(self, memory: Rows) -> Rows:
         """The same queries over the keys of another text, as cross-attention has them."""
-        return replace(self, key_mask=memory.key_mask, past=0, n_keys=memory.n_keys, _memo={})
+        return replace(self, key_mask=memory.key_mask, past=0, n_keys=memory.n_keys, relative=None, _memo={})
 
     def mask(self, config: AttentionConfig, n_queries: int) -> Bool[Tensor, "rows 1 q_pos k_pos"] | None:
         """True where a query may see a key; None where every query sees every key. Order, not position number,
@@ -141,6 +143,16 @@ class Rows:
         if key not in self._memo:
             self._memo[key] = self._make_mask(config, n_queries)
         return self._memo[key]
+
+    def distances(self) -> Int[Tensor, "rows q_pos k_pos"]:
+        """How far each key stands behind (negative) or before its query, in real tokens."""
+        places = self.queries
+        if places is None:
+            places = torch.arange(self.past, self.past + self.positions.shape[1], device=self.positions.device)
+        if self.key_mask is None:
+            return (torch.arange(self.n_keys, device=places.device)[None] - places[:, None])[None]
+        counted = (self.key_mask.long().cumsum(1) - 1).clamp(min=0)
+        return counted[:, None, :] - counted[:, places, None]
 
     def _make_mask(self, config: AttentionConfig, n_queries: int) -> Tensor | None:
         device = self.positions.device

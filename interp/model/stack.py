@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +15,7 @@ from interp.model.block import Block, Memory, block_kind, make_block
 from interp.model.config import NormConfig, StackConfig
 from interp.model.norms import Norm
 from interp.model.positions import KeyValues, Rows
-from interp.model.taps import Tap
+from interp.model.taps import NO_TAPS, Tap
 from interp.sites import Site
 
 __all__ = ["Embedding", "Stack", "stack_sites"]
@@ -42,8 +43,14 @@ class Stack(nn.Module):
         super().__init__()
         self.config, self.name = config, name
         self.address = f"{name}." if name else ""
-        self.embed = Embedding(d_vocab, d_model)
-        self.pos_embed = Embedding(config.learned_positions, d_model) if config.learned_positions else None
+        width = config.embed_width or d_model
+        self.embed = Embedding(d_vocab, width)
+        self.embed_project = nn.Linear(config.embed_width, d_model) if config.embed_width else None
+        self.type_embed = Embedding(config.token_types, width) if config.token_types else None
+        heads = max(block.attn.n_heads for block in config.blocks) if config.blocks else 0
+        self.relative = Embedding(config.relative.n_buckets, heads) if config.relative else None
+        self.embed_norm = Norm(config.embed_norm, width, "") if config.embed_norm else None
+        self.pos_embed = Embedding(config.learned_positions, width) if config.learned_positions else None
         blocks = (make_block(block, d_model, f"{self.address}blocks.{i}.") for i, block in enumerate(config.blocks))
         self.blocks = nn.ModuleList(blocks)
         self.ln_final = Norm(config.final_norm or NormConfig("none"), d_model, f"{self.address}ln_final.")
@@ -54,7 +61,15 @@ class Stack(nn.Module):
 
     def rows(self, n_tokens: int, mask: Bool[Tensor, "batch pos"] | None = None, past: KeyValues | None = None) -> Rows:
         """The bookkeeping for a pass over `n_tokens` new tokens after the stored ones."""
-        return Rows.of(n_tokens, mask, past, self.embed.weight.device)
+        rows = Rows.of(n_tokens, mask, past, self.embed.weight.device)
+        return rows if self.relative is None else replace(rows, **self.distances)
+
+    @property
+    def distances(self) -> dict[str, Any]:
+        """What rows need to know of the stack's bias of distances."""
+        if self.relative is None or self.config.relative is None:
+            return {}
+        return {"relative": self.relative.weight, "max_distance": self.config.relative.max_distance}
 
     def embed_tokens(
         self, tokens: Int[Tensor, "batch pos"], rows: Rows, tap: Tap
@@ -62,12 +77,17 @@ class Stack(nn.Module):
         """Tokens, and learned positions where the model has them, to the first residual."""
         resid = self.embed(tokens)
         if self.config.embed_scale != 1.0:
-            resid = resid * self.config.embed_scale
+            scale = self.config.embed_scale
+            resid = resid * (resid.new_tensor(scale) if self.config.embed_scale_rounded else scale)
         resid = tap(self.address + "hook_embed", resid)
-        if self.pos_embed is None:
-            return resid
-        positions = rows.positions.expand(len(tokens), -1)
-        return resid + tap(self.address + "hook_pos_embed", self.pos_embed(positions))
+        if self.pos_embed is not None:
+            positions = rows.positions.expand(len(tokens), -1)
+            resid = resid + tap(self.address + "hook_pos_embed", self.pos_embed(positions))
+        if self.type_embed is not None:
+            resid = resid + self.type_embed.weight[0]
+        if self.embed_norm is not None:
+            resid = self.embed_norm(resid, NO_TAPS)
+        return resid if self.embed_project is None else self.embed_project(resid)
 
     def forward(
         self,

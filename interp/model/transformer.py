@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from typing import Any, Literal
 
 import torch
@@ -29,11 +30,25 @@ class HookedTransformer(Transformer):
     @classmethod
     def from_pretrained(cls, name: Any, **options: Any) -> HookedTransformer:
         """The same as `interp.load`, under the name that TransformerLens gave it."""
-        from importlib import import_module  # the loader stands above this room
-
+        # the loader stands above this room
         return import_module("interp.families.load").load(name, **_without_peer_options(options))
 
     from_pretrained_no_processing = from_pretrained  # weights are never processed
+
+    def to_hf_state_dict(self) -> dict[str, torch.Tensor]:
+        """The weights as they are now, under the names and in the layout of the hub's checkpoints.
+
+        The names are those of the live model with its head in transformers 5, tied ones too, so that its
+        `load_state_dict` takes them. As in `state_dict()` tensors share memory with the model, unless they had to be
+        rearranged. Rows of position tables that stand for padding were not kept: they are zeros here. Heads that were
+        left out (poolers, classifiers) are missing.
+
+        Raises `InputError` for a model that was built by hand, for weights that checkpoints of the family have no place
+        for, and where weights that they hold once have come to differ.
+        """
+        base = import_module("interp.families.base")  # stands above this room, as the loader does
+        weights = {name: weight.detach() for name, weight in self.named_parameters(remove_duplicate=False)}
+        return base.family_named(self.cfg.family).weights_to_hf(weights, self.cfg)
 
     def run_with_cache(
         self,

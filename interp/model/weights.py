@@ -18,7 +18,8 @@ __all__ = ["StackedWeights"]
 class StackedWeights:
     """`model.W_Q`, `model.W_O`, … over all layers, for models with one stack; and the embeddings."""
 
-    unembed: nn.Linear
+    def need_unembed(self) -> nn.Linear:
+        raise NotImplementedError
 
     @property
     def only(self) -> Stack:
@@ -36,12 +37,12 @@ class StackedWeights:
 
     @property
     def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
-        return self.unembed.weight.T
+        return self.need_unembed().weight.T
 
     @property
     def b_U(self) -> Float[Tensor, " d_vocab"]:
-        weight = self.unembed.weight
-        return self.unembed.bias if self.unembed.bias is not None else weight.new_zeros(len(weight))
+        weight, bias = self.need_unembed().weight, self.need_unembed().bias
+        return bias if bias is not None else weight.new_zeros(len(weight))
 
     @property
     def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:

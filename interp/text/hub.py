@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import CheckpointError, InputError
 from interp.text.tokenizer import Tokenizer, frame_of, parse_backend
+from interp.text.wordpiece import WORDPIECE_ROLES, is_wordpiece, wordpiece_backend
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 __all__ = ["tokenizer_from_folder", "tokenizer_from_live"]
 
-_ROLES = ("bos", "eos", "unk", "pad")
-_OTHER_SPECIAL = ("sep_token", "cls_token", "mask_token")
+_ROLES = ("bos", "eos", "unk", "pad", "mask")
+_OTHER_SPECIAL = ("sep_token", "cls_token")
 _SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
@@ -25,17 +26,23 @@ def tokenizer_from_folder(path: str | Path) -> Tokenizer:
 
     `add_bos_token` and `add_eos_token` of `tokenizer_config.json` decide about BOS and EOS; where they are absent,
     the post-processor of `tokenizer.json` does. (transformers 4 reads them alike; 5 only asks the post-processor.)
-    Raises `CheckpointError` if `tokenizer.json` is missing.
+    Older BERT checkpoints have a `vocab.txt` alone, which is read as transformers does. Raises `CheckpointError` if
+    there is neither.
     """
     folder = Path(path)
     file = folder / "tokenizer.json"
-    if not file.is_file():
+    config = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
+    vocabulary = folder / "vocab.txt"
+    if file.is_file():
+        backend = parse_backend(file)
+    elif is_wordpiece(vocabulary):
+        backend = wordpiece_backend(vocabulary, config)
+        config = {**WORDPIECE_ROLES, **config}
+    else:
         raise CheckpointError(
             f"{folder} has no tokenizer.json. Write one with "
             f"transformers: AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})."
         )
-    backend = parse_backend(file)
-    config = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
     _add_configured_tokens(backend, config)
     ids = {f"{role}_id": _role_id(backend, config, folder, role) for role in _ROLES}
     return _build(backend, ids, config, _chat_template(folder, config))

@@ -44,8 +44,10 @@ class Tokenizer:
         unk_id: int | None = None,
         chat_template: str | None = None,
         add_eos: bool = False,
+        mask_id: int | None = None,
     ) -> None:
-        for name, token_id in (("bos_id", bos_id), ("eos_id", eos_id), ("pad_id", pad_id), ("unk_id", unk_id)):
+        roles = {"bos_id": bos_id, "eos_id": eos_id, "pad_id": pad_id, "unk_id": unk_id, "mask_id": mask_id}
+        for name, token_id in roles.items():
             if token_id is not None and backend.id_to_token(token_id) is None:
                 raise CheckpointError(f"{name} is {token_id}, but the vocabulary has no such token.")
         if (add_bos and bos_id is None) or (add_eos and eos_id is None):
@@ -54,7 +56,7 @@ class Tokenizer:
         backend.no_padding()
         self.backend = backend
         self.add_bos, self.add_eos = bool(add_bos), bool(add_eos)
-        self.bos_id, self.eos_id, self.pad_id, self.unk_id = bos_id, eos_id, pad_id, unk_id
+        self.bos_id, self.eos_id, self.pad_id, self.unk_id, self.mask_id = bos_id, eos_id, pad_id, unk_id, mask_id
         self.chat_template = chat_template
         before, after = frame_of(backend)
         self._before = [token for token in before if token != bos_id]
@@ -91,6 +93,10 @@ class Tokenizer:
     @property
     def unk_token(self) -> str | None:
         return self._name(self.unk_id)
+
+    @property
+    def mask_token(self) -> str | None:
+        return self._name(self.mask_id)
 
     def encode(self, text: str, *, prepend_bos: bool | None = None) -> list[int]:
         """Token ids of `text`, with BOS in front if `prepend_bos`, or if it is None and the metadata says so.
@@ -154,7 +160,7 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_meta.json` into `folder`; other files there stay."""
-        meta = {name: getattr(self, name) for name in _META_FIELDS}
+        meta = {name: getattr(self, name) for name in (*_META_FIELDS, *_LATER_FIELDS)}
         write_text(Path(folder) / _MODEL_FILE, self.backend.to_str())
         write_json(Path(folder) / _META_FILE, {"version": _META_VERSION, **meta})
 
@@ -170,10 +176,11 @@ class Tokenizer:
         meta = read_json(meta_path)
         if not isinstance(meta, dict) or meta.get("version") != _META_VERSION:
             raise CheckpointError(f"{meta_path} is not of version {_META_VERSION}. Save the tokenizer again.")
+        given: dict[str, Any] = {**dict.fromkeys(_LATER_FIELDS), **meta}
         missing = [name for name in _META_FIELDS if name not in meta]
         if missing:
             raise CheckpointError(f"{meta_path} lacks {', '.join(missing)}. Save the tokenizer again.")
-        return cls(parse_backend(model_path), **{name: meta[name] for name in _META_FIELDS})
+        return cls(parse_backend(model_path), **{name: given[name] for name in (*_META_FIELDS, *_LATER_FIELDS)})
 
     def _name(self, token_id: int | None) -> str | None:
         return None if token_id is None else self.backend.id_to_token(token_id)
@@ -200,6 +207,7 @@ class Tokenizer:
 
 _ID_LIMIT = 1 << 32  # the backend keeps ids in 32 bits
 _META_FIELDS = ("add_bos", "bos_id", "eos_id", "pad_id", "unk_id", "chat_template", "add_eos")
+_LATER_FIELDS = ("mask_id",)  # absent from files of earlier versions: such a tokenizer had none
 
 
 def parse_backend(path: str | Path) -> Backend:

@@ -65,6 +65,8 @@ def site_names(model: HookedTransformer) -> list[str]:
             continue
         name = SHORT.get(site.name, site.name.removeprefix("hook_"))
         part = f"{site.part}." if site.part == "cross_attn" or site.part.startswith("ln") else ""
+        if site.name == "hook_in":
+            part, name = "", f"{site.part}_in"
         found.append(f"{site.stack}.{part}{name}" if two else part + name)
     return list(dict.fromkeys(found))
 

@@ -18,8 +18,8 @@ from interp.model.transformer import HookedTransformer
 from interp.sites import Site
 from tests.causal.conftest import LAYOUTS, rows
 
-ONE_STACK = [name for name in LAYOUTS if "two" not in name]
-CAUSAL = [name for name in ONE_STACK if "encoder" not in name]
+ONE_STACK = [n for n, c in LAYOUTS.items() if len(c.stacks) == 1]
+CAUSAL = [n for n, c in LAYOUTS.items() if c.encoder is None]
 LENGTHS = [5, 1, 7, 3]
 ModelOf = Callable[[str], HookedTransformer]
 
@@ -85,7 +85,10 @@ def test_cells_go_on_after_the_stored_keys_of_their_own_text(model_of: ModelOf, 
         for layer in range(n_layers):
             residuals = [_piece(base.resid["", layer], base.place("", t), past, LENGTHS[t], n) for t, n, past in plan]
             made, _ = model.main.block(layer)(
-                torch.cat(residuals)[None], pack(segments, model.device), NO_TAPS, past=base.keys[layer]
+                torch.cat(residuals)[None],
+                pack(segments, model.device, **model.main.distances),
+                NO_TAPS,
+                past=base.keys[layer],
             )
             pieces = made[0].split([n * (LENGTHS[t] - past) for t, n, past in plan])
             for (t, n, past), piece in zip(plan, pieces, strict=True):
@@ -109,7 +112,10 @@ def test_a_narrowed_layer_gives_the_asking_tokens_what_a_whole_one_does(model_of
         ]
         residuals = [_piece(base.resid["", layer], base.place("", t), past, LENGTHS[t], n) for t, n, past, _ in plan]
         made, _ = model.main.block(layer)(
-            torch.cat(residuals)[None], pack(segments, model.device), NO_TAPS, past=base.keys[layer]
+            torch.cat(residuals)[None],
+            pack(segments, model.device, **model.main.distances),
+            NO_TAPS,
+            past=base.keys[layer],
         )
         pieces = made[0].split([segment.n * segment.n_asking for segment in segments])
         for (t, n, past, queries), piece in zip(plan, pieces, strict=True):

@@ -16,7 +16,7 @@ from interp.heads.ablation import ablate_sets
 from interp.heads.base import finder, finders
 from interp.heads.causes import CAUSES
 from interp.heads.patterns import attention_shares, prefix_match, previous_token
-from interp.model.config import AttentionConfig, BlockConfig, MLPConfig, ModelConfig, StackConfig
+from interp.model.config import ModelConfig
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 from interp.sites import Head
@@ -186,14 +186,6 @@ def test_a_context_too_short_for_the_prompts_is_said():
     cfg = ModelConfig.decoder_only(n_layers=1, d_model=16, n_heads=2, d_vocab=120, n_ctx=50)
     with pytest.raises(InputError, match="more than this model reads"):
         interp.find_heads(HookedTransformer(cfg), ["induction"], n=8)
-
-
-def test_kinds_refuse_attention_they_are_not_defined_on():
-    attention = AttentionConfig(2, 8, 2, 8**-0.5, mask="bidirectional")
-    stack = StackConfig((BlockConfig(attention, MLPConfig(32)),), learned_positions=128)
-    model = HookedTransformer(ModelConfig(16, 120, 128, encoder=stack))
-    with pytest.raises(InputError, match="bidirectional"):
-        interp.find_heads(model, ["induction"], n=8)
 
 
 # The contract every kind keeps; a new file in interp/heads is tested here by itself.

@@ -19,11 +19,14 @@ from interp.model.config import (
     MLPConfig,
     ModelConfig,
     NormConfig,
+    RelativeConfig,
     RotaryConfig,
     RotaryScaling,
     StackConfig,
+    TransformConfig,
 )
 from interp.model.transformer import HookedTransformer
+from interp.sites import Site
 from interp.text import Tokenizer
 
 D_MODEL, D_HEAD, N_HEADS, D_VOCAB, N_CTX = 32, 8, 4, 50, 64
@@ -53,6 +56,16 @@ NEOX = BlockConfig(replace(BIASED, rotary=replace(ROTARY, dim=4)), PLAIN, LAYER,
 GPTJ = replace(NEOX, attn=replace(ATTN, rotary=RotaryConfig(4, interleaved=True)), shared_norm=True)
 CROSS = BlockConfig(BIASED, PLAIN, LAYER, cross_attn=replace(BOTH_WAYS, n_key_value_heads=2))
 ENCODER = BlockConfig(BOTH_WAYS, PLAIN, LAYER)
+POST = replace(ENCODER, norms="post")
+HEAD = TransformConfig(24, "gelu", LAYER)
+RELATIVE = RelativeConfig(8, 6)
+T5_ATTN, T5_CROSS = replace(ATTN, scale=1.0), replace(ATTN, scale=1.0, mask="bidirectional")
+T5_ENCODER, T5_DECODER = BlockConfig(T5_CROSS, GATED, RMS), BlockConfig(T5_ATTN, GATED, RMS, cross_attn=T5_CROSS)
+BART = replace(CROSS, norms="post")
+NORMED = BlockConfig(_rotary(), GATED, RMS)
+OLMO2 = replace(NORMED, attn=replace(_rotary(), qk_norm=RMS, qk_norm_over="all"), norms="output")
+QWEN3 = replace(NORMED, attn=replace(_rotary(), qk_norm=RMS))
+GEMMA2 = replace(NORMED, attn=replace(_rotary(), softcap=1.5), norms="both", residual_scale=0.7)
 SOFTCAPPED = BlockConfig(replace(_rotary(), softcap=1.5), GATED, replace(RMS, gain_offset=1.0))
 ZOO: dict[str, ModelConfig] = {
     "llama": _model(_stack(*[LLAMA] * 3)),
@@ -80,8 +93,38 @@ ZOO: dict[str, ModelConfig] = {
         _stack(*[CROSS] * 2, norm=LAYER, learned_positions=N_CTX),
         encoder=_stack(*[ENCODER] * 3, norm=LAYER, learned_positions=N_CTX),
     ),
+    "bert": _model(
+        encoder=_stack(*[POST] * 2, norm=None, learned_positions=N_CTX, embed_norm=LAYER, token_types=2),
+        transform=HEAD,
+        bias_unembed=True,
+    ),
+    "electra": _model(
+        encoder=_stack(*[POST] * 2, norm=None, learned_positions=N_CTX, embed_norm=LAYER, embed_width=12)
+    ),
+    "t5": _model(
+        _stack(*[T5_DECODER] * 2, relative=RELATIVE),
+        encoder=_stack(*[T5_ENCODER] * 2, relative=RELATIVE),
+        logit_scale=0.3,
+    ),
+    "bart": _model(
+        _stack(*[BART] * 2, norm=None, learned_positions=N_CTX, embed_norm=LAYER, embed_scale=2.0),
+        encoder=_stack(*[POST] * 2, norm=None, learned_positions=N_CTX, embed_norm=LAYER),
+        bias_unembed=True,
+    ),
+    "mpnet": _model(encoder=_stack(*[POST] * 2, norm=None, learned_positions=N_CTX, relative=RELATIVE)),
+    "granite": _model(
+        _stack(*[replace(LLAMA, residual_scale=0.6)] * 2, embed_scale=1.5), tie_word_embeddings=True, logit_scale=0.4
+    ),
+    "olmo2": _model(_stack(*[OLMO2] * 2)),
+    "qwen3": _model(_stack(*[QWEN3] * 2)),
+    "gemma2": _model(
+        _stack(replace(GEMMA2, attn=replace(GEMMA2.attn, window=3)), GEMMA2), logit_softcap=5.0, logit_scale=0.5
+    ),
+    "bloom": _model(_stack(*[BlockConfig(replace(BIASED, alibi=1.0), PLAIN, LAYER)] * 2, norm=LAYER, embed_norm=LAYER)),
     "double": _model(_stack(*[LLAMA] * 2)),
 }
+DERIVED = ("hook_scale", "hook_normalized", "hook_rot_q", "hook_rot_k", "hook_attn_scores", "hook_pattern")
+DERIVED += ("hook_result", "hook_post", "hook_resid_mid", "hook_resid_mid_cross")
 DECODERS = [name for name, config in ZOO.items() if config.encoder is None]
 
 
@@ -93,7 +136,7 @@ def randomize(model: HookedTransformer, seed: int = 1) -> HookedTransformer:
             noise = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
             if parameter.ndim > 1:
                 sharper = 1.8 if ".q.weight" in name or ".k.weight" in name else 0.8
-                wide = 1.0 if "embed" in name else sharper / parameter.shape[1] ** 0.5
+                wide = 1.0 if "embed" in name and "project" not in name else sharper / parameter.shape[1] ** 0.5
                 parameter.copy_(noise * wide)
             else:
                 parameter.copy_(0.3 * noise + (1.0 if name.endswith(".w") else 0.0))
@@ -128,6 +171,31 @@ class Case:
         options = {name: (x + 7) % D_VOCAB for name, x in self.options.items()}
         return replace(self, tokens=(self.tokens + 7) % D_VOCAB, options=options)
 
+    def block(self, name: str) -> BlockConfig:
+        """The layer that a site stands in."""
+        site = Site.parse(name)
+        assert site.layer is not None
+        return self.model.cfg.stacks[site.stack].blocks[site.layer]
+
+    def own_sum(self, address: str) -> tuple[str, float]:
+        """Where the sum that a sublayer makes can be read, and what it is multiplied by there: what is added to the
+        residual, unless a norm stands between."""
+        start, _, part = address.removesuffix(".").rpartition(".")
+        block = self.block(f"{start}.hook_resid_pre")
+        if block.norms in ("output", "both"):
+            n = {"attn": 1, "cross_attn": 2, "mlp": 3 if block.cross_attn else 2}[part]
+            return f"{start}.ln{n}_post.hook_in", 1.0
+        return f"{start}.hook_{part}_out", block.residual_scale
+
+    def is_derived(self, name: str) -> bool:
+        """Whether a site follows from others: not the residual behind a norm, nor queries and keys normed before they
+        are rotated."""
+        if not name.endswith(DERIVED):
+            return False
+        if name.endswith(("hook_resid_mid", "hook_resid_mid_cross")):
+            return self.block(name).norms != "post"
+        return not (name.endswith(("hook_rot_q", "hook_rot_k")) and self.block(name).attn.qk_norm is not None)
+
     def __call__(self, **options: Any) -> Any:
         return self.model(self.tokens, **self.options, **options)
 
@@ -141,7 +209,7 @@ class Case:
 def _case(name: str) -> Case:
     dtype = torch.float64 if name == "double" else torch.float32
     model = randomize(HookedTransformer(ZOO[name], dtype=dtype))
-    options = {"decoder_input": ids(3, 5, seed=5)} if name == "two_stacks" else {}
+    options = {"decoder_input": ids(3, 5, seed=5)} if ZOO[name].decoder and ZOO[name].encoder else {}
     return Case(name, model, ids(3, 9), options)
 
 
@@ -177,6 +245,12 @@ def layout(request: pytest.FixtureRequest) -> Iterator[Case]:
 def decoder(request: pytest.FixtureRequest) -> Iterator[Case]:
     """Every layout of one causal stack."""
     yield from _untouched(case_named(request.param))
+
+
+@pytest.fixture
+def named() -> Callable[[str], Case]:
+    """Gives any layout by its name, for tests that read and change nothing."""
+    return case_named
 
 
 @pytest.fixture

@@ -183,8 +183,8 @@ def test_a_config_goes_through_plain_data_and_back(configs: dict) -> None:
     for config in configs.values():
         assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     data = configs["llama"].to_dict()
-    data["decoder"]["blocks"][0]["attn"]["alibi"] = True
-    with pytest.raises(CheckpointError, match="does not know: alibi"):
+    data["decoder"]["blocks"][0]["attn"]["alibino"] = True
+    with pytest.raises(CheckpointError, match="does not know: alibino"):
         ModelConfig.from_dict(data)
 
 

@@ -15,9 +15,7 @@ from torch.testing import assert_close
 from interp.model.config import ModelConfig, RotaryConfig, RotaryScaling
 from interp.model.positions import Rows, rotary_frequencies, rotate
 from interp.model.transformer import HookedTransformer
-
-DERIVED = ("hook_scale", "hook_normalized", "hook_rot_q", "hook_rot_k", "hook_attn_scores", "hook_pattern")
-DERIVED += ("hook_result", "hook_post", "hook_resid_mid", "hook_resid_mid_cross")
+from interp.sites import Site
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
@@ -31,9 +29,9 @@ def _attentions(model: HookedTransformer) -> list[tuple[str, Any]]:
     return [(module.address, module) for module in model.modules() if type(module).__name__ == "Attention"]
 
 
-def _attn_out(address: str) -> str:
-    block, _, part = address.removesuffix(".").rpartition(".")
-    return f"{block}.hook_{part}_out"
+def _stack_of(case: Any, name: str) -> Any:
+    """The module of a stack by its name in sites, where the only one has none."""
+    return getattr(case.model, name) if name else case.model.only
 
 
 def _everything_read(case: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -64,7 +62,8 @@ def test_head_results_and_bias_sum_to_what_attention_adds(case: Any) -> None:
     _, cache = case.cached()
     for address, attn in _attentions(case.model):
         result, z = cache[address + "hook_result"], cache[address + "hook_z"]
-        _close(result.sum(dim=2) + attn.b_O, cache[_attn_out(address)], 2e-5)
+        made, factor = case.own_sum(address)
+        _close((result.sum(dim=2) + attn.b_O) * factor, cache[made], 2e-5)
         _close(result, einsum(z, attn.W_O, "b q h d, h d m -> b q h m"))
 
 
@@ -72,11 +71,13 @@ def test_head_results_and_bias_sum_to_what_attention_adds(case: Any) -> None:
 def test_queries_keys_and_values_are_the_normed_residual_times_the_papers_weights(case: Any) -> None:
     _, cache = case.cached()
     for address, attn in _attentions(case.model):
-        if not address.endswith("blocks.0.attn.") or f"{address[:-5]}ln1.hook_normalized" not in cache:
+        if not address.endswith("blocks.0.attn."):
             continue
-        norm = case.model.get_submodule(_module_of(case, address[:-5] + "ln1"))
-        x = cache[f"{address[:-5]}ln1.hook_normalized"] * norm.gain
-        x = x if norm.b is None else x + norm.b
+        x = cache[f"{address[:-5]}hook_resid_pre"]
+        if case.block(address + "hook_q").norms in ("pre", "both") and f"{address[:-5]}ln1.hook_normalized" in cache:
+            norm = case.model.get_submodule(_module_of(case, address[:-5] + "ln1"))
+            x = cache[f"{address[:-5]}ln1.hook_normalized"] * norm.gain
+            x = x if norm.b is None else x + norm.b
         _close(einsum(x, attn.W_Q, "b p m, h m d -> b p h d") + attn.b_Q, cache[address + "hook_q"])
         _close(einsum(x, attn.W_K, "b p m, h m d -> b p h d") + attn.b_K, cache[address + "hook_k"])
         _close(einsum(x, attn.W_V, "b p m, h m d -> b p h d") + attn.b_V, cache[address + "hook_v"])
@@ -96,14 +97,31 @@ def test_scores_are_scaled_products_of_queries_with_the_keys_of_their_group(case
         config = attn.config
         rot = "hook_rot_" if config.rotary else "hook_"
         q, k, scores = cache[f"{address}{rot}q"], cache[f"{address}{rot}k"], cache[f"{address}hook_attn_scores"]
-        seen = torch.isfinite(scores)
+        seen, bias = torch.isfinite(scores), _bias_by_hand(case, address, scores.shape[2])
         for head in range(config.n_heads):
             shared = head // (config.n_heads // config.n_key_value_heads)  # neighbours share, as in Llama
             by_hand = torch.stack([a @ b.T for a, b in zip(q[:, :, head], k[:, :, shared], strict=True)]) * config.scale
             if config.softcap is not None:
                 by_hand = config.softcap * torch.tanh(by_hand / config.softcap)
+            by_hand = by_hand if bias is None else by_hand + bias[head]
             mine = seen[:, head]
             _close(scores[:, head][mine], by_hand[mine])
+
+
+def _bias_by_hand(case: Any, address: str, n_pos: int) -> Tensor | None:
+    """`[head q_pos k_pos]`: ALiBi for a power of two of heads, or the table at the transformers library's buckets."""
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    attn, stack = case.block(address + "hook_q").attn, _stack_of(case, Site.parse(address + "hook_q").stack)
+    distance = torch.arange(n_pos)[None, :] - torch.arange(n_pos)[:, None]
+    if attn.alibi is not None:
+        slopes = 2.0 ** (-8 / attn.n_heads * torch.arange(1, attn.n_heads + 1))
+        return attn.alibi * slopes[:, None, None] * distance
+    if stack.relative is None or "cross_attn" in address:
+        return None
+    sizes = (stack.config.relative.n_buckets, stack.config.relative.max_distance)
+    buckets = T5Attention._relative_position_bucket(distance, attn.mask == "bidirectional", *sizes)
+    return stack.relative.weight[buckets].permute(2, 0, 1)
 
 
 @torch.no_grad()
@@ -163,7 +181,7 @@ def test_the_residual_stream_is_a_running_sum(case: Any) -> None:
         first = cache[prefix + "hook_embed"]
         if stack.learned_positions:
             first = first + cache[prefix + "hook_pos_embed"]
-        assert torch.equal(first, cache[prefix + "blocks.0.hook_resid_pre"])
+        assert torch.equal(_entering(_stack_of(case, name), first), cache[prefix + "blocks.0.hook_resid_pre"])
         for layer, block in enumerate(stack.blocks):
             at = f"{prefix}blocks.{layer}."
             pre, attn_out, post = (cache[at + x] for x in ("hook_resid_pre", "hook_attn_out", "hook_resid_post"))
@@ -176,13 +194,31 @@ def test_the_residual_stream_is_a_running_sum(case: Any) -> None:
                 assert at + "hook_resid_mid" not in case.model.sites
             else:
                 mid = cache[at + "hook_resid_mid"]
-                assert torch.equal(pre + attn_out, mid)
+                assert torch.equal(_settled(case, at + "ln1", pre + attn_out), mid)
                 if block.cross_attn is not None:
-                    assert torch.equal(mid + cache[at + "hook_cross_attn_out"], cache[at + "hook_resid_mid_cross"])
+                    total = mid + cache[at + "hook_cross_attn_out"]
                     mid = cache[at + "hook_resid_mid_cross"]
-                assert torch.equal(mid + mlp_out, post)
+                    assert torch.equal(_settled(case, at + "ln2", total), mid)
+                assert torch.equal(_settled(case, at + f"ln{3 if block.cross_attn else 2}", mid + mlp_out), post)
             if layer + 1 < stack.n_layers:
                 assert torch.equal(post, cache[f"{prefix}blocks.{layer + 1}.hook_resid_pre"])
+
+
+def _settled(case: Any, norm: str, total: Tensor) -> Tensor:
+    """The sum, through the norm that stands behind it in a post-norm block."""
+    if case.block(norm + ".hook_scale").norms != "post":
+        return total
+    module = case.model.get_submodule(_module_of(case, norm))
+    return torch.nn.functional.layer_norm(total, total.shape[-1:], module.w, module.b, module.config.eps)
+
+
+def _entering(stack: Any, x: Tensor) -> Tensor:
+    """What stands between the embeddings and the first layer: token type 0, a norm, a projection."""
+    x = x if stack.type_embed is None else x + stack.type_embed.weight[0]
+    norm = stack.embed_norm
+    x = x if norm is None else torch.nn.functional.layer_norm(x, x.shape[-1:], norm.w, norm.b, norm.config.eps)
+    project = stack.embed_project
+    return x if project is None else torch.nn.functional.linear(x, project.weight, project.bias)
 
 
 @torch.no_grad()
@@ -213,8 +249,14 @@ def test_normalized_is_the_centred_residual_over_its_scale(case: Any) -> None:
         else:
             block = stack.blocks[site.layer]
             norm = block.norm
-            cut = "hook_resid_pre" if block.residual == "parallel" else reads[site.part]
-            x = cache[f"{prefix}blocks.{site.layer}.{cut}"]
+            at = f"{prefix}blocks.{site.layer}."
+            if site.part.endswith("_post"):
+                x = cache[f"{at}{site.part}.hook_in"]
+            elif block.norms == "post":
+                kinds = ["attn", "cross_attn", "mlp"] if block.cross_attn else ["attn", "mlp"]
+                x = cache[at + reads[site.part]] + cache[f"{at}hook_{kinds[int(site.part[-1]) - 1]}_out"]
+            else:
+                x = cache[at + ("hook_resid_pre" if block.residual == "parallel" else reads[site.part])]
         wide = x.double()
         if norm.kind == "layer":
             wide = wide - wide.mean(-1, keepdim=True)
@@ -234,7 +276,8 @@ def test_the_mlp_is_what_its_sites_say(case: Any) -> None:
         post = act(cache[at + "hook_pre"])
         post = post * cache[at + "hook_pre_linear"] if module.config.gated else post
         _close(cache[at + "hook_post"], post)
-        _close(cache[at.removesuffix("mlp.") + "hook_mlp_out"], post @ module.W_out + module.b_out)
+        made, factor = case.own_sum(at)
+        _close(cache[made], (post @ module.W_out + module.b_out) * factor)
         assert (at + "hook_pre_linear" in case.model.sites) == module.config.gated
 
 
@@ -247,11 +290,17 @@ def test_logits_are_the_final_norm_times_the_unembedding(case: Any) -> None:
     logits, cache = case.cached()
     model, main = case.model, case.model.main
     if main.config.final_norm is None:
-        x = cache[f"blocks.{case.n_layers - 1}.hook_resid_post"]
+        x = cache[f"{case.main}blocks.{case.n_layers - 1}.hook_resid_post"]
     else:
         x = cache[f"{case.main}ln_final.hook_normalized"] * main.ln_final.gain
         x = x if main.ln_final.b is None else x + main.ln_final.b
-    _close(x @ model.W_U + model.b_U, logits, 2e-5)
+    if (transform := model.transform) is not None:
+        x = torch.nn.functional.gelu(x @ transform.dense.weight.T + transform.dense.bias)
+        x = torch.nn.functional.layer_norm(x, x.shape[-1:], transform.norm.w, transform.norm.b, 1e-5)
+    expected = (x @ model.W_U + model.b_U) * model.cfg.logit_scale
+    if (cap := model.cfg.logit_softcap) is not None:
+        expected = cap * torch.tanh(expected / cap)
+    _close(expected, logits, 2e-5)
     assert torch.equal(cache["hook_unembed"], logits)
 
 
@@ -263,7 +312,7 @@ def test_what_is_derived_equals_what_the_pass_itself_makes(case: Any) -> None:
     _, cache = case.cached()
     _, seen = _everything_read(case)
     assert list(seen) == case.model.sites.names == list(cache), "and in the order of the book"
-    assert {name for name in cache if name not in cache.stored} == {name for name in cache if name.endswith(DERIVED)}, (
+    assert {name for name in cache if name not in cache.stored} == {name for name in cache if case.is_derived(name)}, (
         "the rest is stored"
     )
     for name, value in seen.items():
@@ -293,6 +342,8 @@ def test_the_shape_of_each_site_is_what_its_axes_say(case: Any) -> None:
         attn = block.cross_attn if site.part == "cross_attn" else block.attn
         sizes = {"batch": len(text), "pos": n_pos, "q_pos": n_pos, "k_pos": n_keys, "one": 1}
         sizes |= {"d_model": model.cfg.d_model, "d_vocab": model.cfg.d_vocab, "d_mlp": block.mlp and block.mlp.d_mlp}
+        if site.name in ("hook_embed", "hook_pos_embed") and stack.embed_width:
+            sizes["d_model"] = stack.embed_width  # before it is projected
         sizes |= {"head": attn.n_heads, "kv_head": attn.n_key_value_heads, "d_head": attn.d_head}
         assert x.shape == tuple(sizes[axis] for axis in site.axes), site
         assert x.dtype == model.dtype
@@ -311,11 +362,9 @@ def test_logits_of_a_causal_model_do_not_know_later_tokens(decoder: Any) -> None
 @torch.no_grad()
 def test_positions_matter(case: Any) -> None:
     """A model that forgot its positions would pass most identities."""
-    if case.name == "two_stacks":
-        pytest.skip("both stacks have learned positions, as `encoder` has")
     turned = case.tokens.clone()
     turned[:, [0, 1]] = turned[:, [1, 0]]
-    last, last_turned = case()[:, -1], case.model(turned)[:, -1]
+    last, last_turned = case()[:, -1], case.model(turned, **case.options)[:, -1]
     if "window" not in case.name:
         assert (last - last_turned).abs().amax() > 1e-3
 

@@ -1,0 +1,363 @@
+"""Decoder configs with the fields that well-known repositories of the hub have: strict reading must not refuse what
+changes nothing. Written down without the hub at hand, so one or the other value may be of another version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from interp.families.base import family_for_hf
+from interp.model.config import ModelConfig
+
+_IDS = {"bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.02, "use_cache": True, "torch_dtype": "float16"}
+_GPT_SUMMARY = {
+    "summary_activation": None,
+    "summary_first_dropout": 0.1,
+    "summary_proj_to_labels": True,
+    "summary_type": "cls_index",
+    "summary_use_proj": True,
+    "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+}
+
+
+def _sizes(d_model: int, n_layers: int, n_heads: int, d_mlp: int, d_vocab: int, n_ctx: int) -> dict[str, Any]:
+    return {
+        "hidden_size": d_model,
+        "num_hidden_layers": n_layers,
+        "num_attention_heads": n_heads,
+        "intermediate_size": d_mlp,
+        "vocab_size": d_vocab,
+        "max_position_embeddings": n_ctx,
+        **_IDS,
+    }
+
+
+HUB: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "activation_function": "gelu_new",
+        "architectures": ["GPT2LMHeadModel"],
+        "attn_pdrop": 0.1,
+        "embd_pdrop": 0.1,
+        "layer_norm_epsilon": 1e-05,
+        "model_type": "gpt2",
+        "n_ctx": 1024,
+        "n_embd": 768,
+        "n_head": 12,
+        "n_layer": 12,
+        "n_positions": 1024,
+        "resid_pdrop": 0.1,
+        "vocab_size": 50257,
+        **_GPT_SUMMARY,
+    },
+    "gpt-neo-125m": {
+        "activation_function": "gelu_new",
+        "attention_dropout": 0,
+        "attention_layers": ["global", "local"] * 6,
+        "attention_types": [[["global", "local"], 6]],
+        "embed_dropout": 0,
+        "gradient_checkpointing": False,
+        "hidden_size": 768,
+        "intermediate_size": None,
+        "layer_norm_epsilon": 1e-05,
+        "max_position_embeddings": 2048,
+        "model_type": "gpt_neo",
+        "num_heads": 12,
+        "num_layers": 12,
+        "resid_dropout": 0,
+        "vocab_size": 50257,
+        "window_size": 256,
+        **_GPT_SUMMARY,
+    },
+    "pythia-70m": {
+        "model_type": "gpt_neox",
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-05,
+        "rotary_emb_base": 10000,
+        "rotary_pct": 0.25,
+        "tie_word_embeddings": False,
+        "use_parallel_residual": True,
+        **_sizes(512, 6, 8, 2048, 50304, 2048),
+    },
+    "gpt-j-6b": {
+        "activation_function": "gelu_new",
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "gradient_checkpointing": False,
+        "layer_norm_epsilon": 1e-05,
+        "model_type": "gptj",
+        "n_embd": 4096,
+        "n_head": 16,
+        "n_inner": None,
+        "n_layer": 28,
+        "n_positions": 2048,
+        "resid_pdrop": 0.0,
+        "rotary": True,
+        "rotary_dim": 64,
+        "scale_attn_weights": True,
+        "tie_word_embeddings": False,
+        "tokenizer_class": "GPT2Tokenizer",
+        "vocab_size": 50400,
+        **_GPT_SUMMARY,
+    },
+    "opt-125m": {
+        "_name_or_path": "facebook/opt-125m",
+        "_remove_final_layer_norm": False,
+        "activation_dropout": 0.0,
+        "activation_function": "relu",
+        "attention_dropout": 0.0,
+        "do_layer_norm_before": True,
+        "dropout": 0.1,
+        "ffn_dim": 3072,
+        "hidden_size": 768,
+        "init_std": 0.02,
+        "layerdrop": 0.0,
+        "max_position_embeddings": 2048,
+        "model_type": "opt",
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "pad_token_id": 1,
+        "prefix": "</s>",
+        "vocab_size": 50272,
+        "word_embed_proj_dim": 768,
+    },
+    "falcon-7b": {
+        "alibi": False,
+        "apply_residual_connection_post_layernorm": False,
+        "attention_dropout": 0.0,
+        "auto_map": {"AutoConfig": "configuration_falcon.FalconConfig"},
+        "bias": False,
+        "hidden_dropout": 0.0,
+        "hidden_size": 4544,
+        "layer_norm_epsilon": 1e-05,
+        "model_type": "falcon",
+        "multi_query": True,
+        "new_decoder_architecture": False,
+        "num_attention_heads": 71,
+        "num_hidden_layers": 32,
+        "parallel_attn": True,
+        "vocab_size": 65024,
+    },
+    "falcon-40b": {
+        "alibi": False,
+        "bias": False,
+        "hidden_size": 8192,
+        "layer_norm_epsilon": 1e-05,
+        "model_type": "falcon",
+        "new_decoder_architecture": True,
+        "num_attention_heads": 128,
+        "num_hidden_layers": 60,
+        "num_kv_heads": 8,
+        "parallel_attn": True,
+        "vocab_size": 65024,
+    },
+    "mistral-7b-v0.1": {
+        "model_type": "mistral",
+        "hidden_act": "silu",
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0,
+        "sliding_window": 4096,
+        "tie_word_embeddings": False,
+        **_sizes(4096, 32, 32, 14336, 32000, 32768),
+    },
+    "mistral-7b-v0.3": {
+        "model_type": "mistral",
+        "head_dim": 128,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 1000000.0,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+        **_sizes(4096, 32, 32, 14336, 32768, 32768),
+    },
+    "qwen2.5-0.5b": {
+        "model_type": "qwen2",
+        "attention_dropout": 0.0,
+        "max_window_layers": 24,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "tie_word_embeddings": True,
+        "use_mrope": False,
+        "use_sliding_window": False,
+        **_sizes(896, 24, 14, 4864, 151936, 32768),
+    },
+    "qwen3-0.6b": {
+        "model_type": "qwen3",
+        "attention_bias": False,
+        "head_dim": 128,
+        "max_window_layers": 28,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-06,
+        "rope_scaling": None,
+        "rope_theta": 1000000,
+        "sliding_window": None,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+        **_sizes(1024, 28, 16, 3072, 151936, 40960),
+    },
+    "phi-2": {
+        "model_type": "phi",
+        "attention_dropout": 0.0,
+        "embd_pdrop": 0.0,
+        "hidden_act": "gelu_new",
+        "layer_norm_eps": 1e-05,
+        "num_key_value_heads": 32,
+        "partial_rotary_factor": 0.4,
+        "qk_layernorm": False,
+        "resid_pdrop": 0.1,
+        "rope_scaling": None,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        **_sizes(2560, 32, 32, 10240, 51200, 2048),
+    },
+    "phi-3-mini-4k": {
+        "model_type": "phi3",
+        "attention_bias": False,
+        "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"},
+        "embd_pdrop": 0.0,
+        "num_key_value_heads": 32,
+        "original_max_position_embeddings": 4096,
+        "pad_token_id": 32000,
+        "resid_pdrop": 0.0,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": None,
+        "rope_theta": 10000.0,
+        "sliding_window": 2047,
+        "tie_word_embeddings": False,
+        **_sizes(3072, 32, 32, 8192, 32064, 4096),
+    },
+    "gemma-2b": {
+        "model_type": "gemma",
+        "attention_bias": False,
+        "head_dim": 256,
+        "hidden_act": "gelu",
+        "hidden_activation": None,
+        "num_key_value_heads": 1,
+        "rms_norm_eps": 1e-06,
+        "rope_scaling": None,
+        "rope_theta": 10000.0,
+        **_sizes(2048, 18, 8, 16384, 256000, 8192),
+    },
+    "gemma-2-2b": {
+        "model_type": "gemma2",
+        "attention_bias": False,
+        "attn_logit_softcapping": 50.0,
+        "cache_implementation": "hybrid",
+        "final_logit_softcapping": 30.0,
+        "head_dim": 256,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "num_key_value_heads": 4,
+        "query_pre_attn_scalar": 256,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 10000.0,
+        "sliding_window": 4096,
+        **_sizes(2304, 26, 8, 9216, 256000, 8192),
+    },
+    "gemma-3-1b": {
+        "model_type": "gemma3_text",
+        "attention_bias": False,
+        "attn_logit_softcapping": None,
+        "cache_implementation": "hybrid",
+        "final_logit_softcapping": None,
+        "head_dim": 256,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "num_key_value_heads": 1,
+        "query_pre_attn_scalar": 256,
+        "rms_norm_eps": 1e-06,
+        "rope_local_base_freq": 10000,
+        "rope_scaling": None,
+        "rope_theta": 1000000,
+        "sliding_window": 512,
+        "sliding_window_pattern": 6,
+        **_sizes(1152, 26, 4, 6912, 262144, 32768),
+    },
+    "olmo-2-1b": {
+        "model_type": "olmo2",
+        "attention_bias": False,
+        "num_key_value_heads": 16,
+        "rms_norm_eps": 1e-06,
+        "rope_scaling": None,
+        "rope_theta": 500000,
+        "tie_word_embeddings": False,
+        **_sizes(2048, 16, 16, 8192, 100352, 4096),
+    },
+    "granite-3.1-2b": {
+        "model_type": "granite",
+        "attention_bias": False,
+        "attention_dropout": 0.1,
+        "attention_multiplier": 0.015625,
+        "embedding_multiplier": 12.0,
+        "logits_scaling": 8.0,
+        "mlp_bias": False,
+        "num_key_value_heads": 8,
+        "residual_multiplier": 0.22,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": None,
+        "rope_theta": 5000000.0,
+        "tie_word_embeddings": True,
+        **_sizes(2048, 40, 32, 8192, 49152, 131072),
+    },
+    "stablelm-2-1.6b": {
+        "model_type": "stablelm",
+        "hidden_dropout": 0.0,
+        "layer_norm_eps": 1e-05,
+        "num_key_value_heads": 32,
+        "partial_rotary_factor": 0.25,
+        "rope_scaling": None,
+        "rope_theta": 10000,
+        "tie_word_embeddings": False,
+        "use_parallel_residual": False,
+        "use_qkv_bias": True,
+        **_sizes(2048, 24, 32, 5632, 100352, 4096),
+    },
+    "starcoder2-3b": {
+        "model_type": "starcoder2",
+        "activation_function": "gelu",
+        "attention_softmax_in_fp32": True,
+        "embedding_dropout": 0.1,
+        "hidden_act": "gelu_pytorch_tanh",
+        "layer_norm_epsilon": 1e-05,
+        "mlp_type": "default",
+        "norm_epsilon": 1e-05,
+        "norm_type": "layer_norm",
+        "num_key_value_heads": 2,
+        "residual_dropout": 0.1,
+        "rope_theta": 999999.4420358813,
+        "scale_attention_softmax_in_fp32": True,
+        "scale_attn_weights": True,
+        "sliding_window": 4096,
+        "use_bias": True,
+        **_sizes(3072, 30, 24, 12288, 49152, 16384),
+    },
+}
+
+
+def _read(name: str) -> ModelConfig:
+    return family_for_hf(HUB[name], "config.json").config_from_hf(HUB[name])
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_published_configs_are_read_whole(name: str) -> None:
+    config = _read(name)
+    assert config.d_vocab == HUB[name]["vocab_size"] and config.decoder is not None
+    assert ModelConfig.from_dict(config.to_dict()) == config
+
+
+def test_what_published_configs_say_is_what_their_papers_say() -> None:
+    assert _read("gpt2").tie_word_embeddings and _read("gpt2").d_mlp == 3072 and _read("gpt2").d_head == 64
+    assert _read("pythia-70m").rotary_dim == 16 and _read("pythia-70m").parallel_attn_mlp
+    assert _read("gpt-j-6b").rotary_dim == 64 and not _read("gpt-j-6b").tie_word_embeddings
+    assert (_read("falcon-7b").n_key_value_heads, _read("falcon-40b").n_key_value_heads) == (1, 8)
+    assert (_read("mistral-7b-v0.1").window_size, _read("mistral-7b-v0.3").window_size) == (4096, None)
+    assert _read("qwen2.5-0.5b").window_size is None and _read("qwen2.5-0.5b").tie_word_embeddings
+    assert _read("qwen3-0.6b").d_head == 128 and _read("phi-2").rotary_dim == 32
+    assert _read("gemma-2b").act_fn == "gelu_pytorch_tanh" and _read("gemma-2b").tie_word_embeddings
+    windows = [block.attn.window for block in _read("gemma-2-2b").decoder.blocks[:4]]  # type: ignore[union-attr]
+    assert windows == [4096, None, 4096, None] and _read("gemma-2-2b").logit_softcap == 30.0
+    blocks = _read("gemma-3-1b").decoder.blocks  # type: ignore[union-attr]
+    assert [layer for layer, block in enumerate(blocks) if block.attn.window is None] == [5, 11, 17, 23]
+    assert _read("granite-3.1-2b").attn_scale == 64.0 and _read("granite-3.1-2b").logit_scale == 0.125

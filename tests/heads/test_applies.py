@@ -1,0 +1,78 @@
+"""Which models a kind of head is for: declared by each kind, refused by a sentence before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+import torch
+
+import interp
+from interp.errors import InputError
+from interp.heads.base import AttentionKind, attention_kind, finders
+from interp.model.config import AttentionConfig, BlockConfig, MLPConfig, ModelConfig, StackConfig
+from interp.model.transformer import HookedTransformer
+
+D_MODEL, D_VOCAB, N_CTX = 32, 120, 128
+CAUSAL = AttentionConfig(4, 8, 4, 8**-0.5)
+BOTH_WAYS = replace(CAUSAL, mask="bidirectional")
+MLP = MLPConfig(32)
+
+
+def stack(attn: AttentionConfig, cross: AttentionConfig | None = None) -> StackConfig:
+    return StackConfig((BlockConfig(attn, MLP, cross_attn=cross),) * 2, learned_positions=N_CTX)
+
+
+def model_of(**parts: Any) -> HookedTransformer:
+    return HookedTransformer(ModelConfig(D_MODEL, D_VOCAB, N_CTX, model_name="tiny", **parts))
+
+
+def made(kind: str) -> HookedTransformer:
+    if kind == "decoder":
+        return model_of(decoder=stack(CAUSAL))
+    if kind == "encoder":
+        return model_of(encoder=stack(BOTH_WAYS))
+    return model_of(encoder=stack(BOTH_WAYS), decoder=stack(CAUSAL, BOTH_WAYS))
+
+
+KINDS = get_args(AttentionKind)
+CASES = [(name, kind) for name in finders() for kind in KINDS]
+
+
+def test_every_kind_of_model_has_its_name_and_one_layer_that_looks_both_ways_makes_an_encoder() -> None:
+    assert [attention_kind(made(kind)) for kind in KINDS] == list(KINDS)
+    mixed = StackConfig((BlockConfig(CAUSAL, MLP), BlockConfig(BOTH_WAYS, MLP)))
+    assert attention_kind(model_of(decoder=mixed)) == "encoder"
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_a_kind_of_head_works_on_the_models_it_declares_and_refuses_all_others(
+    name: str, kind: AttentionKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder, model = finders()[name], made(kind)
+    assert finder.applies_to and finder.applies_to <= set(KINDS)
+    if kind in finder.applies_to:
+        rows = torch.randint(5, D_VOCAB, (32, 40), generator=torch.Generator().manual_seed(9))
+        finder.must_apply_to(model)
+        if finder.cause != "ioi":  # whose names only a tokenizer has
+            assert len(interp.find_heads(model, name, corpus=rows, n=6, top=1, n_random_sets=1, seed=0).frame) == 8
+        return
+    monkeypatch.setattr(model, "run", lambda *_: pytest.fail("refused too late"))
+    with pytest.raises(InputError, match=rf"{name} heads can be found in .*; tiny is of the .* is judged by the"):
+        interp.find_heads(model, name)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("encoder", "attention is bidirectional"), ("cross", "two texts")])
+def test_the_refusal_says_what_the_model_is_and_what_can_be_done_instead(kind: str, said: str) -> None:
+    model = made(kind)
+    with pytest.raises(InputError, match=rf"{said}.*loss on the second copy.*run_with_cache\(…, return_type=None\)"):
+        interp.find_heads(model, "previous_token")
+    options = {"decoder_input": torch.arange(4)[None]} if kind == "cross" else {}
+    _, cache = model.run_with_cache(torch.arange(6)[None], return_type=None, **options)
+    assert any(name.endswith("hook_pattern") for name in cache)
+
+
+def test_a_decoder_without_logits_has_no_loss_to_judge_by() -> None:
+    with pytest.raises(InputError, match="no head that predicts tokens"):
+        interp.find_heads(model_of(decoder=stack(CAUSAL), has_unembed=False), "induction")
