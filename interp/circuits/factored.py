@@ -1,4 +1,4 @@
-"""A product of two matrices that is never multiplied out: the OV and QK circuits are d_model × d_model of rank d_head."""
+"""A product of two matrices, never multiplied out: OV and QK circuits are d_model × d_model of rank d_head."""
 
 from __future__ import annotations
 
