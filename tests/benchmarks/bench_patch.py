@@ -145,6 +145,7 @@ def _growth(model: interp.HookedTransformer) -> None:
     print(f"\ngrowth: resid_pre at layers 5, 15, 25, every position; max_bytes {limit / 1e6:.0f} MB")
     words = "Then the people of the old town walked slowly over the bridge while it rained on their houses. " * 20
     ids = model.to_tokens(words)[0].tolist()
+    model(words[:200])  # the weights are memory-mapped: reading them in is not the sweep's memory
     for n_tokens, n_pairs in ((14, 1), (56, 1), (224, 1), (14, 8), (14, 32), (56, 8)):
         clean = [[1000 + i, *ids[1:n_tokens]] for i in range(n_pairs)]
         corrupt = [[2000 + i, *ids[1:n_tokens]] for i in range(n_pairs)]
