@@ -14,6 +14,7 @@ from typing import Any
 from common import TEXT, check, gguf_path, reference_model, start
 
 import interp
+from interp.families import converted
 
 FIRST = (TEXT, "While" + TEXT[4:].replace(", John", ", Mary"))  # differs from the first token on
 SHARED = (TEXT, TEXT.replace(", John", ", Mary"))
@@ -145,7 +146,8 @@ def _growth(model: interp.HookedTransformer) -> None:
     print(f"\ngrowth: resid_pre at layers 5, 15, 25, every position; max_bytes {limit / 1e6:.0f} MB")
     words = "Then the people of the old town walked slowly over the bridge while it rained on their houses. " * 20
     ids = model.to_tokens(words)[0].tolist()
-    model(words[:200])  # the weights are memory-mapped: reading them in is not the sweep's memory
+    converted.wait_for_writes()  # neither the cache's writer nor reading memory-mapped weights in is the sweep's memory
+    model(words[:200])
     for n_tokens, n_pairs in ((14, 1), (56, 1), (224, 1), (14, 8), (14, 32), (56, 8)):
         clean = [[1000 + i, *ids[1:n_tokens]] for i in range(n_pairs)]
         corrupt = [[2000 + i, *ids[1:n_tokens]] for i in range(n_pairs)]
