@@ -28,7 +28,7 @@ def _read_config(fields: Fields) -> ModelConfig:
     for name in ("gap_size", "net_structure_type", "num_memory_blocks"):
         fields.must_be(name, 0)
     fields.must_be("down_scale_factor", 1)
-    return read_bert_layout(fields, "albert", embed_width=fields.size("embedding_size", 128))
+    return read_bert_layout(fields, "albert", embed_width=fields.size("embedding_size", 128), act="gelu_new")
 
 
 def _fit(config: ModelConfig, tensors: Tensors) -> ModelConfig:

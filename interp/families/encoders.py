@@ -72,9 +72,10 @@ def read_bert_layout(
     embed_width: int | None = None,
     first_position: int = 0,
     relative: RelativeConfig | None = None,
+    act: str = "gelu",
     head_act: str | None = None,
 ) -> ModelConfig:
-    """A config with BERT's field names. `first_position` rows of the position table stand for padding; `head_act` is
+    """A config with BERT's field names, and `act` where it names no activation. `first_position` rows of the position table stand for padding; `head_act` is
     the activation in the masked-token head, by default the MLPs'."""
     fields.must_be("is_decoder", False)
     fields.must_be("position_embedding_type", "absolute")
@@ -86,7 +87,7 @@ def read_bert_layout(
         n_heads=fields.size("num_attention_heads"),
         n_layers=fields.layers("num_hidden_layers"),
         d_mlp=fields.size("intermediate_size"),
-        act_fn=read_activation(fields, "hidden_act", "gelu"),
+        act_fn=read_activation(fields, "hidden_act", act),
         eps=fields.number("layer_norm_eps", 1e-12),
         token_types=fields.size("type_vocab_size", 2) if has_types else None,
         embed_width=embed_width,

@@ -61,8 +61,10 @@ class Fields:
     A field that is null counts as absent, as does one named in `ignore` (`"rope_scaling.beta_fast"` for a nested one).
     """
 
-    def __init__(self, values: Mapping[str, Any], source: str, family: str, *, ignore: Iterable[str] = ()):
-        self.source, self.family, self._ignore = source, family, tuple(ignore)
+    def __init__(
+        self, values: Mapping[str, Any], source: str, family: str, *, ignore: Iterable[str] = (), inside: str = ""
+    ):
+        self.source, self.family, self._ignore, self._inside = source, family, tuple(ignore), inside
         self._left = {
             name: value for name, value in values.items() if value is not None and str(name) not in self._ignore
         }
@@ -79,6 +81,10 @@ class Fields:
     def first(self, *names: str) -> str:
         """The one of a field's several spellings that is there; the first of them if none is."""
         return next((name for name in names if name in self), names[0])
+
+    def given(self, name: str) -> Any:
+        """The value as it stands, for its family to check; None where the field is absent."""
+        return self._take(name, None)
 
     def words(self, name: str, default: T = REQUIRED) -> list[str] | T:
         """A list of strings."""
@@ -140,7 +146,9 @@ class Fields:
         if not isinstance(value, Mapping):
             raise self._bad(name, value, "an object")
         inner = [entry[len(name) + 1 :] for entry in self._ignore if entry.startswith(name + ".")]
-        return Fields(value, f"{self.source}: {name}", self.family, ignore=inner)
+        return Fields(
+            value, f"{self.source}: {name}", self.family, ignore=inner, inside=f"{self._inside}{name}."
+        )
 
     def must_be(self, name: str, *neutral: Any) -> None:
         """Refuse the field unless it is absent or has one of these values."""
@@ -157,7 +165,7 @@ class Fields:
     def finish(self) -> None:
         """Refuse the first field that was neither read nor passed over."""
         for name, value in self._left.items():
-            raise self.refuse(name, value, "which this version does not understand")
+            raise self.refuse(name, value, "which this version does not understand", may_be_nothing=True)
 
     def finish_hf(self) -> None:
         """`finish`, after what every config of the transformers library may hold."""
@@ -170,11 +178,13 @@ class Fields:
             self.must_be(name, *neutral)
         self.finish()
 
-    def refuse(self, name: str, value: Any, why: str) -> UnsupportedModelError:
-        """The error for a field whose value changes the mathematics in a way that is not implemented."""
+    def refuse(self, name: str, value: Any, why: str, *, may_be_nothing: bool = False) -> UnsupportedModelError:
+        """The error for a field whose value is not implemented. A field that nobody understood may change nothing, and
+        then `ignore` helps; what is known to change the mathematics is not supported."""
+        advice = f"If you know that it changes nothing, load with ignore=({self._inside + name!r},)."
         return UnsupportedModelError(
             f"{self.source} has {name}={_shortened(value)}: {why} (family {self.family}). "
-            f"If you know that it changes nothing, load with ignore=({name!r},)."
+            + (advice if may_be_nothing else "Such a model is not supported.")
         )
 
     def _take(self, name: str, default: Any) -> Any:

@@ -40,7 +40,7 @@ def _activation(fields: Fields) -> str:
 
 
 def _read_config(fields: Fields) -> ModelConfig:
-    sizes = read_sizes(fields, d_head=256, n_ctx=8192)
+    sizes = read_sizes(fields, d_head=256, n_kv=16, n_ctx=8192)
     fields.must_be("use_bidirectional_attention", False)
     norm = gemma_norm(fields)
     attn = sizes.attention(read_rotary(fields, sizes.d_head, sizes.n_ctx), bias=read_bias(fields))
@@ -49,15 +49,13 @@ def _read_config(fields: Fields) -> ModelConfig:
     return decoder_model(fields, sizes, block, norm, family="gemma", tied=True, stack=stack)
 
 
-def gemma_gguf_config(
-    fields: Fields, tensors: GGUFTensors, model_type: str, default_base: float = 10_000.0
-) -> dict[str, Any]:
+def gemma_gguf_config(fields: Fields, tensors: GGUFTensors, model_type: str) -> dict[str, Any]:
     """What the metadata of all three Gemmas has; the files leave out what llama.cpp takes for granted."""
     sizes = read_gguf_sizes(fields, tensors, model_type)
     return {
         **sizes,
         "rms_norm_eps": shortest(fields.number("attention.layer_norm_rms_epsilon")),
-        "rope_parameters": read_gguf_rotary(fields, tensors, sizes["head_dim"], default_base=default_base),
+        "rope_parameters": read_gguf_rotary(fields, tensors, sizes["head_dim"]),
         "hidden_activation": "gelu_pytorch_tanh",
         "attention_bias": "blk.0.attn_q.bias" in tensors.shapes,
     }

@@ -33,7 +33,7 @@ def _softcap(fields: Fields, name: str, default: float) -> float | None:
 
 
 def _read_config(fields: Fields) -> ModelConfig:
-    sizes = read_sizes(fields, d_head=256, n_ctx=8192)
+    sizes = read_sizes(fields, d_head=256, n_kv=4, n_ctx=8192)
     fields.must_be("use_bidirectional_attention", False)
     fields.harmless(("hidden_act",))  # the library reads hidden_activation alone
     norm = gemma_norm(fields)
@@ -71,12 +71,12 @@ def gguf_score_scalar(sizes: dict[str, Any], largest: int) -> float:
 
 def _gguf_to_hf_config(fields: Fields, tensors: GGUFTensors) -> dict[str, Any]:
     sizes = gemma_gguf_config(fields, tensors, "gemma2")
-    caps = {f"{name}_logit_softcapping": fields.number(f"{name}_logit_softcapping", None) for name in ("attn", "final")}
+    caps = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}  # llama.cpp's, where a file has none
     return {
         **sizes,
         "query_pre_attn_scalar": gguf_score_scalar(sizes, largest=46),
         "sliding_window": fields.size("attention.sliding_window", 4096),
-        **{name: None if cap is None else shortest(cap) for name, cap in caps.items()},
+        **{name: shortest(fields.number(name, cap)) for name, cap in caps.items()},
     }
 
 

@@ -16,9 +16,11 @@ from interp.model.config import BlockConfig, ModelConfig, RotaryConfig
 
 __all__ = ["FAMILY"]
 
+_OF_ONE_ROTARY = ("rope_theta", "rope_type", "type", "factor", "partial_rotary_factor")
+
 
 def _read_config(fields: Fields) -> ModelConfig:
-    sizes = read_sizes(fields, d_head=256, n_ctx=131_072)
+    sizes = read_sizes(fields, d_head=256, n_kv=4, n_ctx=131_072)
     fields.must_be("use_bidirectional_attention", False)
     fields.must_be("attn_logit_softcapping", None)
     fields.harmless(("hidden_act",))  # the library reads hidden_activation alone
@@ -47,8 +49,12 @@ def _read_config(fields: Fields) -> ModelConfig:
 
 
 def _windows(fields: Fields, sizes: Sizes) -> list[int | None]:
-    pattern = fields.size(fields.first("sliding_window_pattern", "_sliding_window_pattern"), 6)
-    fields.harmless(("_sliding_window_pattern",))  # the library writes both
+    if "sliding_window_pattern" in fields or "layer_types" in fields:
+        fields.harmless(("_sliding_window_pattern",))  # written by the library, which reads the others alone
+    pattern = fields.size("_sliding_window_pattern", 6)
+    if pattern != 6:
+        raise fields.refuse("_sliding_window_pattern", pattern, "without layer_types the library keeps to 6")
+    pattern = fields.size("sliding_window_pattern", 6)
     slides = [(layer + 1) % pattern != 0 for layer in range(sizes.n_layers)]
     window = fields.size("sliding_window", None if fields.is_null("sliding_window") else 4096)
     return read_windows(fields, sizes.n_layers, slides, window)
@@ -69,13 +75,17 @@ def _rotaries(fields: Fields, sizes: Sizes) -> tuple[RotaryConfig, RotaryConfig]
             if inner is None
             else read_rotary_parameters(inner, sizes.d_head, sizes.n_ctx, default_base=base)
         )
+    for name in _OF_ONE_ROTARY:
+        if (value := both.given(name)) is not None:
+            why = "the library reads only what stands inside full_attention and sliding_attention here"
+            raise both.refuse(name, value, why, may_be_nothing=True)
     both.finish()
     return found[0], found[1]
 
 
 def _gguf_to_hf_config(fields: Fields, tensors: GGUFTensors) -> dict[str, Any]:
     """Without a window in the metadata no layer has one."""
-    sizes = gemma_gguf_config(fields, tensors, "gemma3_text", default_base=1_000_000.0)
+    sizes = gemma_gguf_config(fields, tensors, "gemma3_text")
     near = {"rope_type": "default", "rope_theta": shortest(fields.number("rope.freq_base_swa", 10_000.0))}
     cap = fields.number("final_logit_softcapping", None)
     n_layers, window = sizes["num_hidden_layers"], fields.index("attention.sliding_window", 0)

@@ -94,7 +94,7 @@ def read_gguf_sizes(fields: Fields, tensors: GGUFTensors, model_type: str) -> di
 
 
 def read_gguf_rotary(
-    fields: Fields, tensors: GGUFTensors, d_head: int, *, default_base: float = 10_000.0, partial: bool = False
+    fields: Fields, tensors: GGUFTensors, d_head: int, *, partial: bool = False
 ) -> dict[str, Any]:
     """`rope_parameters` from the metadata; `partial` allows a part of each head to be turned."""
     part = {}
@@ -105,15 +105,15 @@ def read_gguf_rotary(
         part = {"partial_rotary_factor": min(1.0, (dim + 0.5) / d_head)}  # the half survives rounding down
     else:
         fields.must_be("rope.dimension_count", d_head)
-    base = fields.number("rope.freq_base", default_base)
+    base = fields.number("rope.freq_base", 10_000.0)
     return {"rope_theta": shortest(base), **part, **_read_scaling(fields, tensors, d_head, base)}
 
 
 def _read_scaling(fields: Fields, tensors: GGUFTensors, d_head: int, base: float) -> dict[str, Any]:
     """Rotary scaling from the metadata, or from the divisors that the converter bakes for Llama 3."""
     old_factor = fields.number("rope.scale_linear", 1.0)
-    kind = fields.text("rope.scaling.type", "none" if old_factor == 1 else "linear")
     factor = fields.number("rope.scaling.factor", old_factor)
+    kind = fields.text("rope.scaling.type", "none" if factor == 1 else "linear")  # as llama.cpp takes it
     fields.harmless(("rope.scaling.original_context_length", "rope.scaling.finetuned"))  # yarn's, refused below
     if kind not in ("none", "linear"):
         raise fields.refuse("rope.scaling.type", kind, "known kinds of rotary scaling are none, linear")

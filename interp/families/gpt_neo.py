@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from interp.families.base import Family
 from interp.families.decoders import blocks_with_windows, decoder_model
 from interp.families.fields import Fields, read_activation
@@ -34,11 +36,31 @@ def _read_config(fields: Fields) -> ModelConfig:
 
 def _windows(fields: Fields, n_layers: int) -> list[int | None]:
     window = fields.size("window_size", 256)
-    kinds = fields.words("attention_layers", None) or ["global", "local"] * (n_layers // 2)
-    fields.harmless(("attention_types",))  # the same, shortened
-    if len(kinds) != n_layers or set(kinds) - {"global", "local"}:
-        raise fields.refuse("attention_layers", kinds, f"known are global and local, one for each of {n_layers} layers")
-    return [window if kind == "local" else None for kind in kinds]
+    types, kinds = fields.given("attention_types"), fields.words("attention_layers", None)
+    known = f"known are global and local, one for each of {n_layers} layers"
+    if kinds is not None and (len(kinds) != n_layers or set(kinds) - {"global", "local"}):
+        raise fields.refuse("attention_layers", kinds, known)
+    if types is None and kinds is not None:
+        return [window if kind == "local" else None for kind in kinds]
+    types = [[["global", "local"], 12]] if types is None else types
+    expanded = _expanded(types)
+    if expanded is None or len(expanded) != n_layers or set(expanded) - {"global", "local"}:
+        raise fields.refuse("attention_types", types, known)
+    if kinds is not None and kinds != expanded:
+        raise fields.refuse("attention_layers", kinds, f"attention_types={types!r} says otherwise")
+    return [window if kind == "local" else None for kind in expanded]
+
+
+def _expanded(types: Any) -> list[str] | None:
+    """One kind for each layer, of `[[[kind, …], times], …]`; None where it is something else."""
+    found: list[str] = []
+    for item in types if isinstance(types, list | tuple) else [None]:
+        match item:
+            case [[*kinds], int(times)] if all(isinstance(kind, str) for kind in kinds) and 0 <= times <= 4096:
+                found += kinds * times
+            case _:
+                return None
+    return found
 
 
 FAMILY = Family(

@@ -12,7 +12,7 @@ __all__ = ["FAMILY"]
 
 
 def _read_config(fields: Fields) -> ModelConfig:
-    sizes = read_sizes(fields, n_ctx=131_072)
+    sizes = read_sizes(fields, n_kv=8, n_ctx=131_072)
     window = fields.size("sliding_window", None if fields.is_null("sliding_window") else 4096)
     norm = NormConfig("rms", fields.number("rms_norm_eps", 1e-6))
     block = BlockConfig(sizes.attention(read_rotary(fields, sizes.d_head, sizes.n_ctx)), sizes.gated(fields), norm)

@@ -12,7 +12,7 @@ __all__ = ["FAMILY"]
 
 def _read_config(fields: Fields) -> ModelConfig:
     fields.harmless(("tie_word_embeddings",))  # its configs say either; the stored tensors decide
-    return read_t5_layout(fields, "mt5", shrinks_logits=False)
+    return read_t5_layout(fields, "mt5", shrinks_logits=False, default_mlp="gated-gelu")
 
 
 FAMILY = Family(

@@ -23,14 +23,16 @@ __all__ = ["FAMILY", "qwen_gguf_config", "qwen_windows"]
 
 def qwen_windows(fields: Fields, sizes: Sizes) -> list[int | None]:
     """The windows of the layers from `max_window_layers` on, where they are switched on at all."""
-    slides, window = fields.flag("use_sliding_window", False), fields.size("sliding_window", 4096)
+    slides = fields.flag("use_sliding_window", False)
+    window = fields.size("sliding_window", None if fields.is_null("sliding_window") else 4096)
     first = fields.index("max_window_layers", 28)
-    upper = [slides and layer >= first for layer in range(sizes.n_layers)]
-    return read_windows(fields, sizes.n_layers, upper, window if slides else None)
+    window = window if slides else None
+    upper = [window is not None and layer >= first for layer in range(sizes.n_layers)]
+    return read_windows(fields, sizes.n_layers, upper, window)
 
 
 def _read_config(fields: Fields) -> ModelConfig:
-    sizes = read_sizes(fields, n_ctx=32_768)
+    sizes = read_sizes(fields, n_kv=32, n_ctx=32_768)
     fields.must_be("use_mrope", False)
     norm = NormConfig("rms", fields.number("rms_norm_eps", 1e-6))
     attn = sizes.attention(read_rotary(fields, sizes.d_head, sizes.n_ctx), bias_qkv=True)

@@ -16,7 +16,7 @@ __all__ = ["FAMILY"]
 
 
 def _read_config(fields: Fields) -> ModelConfig:
-    sizes = read_sizes(fields, d_head=128, n_ctx=32_768)
+    sizes = read_sizes(fields, d_head=128, n_kv=32, n_ctx=32_768)
     norm = NormConfig("rms", fields.number("rms_norm_eps", 1e-6))
     rotary = read_rotary(fields, sizes.d_head, sizes.n_ctx)
     attn = sizes.attention(rotary, bias=read_bias(fields), qk_norm=norm)

@@ -12,7 +12,7 @@ __all__ = ["FAMILY"]
 
 
 def _read_config(fields: Fields) -> ModelConfig:
-    sizes = read_sizes(fields, n_ctx=4096)
+    sizes = read_sizes(fields, n_kv=32, n_ctx=4096)
     fields.must_be("qk_layernorm", False)  # True: a gain for each head apart
     norm = NormConfig("layer", fields.number("layer_norm_eps", 1e-5), bias=True)
     rotary = read_rotary(fields, sizes.d_head, sizes.n_ctx, default_part=0.25)

@@ -18,7 +18,7 @@ _UNREAD = ("activation_function", "layer_norm_epsilon", "attention_softmax_in_fp
 
 
 def _read_config(fields: Fields) -> ModelConfig:
-    sizes = read_sizes(fields, n_ctx=4096)
+    sizes = read_sizes(fields, n_kv=2, n_ctx=4096)
     for name, only in (("mlp_type", "default"), ("norm_type", "layer_norm"), ("scale_attn_weights", True)):
         fields.must_be(name, only)
     fields.harmless(_UNREAD)

@@ -33,18 +33,19 @@ _ANY_LENGTH = 1 << 20
 
 def _read_config(fields: Fields) -> ModelConfig:
     before_5 = fields.flag("tie_word_embeddings", True)  # before transformers 5 the tie alone said it
-    return read_t5_layout(fields, "t5", shrinks_logits=fields.flag("scale_decoder_outputs", before_5))
+    shrinks = fields.flag("scale_decoder_outputs", before_5 and not fields.is_null("scale_decoder_outputs"))
+    return read_t5_layout(fields, "t5", shrinks_logits=shrinks)
 
 
-def read_t5_layout(fields: Fields, family: str, *, shrinks_logits: bool) -> ModelConfig:
-    """A config with T5's field names; whether logits are tied only the tensors tell."""
+def read_t5_layout(fields: Fields, family: str, *, shrinks_logits: bool, default_mlp: str = "relu") -> ModelConfig:
+    """A config with T5's field names, and `default_mlp` where it names none; whether logits are tied only the tensors tell."""
     fields.must_be("is_encoder_decoder", True)
     fields.must_be("is_decoder", False)
     fields.harmless(("n_positions", "output_past", "dropout_rate", "initializer_factor", "gradient_checkpointing"))
     d_model, n_layers = fields.size("d_model"), fields.layers("num_layers")
     norm = NormConfig("rms", fields.number("layer_norm_epsilon", 1e-6))
     heads, d_head = fields.size("num_heads"), fields.size("d_kv")
-    mlp = _read_mlp(fields)
+    mlp = _read_mlp(fields, default_mlp)
     relative = RelativeConfig(
         fields.size("relative_attention_num_buckets", 32), fields.size("relative_attention_max_distance", 128)
     )
@@ -66,8 +67,8 @@ def read_t5_layout(fields: Fields, family: str, *, shrinks_logits: bool) -> Mode
     )
 
 
-def _read_mlp(fields: Fields) -> MLPConfig:
-    named = fields.text("feed_forward_proj", "relu")
+def _read_mlp(fields: Fields, default: str) -> MLPConfig:
+    named = fields.text("feed_forward_proj", default)
     kind, _, act_fn = named.rpartition("-")
     if named == "gated-gelu":
         act_fn = "gelu_new"  # as T5 1.1 was trained; other names mean what they say

@@ -11,12 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import UnsupportedModelError
-from interp.families.base import Checkpoint
+from interp.families.base import Checkpoint, Family, Tensors, family_for_hf
 from interp.families.live import open_live
+from interp.model.config import ModelConfig
 
 __all__ = ["is_bridge", "open_bridge", "refuse_wrapped"]
 
 _INNER = "_original_component"  # where a wrapper keeps what it wraps
+_SPLITS = {  # what a bridge takes apart, and our names of its parts
+    "q, k and v": {"q": "attn.q", "k": "attn.k", "v": "attn.v"},
+    "gate and in": {"gate": "mlp.gate", "in": "mlp.up"},
+}
 
 
 def is_bridge(model: Any) -> bool:
@@ -37,7 +42,7 @@ def open_bridge(bridge: Any, *, dtype: torch.dtype, device: torch.device, ignore
     """The checkpoint inside a bridge, and its tokenizer: text becomes the same tokens, BOS included.
 
     Raises `UnsupportedModelError` where the bridge computes with other weights than the checkpoint's: folded and
-    centred ones, or ones that were edited behind a split of a fused q/k/v.
+    centred ones, or ones that were edited behind a split of a fused map.
     """
     inner = getattr(bridge, "original_model", None)
     if not isinstance(inner, nn.Module) or not hasattr(getattr(inner, "config", None), "to_dict"):
@@ -51,7 +56,7 @@ def open_bridge(bridge: Any, *, dtype: torch.dtype, device: torch.device, ignore
             "checkpoint's own any more. Give a bridge without enable_compatibility_mode, or with "
             "no_processing=True; interp.fold_norms(model) then returns a folded copy."
         )
-    _refuse_edited_splits(inner)
+    _refuse_edited_splits(inner, ignore)
     unwrapped = _Unwrapped(inner, _without_added_biases(inner))
     checkpoint = open_live(unwrapped, dtype=dtype, device=device, ignore=ignore)
     return replace(checkpoint, tokenizer=_tokenizer(bridge))
@@ -94,28 +99,44 @@ def _without_added_biases(model: nn.Module) -> dict[str, Tensor]:
     return {name: x for name, x in _tensors(model) if x is not bias or bool(x.is_meta) or bool(x.any())}
 
 
-def _refuse_edited_splits(model: nn.Module) -> None:
-    """A fused q/k/v is computed from its parts; what is done to those alone would be lost in what is read here."""
+def _refuse_edited_splits(model: Any, ignore: tuple[str, ...]) -> None:
+    """A fused map is computed from its parts; what is done to those alone would be lost in what is read here."""
+    hf, source = model.config.to_dict(), f"the config of this {type(model).__name__}"
+    family = family_for_hf(hf, source)
+    config = family.config_from_hf(hf, source=source, ignore=ignore)
     for name, module in model.named_modules():
-        parts = [module._modules.get(part) for part in "qkv"]
-        if _INNER not in module._modules or any(part is None for part in parts):
-            continue
-        whole, split = dict(_tensors(module)), [dict(_tensors(part)) for part in parts if part is not None]
-        for kind in ("weight", "bias"):
-            pieces = [part[kind].flatten() for part in split if kind in part]
-            if pieces and not _made_of(whole, torch.cat(pieces), kind):
+        for words, places in _SPLITS.items():
+            parts = [(ours, module._modules.get(theirs)) for theirs, ours in places.items()]
+            if _INNER not in module._modules or any(part is None for _, part in parts):
+                continue
+            stem = name.replace(f".{_INNER}", "")
+            split = {f"{ours}.{kind}": x for ours, part in parts if part is not None for kind, x in _tensors(part)}
+            if not _made_of(dict(_tensors(module, f"{stem}.")), split, family, config):
                 raise UnsupportedModelError(
-                    f"The q, k and v of {name.replace(f'.{_INNER}', '')} in this TransformerBridge are not those of "
-                    "its fused weights any more: they were edited. Make the edit on the transformers model before the "
-                    "bridge, or on the model that load returns."
+                    f"The {words} of {stem} in this TransformerBridge are not those of its fused weights any more: "
+                    "they were edited. Make the edit on the transformers model before the bridge, or on the model "
+                    "that load returns."
                 )
 
 
-def _made_of(whole: dict[str, Tensor], pieces: Tensor, kind: str) -> bool:
-    """Whether the fused tensor of this size holds the same numbers, in whatever order; True if there is none."""
-    fused = (x for name, x in whole.items() if name.endswith(kind) and x.numel() == pieces.numel())
-    found = next(fused, None)
-    return found is None or found.is_meta or torch.equal(found.flatten().sort().values, pieces.to(found).sort().values)
+def _made_of(whole: Tensors, split: Tensors, family: Family, config: ModelConfig) -> bool:
+    """Whether the parts are exactly what the family's own rule makes of the fused tensors; True if none is fused."""
+    fused: dict[str, Tensor] = {}
+    for name, tensor in whole.items():
+        made = list(family.table.convert(name, tensor, config))
+        if len(made) > 1:
+            fused |= {".".join(target.split(".")[-3:]): part for target, part in made}
+    places = {name.rpartition(".")[0] for name in split}
+    fused = {name: x for name, x in fused.items() if name.rpartition(".")[0] in places}
+    return not fused or all(_agree(fused.get(name), split.get(name)) for name in fused.keys() | split.keys())
+
+
+def _agree(whole: Tensor | None, part: Tensor | None) -> bool:
+    """Whether both are the same numbers; a bias that one of them lacks is one of zeros."""
+    if whole is None or part is None:
+        left = part if whole is None else whole
+        return left is None or not bool(left.any())
+    return whole.is_meta or part.is_meta or torch.equal(whole, part.to(whole))
 
 
 def _tokenizer(bridge: Any) -> Any:
