@@ -16,6 +16,9 @@ from torch import Tensor
 
 import interp
 from interp.errors import CheckpointError, UnsupportedModelError
+from interp.families.base import family_for_gguf
+from interp.families.fields import Fields, read_rotary
+from interp.families.gguf_layouts import read_gguf_rotary
 from tests.families.parity import TOLERANCE, Row, sample_tokens
 
 VOCABULARY = 71
@@ -71,6 +74,7 @@ LAYOUTS = {
         {
             "attention.sliding_window": 4,
             "attention.sliding_window_pattern": 3,
+            "rope.freq_base": 1_000_000.0,
             "rope.freq_base_swa": 10_000.0,
             "final_logit_softcapping": 3.0,
         },
@@ -85,7 +89,9 @@ LAYOUTS = {
             "rope.scaling.factor": 3.0,
         },
     ),
-    "gemma3-full": Layout("gemma3", _gemma3(layer_types=["full_attention"] * 7)),
+    "gemma3-full": Layout(
+        "gemma3", _gemma3(layer_types=["full_attention"] * 7), {"rope.freq_base": 1_000_000.0}
+    ),
     "gpt2": Layout("gpt2", Row("GPT2", GPT2, "LMHeadModel")),
     "gpt2-untied": Layout("gpt2", Row("GPT2", {**GPT2, "tie_word_embeddings": False}, "LMHeadModel")),
     "phi2": Layout("phi2", Row("Phi", {**PHI, "partial_rotary_factor": 0.4}), {"rope.dimension_count": 6}),
@@ -181,6 +187,78 @@ def test_a_file_gives_the_live_models_logits(name: str, write: Callable[..., Pat
     assert ours.cfg.model_name == "Tiny"
 
 
+LEAN = {  # what llama.cpp takes for granted where a file does not say it
+    "gemma2-caps": Layout(
+        "gemma2",
+        Row("Gemma2", {**GEMMA, "sliding_window": 4, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}),
+        {"attention.sliding_window": 4},
+    ),
+    "gemma3-base": Layout(
+        "gemma3",
+        _gemma3(
+            rope_parameters={"full_attention": {"rope_theta": 10_000.0}, "sliding_attention": {"rope_theta": 10_000.0}}
+        ),
+        {"attention.sliding_window": 4},
+    ),
+    "factor-alone": Layout(
+        "qwen2",
+        Row("Qwen2", {**LLAMA, "rope_parameters": LINEAR}),
+        {"rope.freq_base": 500.0, "rope.scaling.factor": 3.0},
+    ),
+    "old-factor-alone": Layout(
+        "qwen2",
+        Row("Qwen2", {**LLAMA, "rope_parameters": LINEAR}),
+        {"rope.freq_base": 500.0, "rope.scale_linear": 3.0},
+    ),
+    "factor-switched-off": Layout(
+        "qwen2", Row("Qwen2", LLAMA), {"rope.scaling.type": "none", "rope.scaling.factor": 3.0}
+    ),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", LEAN)
+def test_what_a_file_does_not_say_is_what_llama_cpp_takes_for_granted(name: str, write: Callable[..., Path]) -> None:
+    layout = LEAN[name]
+    live = layout.row.live()
+    for key, parameter in live.named_parameters():
+        if "q_proj" in key or key in ("model.embed_tokens.weight", "model.norm.weight"):
+            parameter.mul_(6)  # so that caps of 50 and 30 are felt
+    ours, tokens = interp.load(write(live, layout)), sample_tokens(3, VOCABULARY)
+    wanted = live(tokens).logits
+    assert float((ours(tokens) - wanted).abs().max()) <= TOLERANCE * max(1.0, float(wanted.abs().max()))
+    if name == "gemma2-caps":
+        config = ours.cfg
+        assert (config.decoder.blocks[0].attn.softcap, config.logit_softcap) == (50.0, 30.0)
+
+
+def test_gemma_2_has_a_window_of_4096_where_the_file_names_none(write: Callable[..., Path]) -> None:
+    layout = Layout("gemma2", LAYOUTS["gemma2"].row)
+    blocks = interp.load(write(layout.row.live(), layout)).cfg.decoder.blocks
+    assert [block.attn.window for block in blocks[:4]] == [4096, None, 4096, None]
+
+
+def test_gemma_3_has_no_caps_where_the_file_names_none(write: Callable[..., Path]) -> None:
+    config = interp.load(write(LAYOUTS["gemma3"].row.live(), LAYOUTS["gemma3"])).cfg
+    assert config.logit_softcap is None and config.decoder.blocks[0].attn.softcap is None
+
+
+def test_as_many_dimensions_are_turned_as_the_file_says() -> None:
+    """The library's part of a head is a fraction, rounded down again when it is read."""
+
+    class Nothing:
+        shapes: ClassVar = {}
+
+        def tensor(self, name: str) -> Tensor:
+            raise AssertionError(name)
+
+    for d_head in range(2, 257, 2):
+        for dim in range(2, d_head + 1, 2):
+            given = Fields({"rope.dimension_count": dim}, "it", "phi")
+            written = {"rope_parameters": read_gguf_rotary(given, Nothing(), d_head, partial=True)}
+            assert read_rotary(Fields(written, "it", "phi"), d_head, 64, default_part=0.5).dim == dim
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_file_gives_the_weights_and_config_that_the_live_model_gives(name: str, write: Callable[..., Path]) -> None:
@@ -252,9 +330,6 @@ def test_a_missing_size_is_named(write: Callable[..., Path]) -> None:
 def test_the_largest_gemmas_scale_their_scores_as_llama_cpp_knows_them_to(
     architecture: str, n_layers: int, scalar: float
 ) -> None:
-    from interp.families.base import family_for_gguf
-    from interp.families.fields import Fields
-
     class Tensors:
         shapes: ClassVar = {"token_embd.weight": (VOCABULARY, 4608)}
 
