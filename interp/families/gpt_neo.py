@@ -13,6 +13,8 @@ from interp.model.config import BlockConfig, ModelConfig, NormConfig
 
 __all__ = ["FAMILY"]
 
+_USUAL = [[["global", "local"], 12]]
+
 _LINEARS = {
     "attn.attention.q_proj": "attn.q",
     "attn.attention.k_proj": "attn.k",
@@ -35,15 +37,15 @@ def _read_config(fields: Fields) -> ModelConfig:
 
 
 def _windows(fields: Fields, n_layers: int) -> list[int | None]:
-    window = fields.size("window_size", 256)
+    """By `attention_types`, which the library expands. `attention_layers` decides only where the other is absent, or the
+    default that the library writes whatever the number of layers."""
     types, kinds = fields.given("attention_types"), fields.words("attention_layers", None)
+    window = fields.size("window_size", 256)
     known = f"known are global and local, one for each of {n_layers} layers"
     if kinds is not None and (len(kinds) != n_layers or set(kinds) - {"global", "local"}):
         raise fields.refuse("attention_layers", kinds, known)
-    if types is None and kinds is not None:
-        return [window if kind == "local" else None for kind in kinds]
-    types = [[["global", "local"], 12]] if types is None else types
-    expanded = _expanded(types)
+    types = _USUAL if types is None else types
+    expanded = kinds if kinds is not None and types == _USUAL and n_layers != 24 else _expanded(types)
     if expanded is None or len(expanded) != n_layers or set(expanded) - {"global", "local"}:
         raise fields.refuse("attention_types", types, known)
     if kinds is not None and kinds != expanded:
