@@ -146,9 +146,7 @@ class Fields:
         if not isinstance(value, Mapping):
             raise self._bad(name, value, "an object")
         inner = [entry[len(name) + 1 :] for entry in self._ignore if entry.startswith(name + ".")]
-        return Fields(
-            value, f"{self.source}: {name}", self.family, ignore=inner, inside=f"{self._inside}{name}."
-        )
+        return Fields(value, f"{self.source}: {name}", self.family, ignore=inner, inside=f"{self._inside}{name}.")
 
     def must_be(self, name: str, *neutral: Any) -> None:
         """Refuse the field unless it is absent or has one of these values."""

@@ -93,9 +93,7 @@ def read_gguf_sizes(fields: Fields, tensors: GGUFTensors, model_type: str) -> di
     }
 
 
-def read_gguf_rotary(
-    fields: Fields, tensors: GGUFTensors, d_head: int, *, partial: bool = False
-) -> dict[str, Any]:
+def read_gguf_rotary(fields: Fields, tensors: GGUFTensors, d_head: int, *, partial: bool = False) -> dict[str, Any]:
     """`rope_parameters` from the metadata; `partial` allows a part of each head to be turned."""
     part = {}
     if partial:

@@ -44,8 +44,9 @@ def _windows(fields: Fields, n_layers: int) -> list[int | None]:
     known = f"known are global and local, one for each of {n_layers} layers"
     if kinds is not None and (len(kinds) != n_layers or set(kinds) - {"global", "local"}):
         raise fields.refuse("attention_layers", kinds, known)
+    silent = types is None or (types == _USUAL and n_layers != 24)
     types = _USUAL if types is None else types
-    expanded = kinds if kinds is not None and types == _USUAL and n_layers != 24 else _expanded(types)
+    expanded = kinds if kinds is not None and silent else _expanded(types)
     if expanded is None or len(expanded) != n_layers or set(expanded) - {"global", "local"}:
         raise fields.refuse("attention_types", types, known)
     if kinds is not None and kinds != expanded:

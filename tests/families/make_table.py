@@ -40,6 +40,9 @@ of the library's own classes, with random weights, gains and biases. A cell is t
 all of a family's models; for models of one causal stack in units of the largest entry compared, where that is above
 one. The tests allow {tolerance}; 0 is bit for bit, – is a check that the family has no use for.
 
+What GGUF metadata leave out means what llama.cpp takes for granted. One thing is otherwise: where a Phi-3 file names a
+window, llama.cpp disables it (it says so when it loads the file), the library keeps it, and so does `interp`.
+
 | check | what is compared |
 |---|---|
 | logits | with the library's, of a single text and of a batch |

@@ -69,9 +69,7 @@ def test_an_unedited_bridge_loads_with_the_numbers_it_computes_with(family: str)
 @torch.no_grad()
 @pytest.mark.parametrize("edit", EDITS)
 @pytest.mark.parametrize("family", NAMES)
-def test_rearranged_parts_are_refused_though_the_numbers_are_the_same(
-    family: str, edit: Callable[[Any], None]
-) -> None:
+def test_rearranged_parts_are_refused_though_the_numbers_are_the_same(family: str, edit: Callable[[Any], None]) -> None:
     bridge = _bridge(family)
     before = bridge(TOKENS).clone()
     edit(bridge)

@@ -58,12 +58,22 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gemma", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
     ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
     ("gemma3_text", {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping=30.0"),
-    ("gemma3_text", {"_sliding_window_pattern": 3, "sliding_window_pattern": None, "layer_types": None}, "_sliding_window_pattern=3"),
+    (
+        "gemma3_text",
+        {"_sliding_window_pattern": 3, "sliding_window_pattern": None, "layer_types": None},
+        "_sliding_window_pattern=3",
+    ),
     ("gemma3_text", {"rope_parameters": {"full_attention": YARN, "sliding_attention": {}}}, "rope_type='yarn'"),
     ("gemma3_text", {"rope_parameters": {"full_attention": {}, "third_attention": {}}}, "third_attention"),
     ("gemma3_text", {"rope_parameters": {"rope_type": "default", "rope_theta": 900.0}}, "rope_theta=900.0"),
 ]
-NOT_UNDERSTOOD = ("new_trick", "dual_chunk", "third_attention", "rope_theta", "layer_types=['full")  # might change nothing
+NOT_UNDERSTOOD = (
+    "new_trick",
+    "dual_chunk",
+    "third_attention",
+    "rope_theta",
+    "layer_types=['full",
+)  # might change nothing
 
 
 def _hf(family: str) -> dict[str, Any]:

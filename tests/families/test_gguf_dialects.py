@@ -89,9 +89,7 @@ LAYOUTS = {
             "rope.scaling.factor": 3.0,
         },
     ),
-    "gemma3-full": Layout(
-        "gemma3", _gemma3(layer_types=["full_attention"] * 7), {"rope.freq_base": 1_000_000.0}
-    ),
+    "gemma3-full": Layout("gemma3", _gemma3(layer_types=["full_attention"] * 7), {"rope.freq_base": 1_000_000.0}),
     "gpt2": Layout("gpt2", Row("GPT2", GPT2, "LMHeadModel")),
     "gpt2-untied": Layout("gpt2", Row("GPT2", {**GPT2, "tie_word_embeddings": False}, "LMHeadModel")),
     "phi2": Layout("phi2", Row("Phi", {**PHI, "partial_rotary_factor": 0.4}), {"rope.dimension_count": 6}),
