@@ -50,8 +50,8 @@ class Sizes:
 
 
 def read_sizes(fields: Fields, *, d_head: int | None = None, n_kv: int | None = None, n_ctx: int = 2048) -> Sizes:
-    """Sizes under the names that Llama's configs use; `d_head`, `n_kv` and `n_ctx` are the family's own where the config
-    has none."""
+    """Sizes under the names that Llama's configs use; `d_head`, `n_kv` and `n_ctx` are the family's own where the
+    config has none."""
     d_model, n_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
     n_kv = n_heads if n_kv is None or fields.is_null("num_key_value_heads") else n_kv
     return Sizes(

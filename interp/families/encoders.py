@@ -75,8 +75,8 @@ def read_bert_layout(
     act: str = "gelu",
     head_act: str | None = None,
 ) -> ModelConfig:
-    """A config with BERT's field names, and `act` where it names no activation. `first_position` rows of the position table stand for padding; `head_act` is
-    the activation in the masked-token head, by default the MLPs'."""
+    """A config with BERT's field names, and `act` where it names no activation. `first_position` rows of the position
+    table stand for padding; `head_act` is the activation in the masked-token head, by default the MLPs'."""
     fields.must_be("is_decoder", False)
     fields.must_be("position_embedding_type", "absolute")
     fields.harmless(_HARMLESS)

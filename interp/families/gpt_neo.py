@@ -37,8 +37,8 @@ def _read_config(fields: Fields) -> ModelConfig:
 
 
 def _windows(fields: Fields, n_layers: int) -> list[int | None]:
-    """By `attention_types`, which the library expands. `attention_layers` decides only where the other is absent, or the
-    default that the library writes whatever the number of layers."""
+    """By `attention_types`, which the library expands. `attention_layers` decides only where the other is absent, or
+    the default that the library writes whatever the number of layers."""
     types, kinds = fields.given("attention_types"), fields.words("attention_layers", None)
     window = fields.size("window_size", 256)
     known = f"known are global and local, one for each of {n_layers} layers"

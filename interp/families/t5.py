@@ -38,7 +38,8 @@ def _read_config(fields: Fields) -> ModelConfig:
 
 
 def read_t5_layout(fields: Fields, family: str, *, shrinks_logits: bool, default_mlp: str = "relu") -> ModelConfig:
-    """A config with T5's field names, and `default_mlp` where it names none; whether logits are tied only the tensors tell."""
+    """A config with T5's field names, and `default_mlp` where it names none; whether logits are tied only the
+    tensors tell."""
     fields.must_be("is_encoder_decoder", True)
     fields.must_be("is_decoder", False)
     fields.harmless(("n_positions", "output_past", "dropout_rate", "initializer_factor", "gradient_checkpointing"))
