@@ -53,11 +53,11 @@ def read_sizes(fields: Fields, *, d_head: int | None = None, n_kv: int | None = 
     """Sizes under the names that Llama's configs use; `d_head`, `n_kv` and `n_ctx` are the family's own where the
     config has none."""
     d_model, n_heads = fields.size("hidden_size"), fields.size("num_attention_heads")
-    n_kv = n_heads if n_kv is None or fields.is_null("num_key_value_heads") else n_kv
+    shared = n_heads if n_kv is None or fields.is_null("num_key_value_heads") else n_kv
     return Sizes(
         d_model,
         n_heads,
-        fields.size("num_key_value_heads", n_kv),
+        fields.size("num_key_value_heads", shared),
         read_d_head(fields, "head_dim", d_model, n_heads) if d_head is None else fields.size("head_dim", d_head),
         fields.layers("num_hidden_layers"),
         fields.context("max_position_embeddings", n_ctx),
