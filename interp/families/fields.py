@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from interp.errors import CheckpointError, UnsupportedModelError
 from interp.model.config import RotaryConfig, RotaryScaling
-from interp.model.mlp import ACTIVATIONS
+from interp.model.activations import ACTIVATIONS
 
 __all__ = [
     "BOOKKEEPING",

@@ -23,7 +23,7 @@ from interp.model.config import (
     RelativeConfig,
     StackConfig,
 )
-from interp.model.mlp import ACTIVATIONS
+from interp.model.activations import ACTIVATIONS
 
 __all__ = ["FAMILY", "TABLE", "fit_tie", "read_t5_layout"]
 

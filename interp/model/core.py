@@ -14,7 +14,7 @@ from interp.model.block import Memory
 from interp.model.config import ModelConfig, TransformConfig
 from interp.model.derive import book_of, source_table
 from interp.model.loss import next_token_loss
-from interp.model.mlp import activation
+from interp.model.activations import activation
 from interp.model.norms import Norm
 from interp.model.passes import Pass, prepare, run_encoder, run_pass
 from interp.model.positions import KeyValues
@@ -43,7 +43,7 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
 
     def __init__(
         self,
-        cfg: ModelConfig,
+        cfg: ModelConfig | object,
         tokenizer: Any = None,
         *,
         seed: int = 0,
@@ -51,6 +51,11 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         device: torch.device | str = "cpu",
     ):
         super().__init__()
+        if not isinstance(cfg, ModelConfig):
+            raise InputError(
+                f"A model is built from a ModelConfig; this is a {type(cfg).__name__}. ModelConfig.from_dict reads "
+                "what to_dict wrote, interp.load reads checkpoints, and docs/architectures.md builds some by hand."
+            )
         self.cfg, self.tokenizer = cfg, tokenizer
         with torch.device("meta"):  # weights are made once, from the seed alone
             stacks = {name: Stack(stack, cfg.d_model, cfg.d_vocab, name) for name, stack in cfg.stacks.items()}

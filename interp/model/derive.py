@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.model.attention import attention_pattern, attention_scores, head_results
 from interp.model.block import block_kind
 from interp.model.config import AttentionConfig, BlockConfig, ModelConfig, NormConfig
-from interp.model.mlp import activation
+from interp.model.activations import activation
 from interp.model.norms import norm_scale, normalize
 from interp.model.positions import Rows, rotate
 from interp.sites import AddressBook, Site
