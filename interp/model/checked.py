@@ -39,23 +39,30 @@ def _whole(value: Any) -> bool:
 
 Size = Annotated[int, Allowed("a whole number from 1", lambda value: _whole(value) and value >= 1)]
 Count = Annotated[int, Allowed("a whole number from 0", lambda value: _whole(value) and value >= 0)]
-Positive = Annotated[float, Allowed("a finite number above 0", lambda value: _number(value) and value > 0)]
-Finite = Annotated[float, Allowed("a finite number", _number)]
+Positive = Annotated[float | int, Allowed("a finite number above 0", lambda value: _number(value) and value > 0)]
+Finite = Annotated[float | int, Allowed("a finite number", _number)]
 ActName = Annotated[
     str, Allowed(f"one of {', '.join(ACTIVATIONS)}", lambda value: isinstance(value, str) and value in ACTIVATIONS)
 ]
 
 
 class Checked:
-    """Raises `InputError` at construction for a field that its hint does not allow: which, what was given, what may
-    stand there."""
+    """Base of a dataclass. Raises `InputError` at construction for a field that its hint does not allow: which, what
+    was given, what may stand there."""
 
-    def __post_init__(self) -> None:
-        for name, hint in hints(type(self)).items():
-            value = getattr(self, name)
-            if not _fits(hint, value):
+    about_fields = ""  # where to look for a field that the class does not have
+
+    def __new__(cls, *args: Any, **named: Any) -> Any:
+        # Here and not in __post_init__, so that this answers before anything else looks at the values.
+        known = hints(cls)
+        if unknown := [name for name in named if name not in known]:
+            where = cls.about_fields or f"Its fields are {', '.join(known)}."
+            raise InputError(f"{cls.__name__} has no field {', '.join(unknown)}. {where}")
+        for name, value in {**dict(zip(known, args, strict=False)), **named}.items():
+            if not _fits(known[name], value):
                 given = repr(value) if not dataclasses.is_dataclass(value) else f"a {type(value).__name__}"
-                raise InputError(f"{type(self).__name__} has {name}={given}. It takes {_words(hint)}.")
+                raise InputError(f"{cls.__name__} has {name}={given}. It takes {_words(known[name])}.")
+        return super().__new__(cls)
 
 
 @cache
@@ -102,11 +109,11 @@ def build(kind: Any, data: Any) -> Any:
         return data
     name = typing.cast(type, kind).__name__
     if not isinstance(data, dict):
-        raise CheckpointError(f"The fields of a {name} should stand here, not {data!r:.80}. Get a sound copy.")
+        raise CheckpointError(f"The fields of {name} should stand here, not {data!r:.80}. Get a sound copy.")
     known = hints(typing.cast(type, kind))
     if unknown := sorted(set(data) - set(known)):
         raise CheckpointError(f"The model config has fields that this version does not know: {', '.join(unknown)}.")
     try:
         return typing.cast(Any, kind)(**{name: build(known[name], value) for name, value in data.items()})
     except TypeError as error:
-        raise CheckpointError(f"The fields of a {name} are not all there ({error}). Get a sound copy.") from error
+        raise CheckpointError(f"The fields of {name} are not all there ({error}). Get a sound copy.") from error

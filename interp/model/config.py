@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from interp.errors import InputError
-from interp.model.checked import ActName, Checked, Count, Finite, Positive, Size, build, hints
+from interp.model.checked import ActName, Checked, Count, Finite, Positive, Size, build
 
 __all__ = [
     "AttentionConfig",
@@ -47,7 +47,6 @@ class RotaryScaling(Checked):
     original_n_ctx: Size = 8192
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.low_freq_factor >= self.high_freq_factor:
             raise InputError(
                 f"RotaryScaling has low_freq_factor={self.low_freq_factor:g} and "
@@ -65,7 +64,6 @@ class RotaryConfig(Checked):
     scaling: RotaryScaling | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.dim % 2:
             raise InputError(f"RotaryConfig has dim={self.dim}. Coordinates turn in pairs: give an even number.")
 
@@ -79,7 +77,6 @@ class RelativeConfig(Checked):
     max_distance: Size = 128
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.n_buckets < 4 or self.max_distance <= self.n_buckets // 2:
             raise InputError(
                 f"RelativeConfig has n_buckets={self.n_buckets} and max_distance={self.max_distance}. Give 4 buckets or "
@@ -106,7 +103,6 @@ class AttentionConfig(Checked):
     qk_norm_over: Literal["head", "all"] = "head"  # each head by itself, or all heads' coordinates together
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.rotary is not None and self.rotary.dim > self.d_head:
             raise InputError(
                 f"AttentionConfig has rotary dim {self.rotary.dim} and d_head={self.d_head}. "
@@ -148,7 +144,6 @@ class BlockConfig(Checked):
     residual_scale: Positive = 1.0  # of what each sublayer adds
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         cross = self.cross_attn
         if cross is not None and (cross.mask != "bidirectional" or cross.rotary is not None or self.mlp is None):
             raise InputError(
@@ -211,18 +206,12 @@ class ModelConfig(Checked):
     default_prepend_bos: bool = False
     model_name: str = "custom"
     family: str = "custom"  # a label for people and manifests, and whose names to_hf_state_dict gives
-
-    def __new__(cls, *args: Any, **fields: Any) -> ModelConfig:
-        if unknown := [name for name in fields if name not in hints(cls)]:
-            raise InputError(
-                f"ModelConfig has no field {', '.join(unknown)}. Sizes of layers stand in its decoder= or encoder= "
-                "(a StackConfig); ModelConfig.decoder_only and .encoder_only take them flat. docs/architectures.md "
-                "builds some by hand."
-            )
-        return super().__new__(cls)
+    about_fields = (
+        "Sizes of layers stand in its decoder= or encoder= (a StackConfig); ModelConfig.decoder_only and .encoder_only "
+        "take them flat. docs/architectures.md builds some by hand."
+    )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.decoder is None and self.encoder is None:
             raise InputError("A model needs a decoder, an encoder, or both. Give ModelConfig at least one StackConfig.")
         for name, stack in (("decoder", self.decoder), ("encoder", self.encoder)):

@@ -12,6 +12,7 @@ from interp.model.taps import Tap
 
 __all__ = ["MLP", "GatedMLP", "PlainMLP", "make_mlp"]
 
+
 class MLP(nn.Module):
     """What both kinds share: W_in `[d_model d_mlp]` and W_out `[d_mlp d_model]`, as views of the stored weights."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from interp.errors import CheckpointError, HookError, InputError, InterpError, UnsupportedModelError
+from interp.errors import CheckpointError, HookError, InputError, InterpError
 from interp.model.config import AttentionConfig, BlockConfig, MLPConfig, ModelConfig, NormConfig, StackConfig
 from interp.model.generate import Sampling
 from interp.model.transformer import HookedTransformer
@@ -198,10 +198,8 @@ def test_configs_that_cannot_be_models_are_refused() -> None:
         BlockConfig(attn, MLPConfig(8), cross_attn=attn)
     with pytest.raises(InputError, match="parallel block needs an MLP"):
         BlockConfig(attn, None, residual="parallel")
-    with pytest.raises(UnsupportedModelError, match=r"'swiglu' is not implemented\. Known are silu"):
-        HookedTransformer(ModelConfig.decoder_only(
-            n_layers=1, d_model=8, n_heads=2, d_vocab=9, n_ctx=8, act_fn="swiglu",
-        ))  # fmt: skip
+    with pytest.raises(InputError, match=r"act_fn='swiglu'.*one of silu"):
+        ModelConfig.decoder_only(n_layers=1, d_model=8, n_heads=2, d_vocab=9, n_ctx=8, act_fn="swiglu")
 
 
 def test_cross_attention_without_an_encoder_is_refused_when_it_is_described(configs: dict) -> None:
