@@ -124,6 +124,10 @@ class WeightTable:
                     f"If you know that it changes nothing, load with ignore=({name!r},)."
                 )
 
+    def knows(self, name: str) -> bool:
+        """Whether a rule takes this tensor."""
+        return self._find(name) is not None
+
     def is_fallback(self, name: str) -> bool:
         found = self._find(name)
         return found is not None and found[0].fallback

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from interp.errors import CheckpointError, UnsupportedModelError
-from interp.model.config import RotaryConfig, RotaryScaling
 from interp.model.activations import ACTIVATIONS
+from interp.model.config import RotaryConfig, RotaryScaling
 
 __all__ = [
     "BOOKKEEPING",

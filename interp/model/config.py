@@ -79,8 +79,8 @@ class RelativeConfig(Checked):
     def __post_init__(self) -> None:
         if self.n_buckets < 4 or self.max_distance <= self.n_buckets // 2:
             raise InputError(
-                f"RelativeConfig has n_buckets={self.n_buckets} and max_distance={self.max_distance}. Give 4 buckets or "
-                "more, and a distance above half their number: the first half is exact."
+                f"RelativeConfig has n_buckets={self.n_buckets} and max_distance={self.max_distance}. Give 4 buckets "
+                "or more, and a distance above half their number: the first half is exact."
             )
 
 

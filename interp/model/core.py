@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.errors import CheckpointError, InputError
+from interp.model.activations import activation
 from interp.model.block import Memory
 from interp.model.config import ModelConfig, TransformConfig
 from interp.model.derive import book_of, source_table
 from interp.model.loss import next_token_loss
-from interp.model.activations import activation
 from interp.model.norms import Norm
 from interp.model.passes import Pass, prepare, run_encoder, run_pass
 from interp.model.positions import KeyValues

@@ -71,7 +71,8 @@ def changes(value: Any, kind: Any) -> Iterator[Any]:
     elif kind is str:
         yield from (value + "_", "relu2")  # a label, or the name of an activation function
     else:
-        yield from [not value] if kind is bool else [value * 2 or kind(1), value // 2]
+        others = [not value] if kind is bool else [value * 2 or kind(1), value // 2]
+        yield from (other for other in others if other != value)
 
 
 SEEN: set[tuple[str, str]] = set()
