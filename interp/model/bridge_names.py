@@ -16,7 +16,7 @@ __all__ = ["bridge_names"]
 
 Spellings = dict[str, str | None]
 # Sublayers whose modules in transformers add the residual (and norm the sum) themselves: the bridge sees the cut.
-_ADDING = {"bert": ("attn",), "bloom": ("attn", "mlp")}
+_ADDING = {"bert": ("attn",), "roberta": ("attn",), "bloom": ("attn", "mlp")}
 _CUTS = {"attn": "hook_resid_mid", "cross_attn": "hook_resid_mid_cross"}
 
 
@@ -25,7 +25,9 @@ def bridge_names(config: ModelConfig) -> Spellings:
     found: Spellings = {}
     for name, stack in config.stacks.items():
         address = f"{name}." if name else ""
-        found |= {address + theirs: ours and address + ours for theirs, ours in _stack(stack, _ADDING.get(config.family, ()))}
+        found |= {
+            address + theirs: ours and address + ours for theirs, ours in _stack(stack, _ADDING.get(config.family, ()))
+        }
     return found | _unembedding(config)
 
 

@@ -26,6 +26,14 @@ __all__ = ["ActivationCache", "CacheContents", "PosSlice", "reader", "slice_posi
 
 PosSlice = None | int | slice | Sequence[int]
 _FORMAT = 1
+_NEURONS = "neurons are cache['mlp.post', layer] times the rows of model.blocks[layer].mlp.W_out."
+# What TransformerLens users type that is not to be had here, and what to type instead.
+_PEER_METHODS = {
+    **dict.fromkeys(("stack_neuron_results", "get_neuron_results", "get_full_resid_decomposition"), _NEURONS),
+    "compute_head_results": "head results are computed when asked for: cache['result', layer].",
+    "apply_slice_to_batch_dim": "cache.slice(batch=…) returns a cache of some rows; axes stay.",
+    "toggle_autodiff": "torch.set_grad_enabled(False), or with torch.no_grad():, does it for all of torch.",
+}
 _KEY_SITES = ("hook_k", "hook_rot_k")  # kept whole where positions are sliced: every query needs every key
 
 
@@ -147,6 +155,11 @@ class ActivationCache(Mapping[Any, Tensor]):
         if model is None:
             raise UnknownSiteError("This cache stands alone, and its model's weights are needed. Call .bind(model).")
         return model
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _PEER_METHODS:
+            raise AttributeError(f"There is no cache.{name}: {_PEER_METHODS[name]}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # TransformerLens' methods; interp.circuits.decomposition, which stands above this room, says what they take.
 

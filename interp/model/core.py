@@ -30,10 +30,26 @@ T = TypeVar("T", bound="Transformer")
 # What TransformerLens users type that is not to be had here, and what to type instead.
 _NO_STANDING = "hooks belong to a call or a block of calls. Use with model.hooks(fwd_hooks=[(name, fn)]):"
 _NO_SWITCH = "every site can always be read and edited, so there is nothing to switch on."
+_NO_FOLDING = "weights stay as the checkpoint has them. interp.fold_norms(model) returns a folded copy."
 _PEER_METHODS = {
     **dict.fromkeys(("add_hook", "add_perma_hook", "add_caching_hooks", "cache_some", "cache_all"), _NO_STANDING),
     **dict.fromkeys(("reset_hooks", "remove_all_hook_fns"), f"nothing is left on a model; {_NO_STANDING}"),
     **dict.fromkeys(("set_use_attn_result", "set_use_split_qkv_input", "set_use_hook_mlp_in"), _NO_SWITCH),
+    **dict.fromkeys(
+        ("fold_layer_norm", "center_unembed", "center_writing_weights", "fold_value_biases", "process_weights_"),
+        _NO_FOLDING,
+    ),
+    "load_and_process_state_dict": _NO_FOLDING,
+    **dict.fromkeys(("hook_dict", "mod_dict", "hook_points"), "model.sites lists every tensor, and print() its axes."),
+    **dict.fromkeys(
+        ("QK", "OV"),
+        "take one head: interp.FactoredMatrix(model.W_V[layer, kv_head], model.W_O[layer, head]), or W_Q and W_K's .T.",
+    ),
+    "tokens_to_residual_directions": "they are columns of the unembedding: model.W_U[:, ids].T.",
+    "all_head_labels": "stack_head_results(return_labels=True) gives them; interp.Head spells one.",
+    "accumulated_bias": "biases are in attn_out and mlp_out; by themselves they are model.b_O and model.b_out.",
+    "get_token_position": "ask (model.to_tokens(text)[0] == model.to_single_token(word)).nonzero().",
+    "input_to_embed": "model(text, stop_at_layer=0) is the first residual.",
     "enable_compatibility_mode": "names are TransformerLens' own already. interp.fold_norms(model) folds a copy.",
 }
 
@@ -207,10 +223,19 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
     def only(self) -> Stack:
         """The one stack of a model that has one."""
         if self.encoder is not None and self.decoder is not None:
-            raise InputError("This model has two stacks. Ask model.encoder or model.decoder.")
+            raise InputError("This model has two stacks. Ask one of them: model.decoder.W_Q, model.encoder.blocks.")
         stack = self.decoder or self.encoder
         assert stack is not None
         return stack
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
+        return self.need_unembed().weight.T
+
+    @property
+    def b_U(self) -> Float[Tensor, " d_vocab"]:
+        weight, bias = self.need_unembed().weight, self.need_unembed().bias
+        return bias if bias is not None else weight.new_zeros(len(weight))
 
     @property
     def blocks(self) -> nn.ModuleList:
