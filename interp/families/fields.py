@@ -112,7 +112,9 @@ class Fields:
         return self.size(name, default, limit=_LONGEST)
 
     def number(self, name: str, default: T = REQUIRED) -> float | T:
-        """A finite number above zero."""
+        """A finite number above zero. Null is none, where the default is one."""
+        if self.is_null(name) and default is not None:
+            raise self._bad(name, None, "a finite number above zero")
         value = self._take(name, default)
         if value is default:
             return value
@@ -157,7 +159,7 @@ class Fields:
     def finish(self) -> None:
         """Refuse the first field that was neither read nor passed over."""
         for name, value in self._left.items():
-            raise self.refuse(name, value, "which this version does not understand")
+            raise self.refuse(name, value, "which this version does not understand", unknown=True)
 
     def finish_hf(self) -> None:
         """`finish`, after what every config of the transformers library may hold."""
@@ -170,11 +172,14 @@ class Fields:
             self.must_be(name, *neutral)
         self.finish()
 
-    def refuse(self, name: str, value: Any, why: str) -> UnsupportedModelError:
-        """The error for a field whose value changes the mathematics in a way that is not implemented."""
+    def refuse(self, name: str, value: Any, why: str, *, unknown: bool = False) -> UnsupportedModelError:
+        """The error for a field whose value changes the mathematics in a way that is not implemented, or that is
+        `unknown`, and so may change nothing."""
+        ignored = f"If you know that it changes nothing, load with ignore=({name!r},)."
+        changing = "It changes what the model computes, so it is not passed over; docs/architectures.md lists the like."
         return UnsupportedModelError(
             f"{self.source} has {name}={_shortened(value)}: {why} (family {self.family}). "
-            f"If you know that it changes nothing, load with ignore=({name!r},)."
+            f"{ignored if unknown else changing}"
         )
 
     def _take(self, name: str, default: Any) -> Any:

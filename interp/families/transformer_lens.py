@@ -97,7 +97,7 @@ def _without_added_bias(model: Any, ignore: tuple[str, ...]) -> dict[str, Tensor
     source, hf = f"the config of this {type(model).__name__}", model.config.to_dict()
     family = family_for_hf(hf, source)
     others = {name: x for name, x in tensors.items() if x is not bias}
-    own = family.fit(family.config_from_hf(hf, source=source, ignore=ignore), others).bias_unembed
+    own = family.fitted(family.config_from_hf(hf, source=source, ignore=ignore), others).bias_unembed
     return {name: x for name, x in tensors.items() if x is not bias or (own and family.table.knows(name))}
 
 

@@ -53,6 +53,24 @@ _PEER_METHODS = {
     "enable_compatibility_mode": "names are TransformerLens' own already. interp.fold_norms(model) folds a copy.",
 }
 
+_PASS_OPTIONS = frozenset(
+    ("prepend_bos", "padding_side", "attention_mask", "decoder_input", "start_at_layer", "stop_at_layer", "past_kv")
+)
+_KEYWORDS = f"Its keywords are return_type, {', '.join(sorted(_PASS_OPTIONS))}, and those of help(model.forward)."
+# Keywords of the transformers library's calls, and what does the same here.
+_PEER_KEYWORDS = {
+    "input_ids": "Give the ids first: model(ids).",
+    "token_type_ids": "Every token is of type 0 here; leave them out.",
+    "decoder_input_ids": "Give them as decoder_input=.",
+    "decoder_attention_mask": "Give decoder_input= as a list of texts, which brings its own mask, or without padding.",
+    "position_ids": "Positions count the real tokens of attention_mask.",
+    "inputs_embeds": "Give a residual with start_at_layer=0.",
+    "past_key_values": "Go on after stored keys with model.extend(tokens, past=…), or past_kv=.",
+    "labels": 'Ask for return_type="loss"; tokens= are other targets.',
+    "output_attentions": "Patterns are in the cache: model.run_with_cache(…).",
+    "output_hidden_states": "Residuals are in the cache: model.run_with_cache(…).",
+}
+
 
 class Transformer(TextMethods, StackedWeights, nn.Module):
     """A decoder, an encoder, or both, built from a `ModelConfig`, with raw weights: nothing folded, nothing centred."""
@@ -120,7 +138,7 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
 
     def forward(
         self,
-        input: Any,
+        input: Any = None,
         return_type: ReturnType = "logits",
         *,
         loss_per_token: bool = False,
@@ -135,6 +153,7 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         unembed_pos: Sequence[int] | Tensor | None = None,
         unembed_tokens: Sequence[int] | Tensor | None = None,
         taps: Taps | None = None,
+        **unknown: Any,
     ) -> Any:
         """Logits `[batch pos d_vocab]`, the loss, or both.
 
@@ -159,6 +178,7 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
             start_at_layer=start_at_layer,
             stop_at_layer=stop_at_layer,
             past_kv=past_kv,
+            **unknown,
         )
         return finish(self.run(job, taps if taps is not None else self._standing_taps()))
 
@@ -199,11 +219,34 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         return tap("hook_unembed", logits if cap is None else cap * torch.tanh(logits / cap))
 
     def extend(
-        self, input: Any, *, past: KeyValues | None = None, attention_mask: Tensor | None = None, **options: Any
+        self,
+        input: Any,
+        *,
+        past: KeyValues | None = None,
+        attention_mask: Tensor | None = None,
+        memory: Memory | None = None,
+        **options: Any,
     ) -> tuple[Float[Tensor, "batch some_pos some_tokens"], KeyValues]:
-        """Logits of new tokens after stored ones, and the keys and values of all of them."""
+        """Logits of new tokens after stored ones, and the keys and values of all of them.
+
+        In a model with two stacks the tokens are the decoder's, `memory` is what `encode` made of the encoder's text,
+        and the stored keys are those of the decoder's self-attention; those of cross-attention are made anew.
+        """
         self.need_unembed()
-        job = prepare(self, input, attention_mask=attention_mask, past_kv=past)
+        if (memory is not None) != (self.encoder is not None and self.decoder is not None):
+            needs = "needs memory=model.encode(text), what its decoder reads" if memory is None else "takes no memory"
+            raise InputError(f"To extend, this model {needs}.")
+        if memory is None:
+            job = prepare(self, input, attention_mask=attention_mask, past_kv=past)
+        else:
+            n_before = past.n_keys if past is not None else 0
+            job = Pass(memory=memory, past=past)
+            job.decoder = self.batch(input, attention_mask=attention_mask, n_before=n_before)
+            if len(job.decoder.tokens) != len(memory.resid):
+                raise InputError(
+                    f"The encoding is of {len(memory.resid)} texts and the decoder gets {len(job.decoder.tokens)}. "
+                    "Pair them."
+                )
         job.keep_keys = True
         job.unembed_pos, job.unembed_tokens = options.pop("unembed_pos", None), options.pop("unembed_tokens", None)
         if options:
@@ -288,6 +331,11 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         **options: Any,
     ) -> tuple[Pass, Callable[[Tensor], Any]]:
         """A checked pass, and what makes the caller's output of its logits."""
+        if unknown := [name for name in options if name not in _PASS_OPTIONS]:
+            instead = [_PEER_KEYWORDS[name] for name in unknown if name in _PEER_KEYWORDS]
+            raise InputError(f"A call takes no {', '.join(unknown)}. {' '.join(instead) or _KEYWORDS}")
+        if input is None:
+            raise InputError("There is nothing to run. Give text, a list of texts, or token ids [batch pos].")
         if return_type not in ("logits", "loss", "both", None):
             raise InputError(f'return_type is {return_type!r}. Choose "logits", "loss", "both" or None.')
         needs_loss = return_type in ("loss", "both")
