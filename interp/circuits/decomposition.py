@@ -122,8 +122,8 @@ def stack_head_results(
     """What each head of self-attention in the layers before `layer` added to the residual stream (labels `L0H0`, …).
 
     Behind a sublayer's output norm (Gemma 2, OLMo 2), its scale is frozen, so heads still sum to what attention adds,
-    but for the biases. `incl_remainder` adds the rest of the residual as a last part. Where the residual stream itself is
-    normed (BERT, BART) these are what heads added before it was; there is no remainder and no `apply_ln`.
+    but for the biases. `incl_remainder` adds the rest of the residual as a last part. Where the residual stream itself
+    is normed (BERT, BART) these are what heads added before it was; there is no remainder and no `apply_ln`.
     """
     of = _stack(cache, stack)
     last = _layer(of, layer, False)

@@ -120,8 +120,8 @@ class WeightTable:
         for name in names:
             if name not in ignore and self._find(name) is None and not self._is_harmless(name):
                 raise UnsupportedModelError(
-                    f"{source} holds a tensor {name!r} that this family's mathematics has no place for. A head behind the "
-                    f"residuals can be left out: ignore=({name!r},). What the layers compute with cannot."
+                    f"{source} holds a tensor {name!r} that this family's mathematics has no place for. A head behind "
+                    f"the residuals can be left out: ignore=({name!r},). What the layers compute with cannot."
                 )
 
     def knows(self, name: str) -> bool:

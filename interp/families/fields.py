@@ -176,7 +176,7 @@ class Fields:
         """The error for a field whose value changes the mathematics in a way that is not implemented, or that is
         `unknown`, and so may change nothing."""
         ignored = f"If you know that it changes nothing, load with ignore=({name!r},)."
-        changing = "It changes what the model computes, so it is not passed over; docs/architectures.md lists the like."
+        changing = "It changes what the model computes: without it the results would be another model's."
         return UnsupportedModelError(
             f"{self.source} has {name}={_shortened(value)}: {why} (family {self.family}). "
             f"{ignored if unknown else changing}"

@@ -63,7 +63,8 @@ def generate_tokens(
     generator: torch.Generator,
     memory: Memory | None = None,
 ) -> Int[Tensor, "batch new_pos"]:
-    """New tokens after each row of a left-padded batch, over an encoding where there is one. A row that met a stop id goes on with padding.
+    """New tokens after each row of a left-padded batch, over an encoding where there is one. A row that
+    met a stop id goes on with padding.
 
     Cost: one pass over the prompt, then one token a pass.
     """

@@ -872,5 +872,5 @@ def test_keywords_of_other_libraries_say_what_does_the_same(options: dict[str, A
 
 def test_a_call_without_input_says_what_to_give() -> None:
     model = HookedTransformer(ModelConfig.decoder_only(n_layers=1, d_model=8, n_heads=2, d_vocab=9, n_ctx=8))
-    with pytest.raises(InputError, match="nothing to run. Give text"):
+    with pytest.raises(InputError, match=r"nothing to run\. Give text"):
         model()
