@@ -19,6 +19,7 @@ from interp.errors import InputError, StorageError, UnknownSiteError
 from interp.files import atomic_folder, read_json, write_json
 from interp.model.config import ModelConfig
 from interp.model.derive import Deriver, book_of
+from interp.model.peers import PEER_CACHE_METHODS
 from interp.model.positions import Rows
 from interp.sites import AddressBook, Site, SiteLike
 
@@ -26,14 +27,6 @@ __all__ = ["ActivationCache", "CacheContents", "PosSlice", "reader", "slice_posi
 
 PosSlice = None | int | slice | Sequence[int]
 _FORMAT = 1
-_NEURONS = "neurons are cache['mlp.post', layer] times the rows of model.blocks[layer].mlp.W_out."
-# What TransformerLens users type that is not to be had here, and what to type instead.
-_PEER_METHODS = {
-    **dict.fromkeys(("stack_neuron_results", "get_neuron_results", "get_full_resid_decomposition"), _NEURONS),
-    "compute_head_results": "head results are computed when asked for: cache['result', layer].",
-    "apply_slice_to_batch_dim": "cache.slice(batch=…) returns a cache of some rows; axes stay.",
-    "toggle_autodiff": "torch.set_grad_enabled(False), or with torch.no_grad():, does it for all of torch.",
-}
 _KEY_SITES = ("hook_k", "hook_rot_k")  # kept whole where positions are sliced: every query needs every key
 
 
@@ -157,8 +150,8 @@ class ActivationCache(Mapping[Any, Tensor]):
         return model
 
     def __getattr__(self, name: str) -> Any:
-        if name in _PEER_METHODS:
-            raise AttributeError(f"There is no cache.{name}: {_PEER_METHODS[name]}")
+        if name in PEER_CACHE_METHODS:
+            raise AttributeError(f"There is no cache.{name}: {PEER_CACHE_METHODS[name]}")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # TransformerLens' methods; interp.circuits.decomposition, which stands above this room, says what they take.

@@ -17,62 +17,20 @@ from interp.model.derive import book_of, source_table
 from interp.model.loss import next_token_loss
 from interp.model.norms import Norm
 from interp.model.passes import Pass, prepare, run_encoder, run_pass
+from interp.model.peers import PEER_METHODS, refuse_keywords
 from interp.model.positions import KeyValues
 from interp.model.stack import Stack
 from interp.model.taps import NO_TAPS, Tap, Taps, Write, active_writes
 from interp.model.tokens import Batch, TextMethods
-from interp.model.weights import StackedWeights
+from interp.model.weights import UnembeddingWeights
 
 __all__ = ["ReturnType", "Transformer"]
 
 ReturnType = Literal["logits", "loss", "both"] | None
 T = TypeVar("T", bound="Transformer")
-# What TransformerLens users type that is not to be had here, and what to type instead.
-_NO_STANDING = "hooks belong to a call or a block of calls. Use with model.hooks(fwd_hooks=[(name, fn)]):"
-_NO_SWITCH = "every site can always be read and edited, so there is nothing to switch on."
-_NO_FOLDING = "weights stay as the checkpoint has them. interp.fold_norms(model) returns a folded copy."
-_PEER_METHODS = {
-    **dict.fromkeys(("add_hook", "add_perma_hook", "add_caching_hooks", "cache_some", "cache_all"), _NO_STANDING),
-    **dict.fromkeys(("reset_hooks", "remove_all_hook_fns"), f"nothing is left on a model; {_NO_STANDING}"),
-    **dict.fromkeys(("set_use_attn_result", "set_use_split_qkv_input", "set_use_hook_mlp_in"), _NO_SWITCH),
-    **dict.fromkeys(
-        ("fold_layer_norm", "center_unembed", "center_writing_weights", "fold_value_biases", "process_weights_"),
-        _NO_FOLDING,
-    ),
-    "load_and_process_state_dict": _NO_FOLDING,
-    **dict.fromkeys(("hook_dict", "mod_dict", "hook_points"), "model.sites lists every tensor, and print() its axes."),
-    **dict.fromkeys(
-        ("QK", "OV"),
-        "take one head: interp.FactoredMatrix(model.W_V[layer, kv_head], model.W_O[layer, head]), or W_Q and W_K's .T.",
-    ),
-    "tokens_to_residual_directions": "they are columns of the unembedding: model.W_U[:, ids].T.",
-    "all_head_labels": "stack_head_results(return_labels=True) gives them; interp.Head spells one.",
-    "accumulated_bias": "biases are in attn_out and mlp_out; by themselves they are model.b_O and model.b_out.",
-    "get_token_position": "ask (model.to_tokens(text)[0] == model.to_single_token(word)).nonzero().",
-    "input_to_embed": "model(text, stop_at_layer=0) is the first residual.",
-    "enable_compatibility_mode": "names are TransformerLens' own already. interp.fold_norms(model) folds a copy.",
-}
-
-_PASS_OPTIONS = frozenset(
-    ("prepend_bos", "padding_side", "attention_mask", "decoder_input", "start_at_layer", "stop_at_layer", "past_kv")
-)
-_KEYWORDS = f"Its keywords are return_type, {', '.join(sorted(_PASS_OPTIONS))}, and those of help(model.forward)."
-# Keywords of the transformers library's calls, and what does the same here.
-_PEER_KEYWORDS = {
-    "input_ids": "Give the ids first: model(ids).",
-    "token_type_ids": "Every token is of type 0 here; leave them out.",
-    "decoder_input_ids": "Give them as decoder_input=.",
-    "decoder_attention_mask": "Give decoder_input= as a list of texts, which brings its own mask, or without padding.",
-    "position_ids": "Positions count the real tokens of attention_mask.",
-    "inputs_embeds": "Give a residual with start_at_layer=0.",
-    "past_key_values": "Go on after stored keys with model.extend(tokens, past=…), or past_kv=.",
-    "labels": 'Ask for return_type="loss"; tokens= are other targets.',
-    "output_attentions": "Patterns are in the cache: model.run_with_cache(…).",
-    "output_hidden_states": "Residuals are in the cache: model.run_with_cache(…).",
-}
 
 
-class Transformer(TextMethods, StackedWeights, nn.Module):
+class Transformer(TextMethods, UnembeddingWeights, nn.Module):
     """A decoder, an encoder, or both, built from a `ModelConfig`, with raw weights: nothing folded, nothing centred."""
 
     def __init__(
@@ -256,8 +214,8 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         return logits, job.keys
 
     def __getattr__(self, name: str) -> Any:
-        if name in _PEER_METHODS:
-            raise AttributeError(f"There is no model.{name}: {_PEER_METHODS[name]}")
+        if name in PEER_METHODS:
+            raise AttributeError(f"There is no model.{name}: {PEER_METHODS[name]}")
         return super().__getattr__(name)
 
     # ---- parts ----
@@ -270,15 +228,6 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         stack = self.decoder or self.encoder
         assert stack is not None
         return stack
-
-    @property
-    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
-        return self.need_unembed().weight.T
-
-    @property
-    def b_U(self) -> Float[Tensor, " d_vocab"]:
-        weight, bias = self.need_unembed().weight, self.need_unembed().bias
-        return bias if bias is not None else weight.new_zeros(len(weight))
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -331,9 +280,7 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         **options: Any,
     ) -> tuple[Pass, Callable[[Tensor], Any]]:
         """A checked pass, and what makes the caller's output of its logits."""
-        if unknown := [name for name in options if name not in _PASS_OPTIONS]:
-            instead = [_PEER_KEYWORDS[name] for name in unknown if name in _PEER_KEYWORDS]
-            raise InputError(f"A call takes no {', '.join(unknown)}. {' '.join(instead) or _KEYWORDS}")
+        refuse_keywords(options)
         if input is None:
             raise InputError("There is nothing to run. Give text, a list of texts, or token ids [batch pos].")
         if return_type not in ("logits", "loss", "both", None):

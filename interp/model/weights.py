@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.errors import InputError
 
-__all__ = ["StackedWeights"]
+__all__ = ["StackedWeights", "UnembeddingWeights"]
 
 
 class StackedWeights:
@@ -89,3 +89,19 @@ class StackedWeights:
         if len({x.shape for x in tensors}) != 1:
             raise InputError("The layers of this model differ in shape. Ask model.blocks[layer] for one of them.")
         return torch.stack(tensors)
+
+
+class UnembeddingWeights(StackedWeights):
+    """And those of a model's unembedding."""
+
+    def need_unembed(self) -> nn.Linear:
+        raise NotImplementedError
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
+        return self.need_unembed().weight.T
+
+    @property
+    def b_U(self) -> Float[Tensor, " d_vocab"]:
+        weight, bias = self.need_unembed().weight, self.need_unembed().bias
+        return bias if bias is not None else weight.new_zeros(len(weight))
