@@ -197,14 +197,7 @@ class Transformer(TextMethods, UnembeddingWeights, nn.Module):
         if memory is None:
             job = prepare(self, input, attention_mask=attention_mask, past_kv=past)
         else:
-            n_before = past.n_keys if past is not None else 0
-            job = Pass(memory=memory, past=past)
-            job.decoder = self.batch(input, attention_mask=attention_mask, n_before=n_before)
-            if len(job.decoder.tokens) != len(memory.resid):
-                raise InputError(
-                    f"The encoding is of {len(memory.resid)} texts and the decoder gets {len(job.decoder.tokens)}. "
-                    "Pair them."
-                )
+            job = _over(self, memory, input, past, attention_mask)
         job.keep_keys = True
         job.unembed_pos, job.unembed_tokens = options.pop("unembed_pos", None), options.pop("unembed_tokens", None)
         if options:
@@ -224,7 +217,7 @@ class Transformer(TextMethods, UnembeddingWeights, nn.Module):
     def only(self) -> Stack:
         """The one stack of a model that has one."""
         if self.encoder is not None and self.decoder is not None:
-            raise InputError("This model has two stacks. Ask one of them: model.decoder.W_Q, model.encoder.blocks.")
+            raise InputError("This model has two stacks. Ask model.encoder or model.decoder, e.g. model.decoder.W_Q.")
         stack = self.decoder or self.encoder
         assert stack is not None
         return stack
@@ -346,6 +339,16 @@ class Transform(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos width"]:
         return self.norm(self.act(self.dense(x)), NO_TAPS)
+
+
+def _over(model: Transformer, memory: Memory, input: Any, past: KeyValues | None, mask: Tensor | None) -> Pass:
+    """A pass of the decoder over an encoding that was made before."""
+    batch = model.batch(input, attention_mask=mask, n_before=past.n_keys if past is not None else 0)
+    if len(batch.tokens) != len(memory.resid):
+        raise InputError(
+            f"The encoding is of {len(memory.resid)} texts and the decoder gets {len(batch.tokens)}. Pair them."
+        )
+    return Pass(decoder=batch, memory=memory, past=past)
 
 
 def _check_weights(wanted: Mapping[str, nn.Parameter], given: Mapping[str, Tensor]) -> None:

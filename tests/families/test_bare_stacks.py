@@ -67,6 +67,6 @@ def test_a_null_epsilon_is_refused_and_not_the_default() -> None:
 def test_only_what_is_unknown_may_be_waived() -> None:
     with pytest.raises(UnsupportedModelError, match=r"frobnicate=3.*ignore=\('frobnicate',\)"):
         _llama(frobnicate=3)
-    with pytest.raises(UnsupportedModelError, match="yarn.*results would be another model's") as refused:
+    with pytest.raises(UnsupportedModelError, match=r"yarn.*results would be another model's") as refused:
         _llama(rope_scaling={"rope_type": "yarn", "factor": 2.0})
     assert "ignore=" not in str(refused.value)
