@@ -106,7 +106,10 @@ def test_a_field_that_changes_the_mathematics_is_refused_by_name_and_value(field
     with pytest.raises(UnsupportedModelError) as refusal:
         read(**{field: value})
     message = str(refusal.value)
-    assert message.startswith(f"config.json has {field}=") and f"ignore=('{field}',)" in message
+    assert message.startswith(f"config.json has {field}=")
+    # only what is not understood may turn out to be harmless
+    unknown = "does not understand" in message
+    assert (f"ignore=('{field}',)" in message) == unknown and ("results would be another model's" in message) != unknown
     shown = value["quant_method"] if field == "quantization_config" else value
     assert repr(shown) in message
 
