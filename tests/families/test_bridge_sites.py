@@ -126,7 +126,7 @@ DIFFER: dict[str, str] = {
     "gptj": _SCORES,
     "gpt_neo": _SCORES,
     "opt": _SCORES,
-    "granite": r"^hook_unembed$|hook_attn_out$|hook_mlp_out$",
+    "granite": r"^hook_unembed$",
 }
 # Inputs and outputs of single modules, and tables: the page's list of names without a counterpart.
 NO_SITE = re.compile(
