@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from interp.causal.patching import patch as patch
     from interp.causal.paths import path_patch as path_patch
     from interp.causal.tracing import causal_trace as causal_trace
+    from interp.circuits.factored import FactoredMatrix as FactoredMatrix
     from interp.errors import InterpError as InterpError
     from interp.families.load import load as load
     from interp.heads.find import find_heads as find_heads
@@ -39,6 +40,7 @@ _HOMES = {
     "ActivationCache": "interp.model.cache",
     "Edit": "interp.causal.edits",
     "Effects": "interp.results",
+    "FactoredMatrix": "interp.circuits.factored",
     "Head": "interp.sites",
     "HeadScores": "interp.results",
     "HookedTransformer": "interp.model.transformer",
@@ -66,6 +68,7 @@ __all__ = [
     "ActivationCache",
     "Edit",
     "Effects",
+    "FactoredMatrix",
     "Head",
     "HeadScores",
     "HookedTransformer",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -101,6 +101,8 @@ _ROWS = {(row.part, row.name, row.in_block): row for row in TABLE}
 _STACKS = ("encoder", "decoder")
 _PART_ALIASES = {"a": "attn", "attention": "attn", "m": "mlp", "b": "", "block": "", "blocks": ""}
 _CANONICAL = re.compile(r"(?:(?P<stack>encoder|decoder)\.)?(?:blocks\.(?P<layer>-?\d{1,9})\.)?(?P<path>[a-z0-9_.]+)\Z")
+_BRIDGE_STACK = re.compile(r"\A(encoder|decoder)_(?=blocks\.|ln_final\.|embed\.|pos_embed\.|embed_ln\.)")
+_BRIDGE_ENCODER = re.compile(r"(embed|pos_embed|embed_ln)\.hook_(in|out)\Z")  # without a stack they are the encoder's
 _COMPACT = re.compile(r"(?P<name>[a-z_]*[a-z])(?P<layer>\d{1,9})(?P<part>[a-z]\w*)?\Z")
 
 
@@ -182,12 +184,33 @@ SiteFilter = None | SiteLike | Sequence[SiteLike] | Callable[[str], bool]
 class AddressBook:
     """The sites one model has, in the order the forward pass reaches them."""
 
-    def __init__(self, sites: Iterable[Site], n_layers: dict[str, int]):
+    def __init__(
+        self, sites: Iterable[Site], n_layers: dict[str, int], spellings: Mapping[str, str | None] | None = None
+    ):
+        """`spellings` are this model's own, besides the table's: to a canonical one, or to None where a name that
+        other models have means no tensor of this one."""
         self._sites = {str(site): site for site in sites}
         self._n_layers = dict(n_layers)  # stack -> number of layers
+        self._spellings = dict(spellings or {})
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self._sites.values())
+
+    def __repr__(self) -> str:
+        return f"AddressBook({len(self)} sites: {', '.join(self.names[:2])}, …). print() lists them with their axes."
+
+    def __str__(self) -> str:
+        """A line per tensor: its name (layers that have it in one line, as `blocks.{0–29}.…`) and its axes."""
+        layers: dict[tuple[str, str, bool], list[int]] = {}
+        for site in self:
+            layers.setdefault((site.stack, site.row.path, site.layer is not None), []).append(site.layer or 0)
+        rows = []
+        for (stack, path, in_block), held in layers.items():
+            block = f"blocks.{{{_ranges(held)}}}." if in_block else ""
+            name = f"{stack}.{block}{path}" if stack and path != "hook_unembed" else block + path
+            rows.append((name, " ".join(_ROWS[path.rpartition(".")[0], path.rpartition(".")[2], in_block].axes)))
+        width = max((len(name) for name, _ in rows), default=0)
+        return "\n".join(f"{name:{width}}  {axes}" for name, axes in rows)
 
     def __len__(self) -> int:
         return len(self._sites)
@@ -215,6 +238,11 @@ class AddressBook:
         if found:
             names = " or ".join(str(site) for site in found[:4])
             raise UnknownSiteError(f"{text!r} could mean {names}. Say which by its full name.")
+        if self._spellings.get(self._plain(text), "") is None:
+            raise UnknownSiteError(
+                f"What TransformerLens calls {text!r} has no site in this model. docs/from_transformer_lens.md says "
+                "what differs, and what to read instead."
+            )
         raise UnknownSiteError(f"This model has no tensor {text!r}. {self._hint(text)}")
 
     def select(self, wanted: SiteFilter) -> list[Site]:
@@ -241,6 +269,10 @@ class AddressBook:
     def _lookup(self, text: str) -> list[Site]:
         if text in self._sites:
             return [self._sites[text]]
+        text = self._plain(text)
+        if text in self._spellings:
+            target = self._spellings[text]
+            return [self._sites[target]] if target is not None else []
         stack, rest = _split_stack(text)
         candidates = list(self._by_spelling.get((stack, self._from_the_end(rest, stack)), ()))
         if candidates:
@@ -261,6 +293,14 @@ class AddressBook:
         if part is None and len({site.stack for site in found}) == 1 and len(found) > 1:
             found = [site for site in found if site.part == "attn"] or found  # "q.3" is self-attention's
         return found
+
+    def _plain(self, text: str) -> str:
+        """TransformerLens' names of stacks as ours, and layers counted from the first."""
+        if len(self._n_layers) > 1:
+            text = _BRIDGE_STACK.sub(r"\1.", text.replace(".self_attn.", ".attn."))
+            text = f"encoder.{text}" if _BRIDGE_ENCODER.match(text) else text
+        stack, rest = _split_stack(text)
+        return f"{stack + '.' if stack else ''}{self._from_the_end(rest, stack)}"
 
     def _from_the_end(self, rest: str, stack: str) -> str:
         """Negative layers count from the last one, as in Python."""
@@ -324,6 +364,12 @@ def get_act_name(name: str, layer: int | str | None = None, layer_type: str | No
     if rows[0].part == "ln1" and part is None:
         raise UnknownSiteError(f"{name!r} needs its norm: ({name!r}, {number}, 'ln1') or ({name!r}, {number}, 'ln2').")
     return str(Site(rows[0].name, rows[0].part, number))
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`0–4, 6` for 0, 1, 2, 3, 4, 6."""
+    ends = [n for n in numbers if n - 1 not in numbers], [n for n in numbers if n + 1 not in numbers]
+    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in zip(*ends, strict=True))
 
 
 def _split_stack(text: str) -> tuple[str, str]:

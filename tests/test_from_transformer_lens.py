@@ -38,3 +38,33 @@ def test_methods_that_leave_hooks_name_the_way() -> None:
     with pytest.raises(AttributeError, match="fold_norms"):
         model.enable_compatibility_mode()
     assert not hasattr(model, "nothing_of_the_kind")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["QK", "OV", "hook_dict", "fold_layer_norm", "center_unembed", "input_to_embed", "all_head_labels"]  # noqa: RUF005
+    + ["tokens_to_residual_directions", "accumulated_bias", "get_token_position"],
+)
+def test_methods_that_are_not_there_say_what_to_type_and_stand_on_the_page(name: str) -> None:
+    model = interp.HookedTransformer(
+        interp.ModelConfig.decoder_only(n_layers=1, d_model=8, n_heads=2, d_vocab=9, n_ctx=8)
+    )
+    with pytest.raises(AttributeError, match=rf"no model\.{name}: .+\."):
+        getattr(model, name)
+    assert f"`{name}`" in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["stack_neuron_results", "get_neuron_results", "get_full_resid_decomposition", "compute_head_results"]  # noqa: RUF005
+    + ["apply_slice_to_batch_dim", "toggle_autodiff"],
+)
+def test_cache_methods_that_are_not_there_say_what_to_type_and_stand_on_the_page(name: str) -> None:
+    model = interp.HookedTransformer(
+        interp.ModelConfig.decoder_only(n_layers=1, d_model=8, n_heads=2, d_vocab=9, n_ctx=8)
+    )
+    cache = model.run_with_cache(torch.tensor([[1, 2]]))[1]
+    with pytest.raises(AttributeError, match=rf"no cache\.{name}: .+\."):
+        getattr(cache, name)
+    assert not hasattr(cache, "nothing_of_the_kind")
+    assert f"`{name}" in PAGE.read_text(encoding="utf-8")

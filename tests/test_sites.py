@@ -487,3 +487,38 @@ def test_any_text_is_a_head_that_reads_back_or_an_input_error(text: str) -> None
     except InputError:
         return
     assert Head.parse(str(head)) == head
+
+
+def test_the_book_prints_each_tensor_once_with_its_axes() -> None:
+    book = _two_stacks()
+    lines = str(book).splitlines()
+    assert "decoder.blocks.{0–5}.cross_attn.hook_pattern" in str(book)
+    assert next(line for line in lines if line.startswith("encoder.blocks.{0–2}.attn.hook_q ")).split()[1:] == [
+        "batch",
+        "pos",
+        "head",
+        "d_head",
+    ]
+    assert len(lines) == len({(site.stack, site.row.path, site.layer is None) for site in book})
+    assert lines[-1].split() == ["hook_unembed", "batch", "pos", "d_vocab"]
+    assert f"{len(book)} sites" in repr(book) and len(repr(book)) < 200
+
+
+def test_layers_that_have_a_tensor_are_named_where_not_all_have_it() -> None:
+    attn_only, whole = BlockConfig(ATTN, None), BlockConfig(ATTN, MLPConfig(8))
+    book = book_of(ModelConfig(8, 9, 8, decoder=StackConfig((whole, attn_only, whole, whole))))
+    assert "blocks.{0, 2–3}.hook_mlp_out" in str(book) and "blocks.{0–3}.hook_attn_out" in str(book)
+
+
+def test_the_bridges_names_of_two_stacks_lead_to_ours() -> None:
+    book = _two_stacks()
+    for theirs, ours in {
+        "encoder_blocks.0.attn.hook_z": "encoder.blocks.0.attn.hook_z",
+        "decoder_blocks.0.self_attn.q.hook_out": "decoder.blocks.0.attn.hook_q",
+        "decoder_blocks.-1.cross_attn.o.hook_in": "decoder.blocks.5.cross_attn.hook_z",
+        "decoder_blocks.2.hook_resid_mid2": "decoder.blocks.2.hook_resid_mid_cross",
+        "decoder_ln_final.hook_in": "decoder.blocks.5.hook_resid_post",
+        "decoder_embed.hook_out": "decoder.hook_embed",
+        "pos_embed.hook_out": "encoder.hook_pos_embed",
+    }.items():
+        assert str(book.resolve(theirs)) == ours

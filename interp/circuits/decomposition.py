@@ -5,7 +5,8 @@ sum to the residual exactly: weights are the checkpoint's own, so biases are in 
 the remainder), and gains of norms are applied where a norm is. Stacks have a leading `part` axis.
 
 `layer` counts what enters that layer; None, -1 and n_layers mean what the final norm reads. `pos_slice` keeps some
-positions; an int takes its axis away. In a model with two stacks all of this is about the decoder.
+positions; an int takes its axis away. In a model with two stacks all of this is about the decoder, unless
+`stack="encoder"` is said.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from interp.circuits.direct import effective_unembedding, final_scale
 from interp.errors import InputError
 from interp.model.cache import ActivationCache, PosSlice
 from interp.model.config import BlockConfig, NormConfig
-from interp.model.norms import Norm
+from interp.model.norms import Norm, norm_scale
 from interp.model.stack import Stack
 from interp.model.transformer import HookedTransformer
 
@@ -41,6 +42,7 @@ def accumulated_resid(
     pos_slice: PosSlice = None,
     mlp_input: bool = False,
     return_labels: bool = False,
+    stack: str | None = None,
 ) -> Labelled:
     """The residual stream entering each layer up to `layer`, and after the last one (labels `0_pre`, …, `final_post`).
 
@@ -48,22 +50,23 @@ def accumulated_resid(
     final norm of each, so that `@ model.W_U + model.b_U` is the logit lens (nostalgebraist 2020); else as
     `apply_ln_to_stack` does.
     """
-    stack, last = _stack(cache), _layer(cache, layer, mlp_input)
+    of = _stack(cache, stack)
+    last = _layer(of, layer, mlp_input)
     parts, labels = [], []
     for at in range(last + 1):
-        if at == stack.config.n_layers:
-            parts, labels = [*parts, _read(cache, at - 1, "hook_resid_post", pos_slice)], [*labels, "final_post"]
+        if at == of.config.n_layers:
+            parts, labels = [*parts, _read(cache, of, at - 1, "hook_resid_post", pos_slice)], [*labels, "final_post"]
             continue
         cuts = {"pre": "hook_resid_pre"}
         if (incl_mid and at < last) or (mlp_input and at == last):
-            cuts |= _middles(stack.config.blocks[at])
-        parts += [_read(cache, at, name, pos_slice) for name in cuts.values()]
+            cuts |= _middles(of.config.blocks[at])
+        parts += [_read(cache, of, at, name, pos_slice) for name in cuts.values()]
         labels += [f"{at}_{cut}" for cut in cuts]
     stacked = torch.stack(parts)
-    if apply_ln and last == stack.config.n_layers:
-        stacked = _normed_afresh(stack.ln_final, stacked)
+    if apply_ln and last == of.config.n_layers:
+        stacked = _normed_afresh(of.ln_final, stacked)
     elif apply_ln:
-        stacked = apply_ln_to_stack(cache, stacked, last, mlp_input=mlp_input, pos_slice=pos_slice)
+        stacked = apply_ln_to_stack(cache, stacked, last, mlp_input=mlp_input, pos_slice=pos_slice, stack=stack)
     return (stacked, labels) if return_labels else stacked
 
 
@@ -77,6 +80,7 @@ def decompose_resid(
     pos_slice: PosSlice = None,
     incl_embeds: bool = True,
     return_labels: bool = False,
+    stack: str | None = None,
 ) -> Labelled:
     """What was added to the residual stream before `layer`: embeddings, then each sublayer's output. They sum to it.
 
@@ -86,21 +90,22 @@ def decompose_resid(
     """
     if mode not in ("all", "mlp", "attn"):
         raise InputError(f'mode is {mode!r}. Choose "all", "mlp" or "attn".')
-    stack, last = _stack(cache), _layer(cache, layer, mlp_input)
-    _must_be_a_sum(stack)
+    of = _stack(cache, stack)
+    last = _layer(of, layer, mlp_input)
+    _must_be_a_sum(of)
     parts: list[Tensor] = []
     labels: list[str] = []
-    for label, read in _embeddings(cache, stack).items() if incl_embeds else ():
+    for label, read in _embeddings(of).items() if incl_embeds else ():
         parts, labels = [*parts, _at(cache[read], pos_slice, -2)], [*labels, label]
     for at in range(last + 1 if mlp_input else last):
-        for sublayer in _sublayers(stack.config.blocks[at]):
+        for sublayer in _sublayers(of.config.blocks[at]):
             before_mlp = at < last or sublayer != "mlp"
             if before_mlp and mode in ("all", sublayer.removeprefix("cross_")):
-                parts.append(_read(cache, at, f"hook_{sublayer}_out", pos_slice))
+                parts.append(_read(cache, of, at, f"hook_{sublayer}_out", pos_slice))
                 labels.append(f"{at}_{sublayer}_out")
-    stacked = torch.stack(parts) if parts else _no_parts(cache, pos_slice)
+    stacked = torch.stack(parts) if parts else _no_parts(cache, of, pos_slice)
     if apply_ln:
-        stacked = apply_ln_to_stack(cache, stacked, last, mlp_input=mlp_input, pos_slice=pos_slice)
+        stacked = apply_ln_to_stack(cache, stacked, last, mlp_input=mlp_input, pos_slice=pos_slice, stack=stack)
     return (stacked, labels) if return_labels else stacked
 
 
@@ -112,24 +117,29 @@ def stack_head_results(
     incl_remainder: bool = False,
     pos_slice: PosSlice = None,
     apply_ln: bool = False,
+    stack: str | None = None,
 ) -> Labelled:
     """What each head of self-attention in the layers before `layer` added to the residual stream (labels `L0H0`, …).
 
     Behind a sublayer's output norm (Gemma 2, OLMo 2), its scale is frozen, so heads still sum to what attention adds,
-    but for the biases. `incl_remainder` adds the rest of the residual as a last part.
+    but for the biases. `incl_remainder` adds the rest of the residual as a last part. Where the residual stream itself
+    is normed (BERT, BART) these are what heads added before it was; there is no remainder and no `apply_ln`.
     """
-    stack, last = _stack(cache), _layer(cache, layer, False)
+    of = _stack(cache, stack)
+    last = _layer(of, layer, False)
     parts, labels = [], []
     for at in range(last):
-        results = _written(cache, stack, at)
+        results = _written(cache, of, at)
         parts += [_at(head, pos_slice, -2) for head in results.unbind(-2)]
         labels += [f"L{at}H{head}" for head in range(results.shape[-2])]
-    stacked = torch.stack(parts) if parts else _no_parts(cache, pos_slice)
+    stacked = torch.stack(parts) if parts else _no_parts(cache, of, pos_slice)
     if incl_remainder:
-        whole = _entering(cache, stack, last, pos_slice)
+        _must_be_a_sum(of)
+        whole = _entering(cache, of, last, pos_slice)
         stacked, labels = torch.cat([stacked, (whole - stacked.sum(0))[None]]), [*labels, "remainder"]
     if apply_ln:
-        stacked = apply_ln_to_stack(cache, stacked, last, pos_slice=pos_slice)
+        _must_be_a_sum(of)
+        stacked = apply_ln_to_stack(cache, stacked, last, pos_slice=pos_slice, stack=stack)
     return (stacked, labels) if return_labels else stacked
 
 
@@ -140,23 +150,25 @@ def apply_ln_to_stack(
     *,
     mlp_input: bool = False,
     pos_slice: PosSlice = None,
+    stack: str | None = None,
 ) -> Parts:
     """Each part as the norm in front of `layer` passes it on: over the scale of the whole residual, times the gain.
 
     With the norm's bias, the parts of a whole residual sum to what the norm gave. `pos_slice` says which positions the
     stack has. A layer without a norm in front leaves parts as they are.
     """
-    stack, last = _stack(cache), _layer(cache, layer, mlp_input)
-    if last == stack.config.n_layers:
-        return _through(stack.ln_final, residual_stack, _at(_final_scale(cache), pos_slice, -2))
-    block = stack.config.blocks[last]
+    of = _stack(cache, stack)
+    last = _layer(of, layer, mlp_input)
+    if last == of.config.n_layers:
+        return _through(of.ln_final, residual_stack, _at(_final_scale(cache, of), pos_slice, -2))
+    block = of.config.blocks[last]
     if block.norms not in ("pre", "both"):
         return residual_stack
     name = f"ln{len(_sublayers(block))}" if mlp_input else "ln1"
-    norm = getattr(stack.block(last), name)
+    norm = getattr(of.block(last), name)
     if norm.config.kind == "none":
         return residual_stack
-    return _through(norm, residual_stack, _read(cache, last, f"{name}.hook_scale", pos_slice))
+    return _through(norm, residual_stack, _read(cache, of, last, f"{name}.hook_scale", pos_slice))
 
 
 def logit_attrs(
@@ -179,7 +191,7 @@ def logit_attrs(
             f"{model.cfg.model_name} has a nonlinear head before its unembedding, so parts of the residual have no "
             "logits of their own. Patch them instead: interp.patch."
         )
-    scale = _at(_final_scale(cache), pos_slice, -2)
+    scale = _at(_final_scale(cache, model.main), pos_slice, -2)
     parts = _centred(residual_stack, model.main.ln_final.config)
     directions = _directions(cache, tokens, incorrect_tokens)
     while 1 < directions.ndim < scale.ndim:
@@ -202,13 +214,21 @@ def _model(cache: ActivationCache) -> HookedTransformer:
     return cache.model
 
 
-def _stack(cache: ActivationCache) -> Stack:
-    return _model(cache).main
+def _stack(cache: ActivationCache, name: str | None = None) -> Stack:
+    """The stack of this name; None is the one whose text is predicted."""
+    model = _model(cache)
+    if name is None:
+        return model.main
+    found = {"encoder": model.encoder, "decoder": model.decoder}.get(name)
+    if found is None:
+        held = [one for one in ("encoder", "decoder") if getattr(model, one) is not None]
+        raise InputError(f"stack is {name!r}; this model has {' and '.join(held)}. None is the {held[-1]}.")
+    return found
 
 
-def _layer(cache: ActivationCache, layer: int | None, mlp_input: bool) -> int:
+def _layer(stack: Stack, layer: int | None, mlp_input: bool) -> int:
     """The layer meant, from 0 to n_layers; with `mlp_input` it must have an MLP that reads its own residual."""
-    blocks = _stack(cache).config.blocks
+    blocks = stack.config.blocks
     found = len(blocks) if layer is None or layer == -1 else layer
     if not 0 <= found <= len(blocks):
         raise InputError(f"layer is {layer}. Give 0 to {len(blocks)}; None is {len(blocks)}, the end.")
@@ -238,7 +258,7 @@ def _must_be_a_sum(stack: Stack) -> None:
         )
 
 
-def _embeddings(cache: ActivationCache, stack: Stack) -> dict[str, str]:
+def _embeddings(stack: Stack) -> dict[str, str]:
     """Label -> address of what the first residual is the sum of."""
     config = stack.config
     if config.embed_norm is not None or config.embed_width is not None or config.token_types:
@@ -249,12 +269,12 @@ def _embeddings(cache: ActivationCache, stack: Stack) -> dict[str, str]:
 
 def _entering(cache: ActivationCache, stack: Stack, layer: int, pos_slice: PosSlice) -> Tensor:
     if layer == stack.config.n_layers:
-        return _read(cache, layer - 1, "hook_resid_post", pos_slice)
-    return _read(cache, layer, "hook_resid_pre", pos_slice)
+        return _read(cache, stack, layer - 1, "hook_resid_post", pos_slice)
+    return _read(cache, stack, layer, "hook_resid_pre", pos_slice)
 
 
-def _read(cache: ActivationCache, layer: int, path: str, pos_slice: PosSlice) -> Tensor:
-    return _at(cache[f"{_stack(cache).address}blocks.{layer}.{path}"], pos_slice, -2)
+def _read(cache: ActivationCache, stack: Stack, layer: int, path: str, pos_slice: PosSlice) -> Tensor:
+    return _at(cache[f"{stack.address}blocks.{layer}.{path}"], pos_slice, -2)
 
 
 def _at(x: Tensor, pos_slice: PosSlice, axis: int) -> Tensor:
@@ -272,16 +292,13 @@ def _at(x: Tensor, pos_slice: PosSlice, axis: int) -> Tensor:
     return kept.squeeze(axis) if isinstance(pos_slice, int) else kept
 
 
-def _no_parts(cache: ActivationCache, pos_slice: PosSlice) -> Tensor:
-    stack = _stack(cache)
+def _no_parts(cache: ActivationCache, stack: Stack, pos_slice: PosSlice) -> Tensor:
     return torch.stack([_entering(cache, stack, stack.config.n_layers, pos_slice)])[:0]
 
 
 def _written(cache: ActivationCache, stack: Stack, layer: int) -> Tensor:
     """What each head adds `[… head d_model]`, through the output norm at its frozen scale where there is one."""
     block, address = stack.config.blocks[layer], f"{stack.address}blocks.{layer}."
-    if block.norms == "post":
-        _must_be_a_sum(stack)
     results = cache[f"{address}attn.hook_result"]
     if block.norms in ("output", "both") and block.norm.kind != "none":
         scale = cache[f"{address}ln1_post.hook_scale"]
@@ -307,14 +324,15 @@ def _normed_afresh(norm: Norm, parts: Tensor) -> Tensor:
         return norm(parts, NO_TAPS)
 
 
-def _final_scale(cache: ActivationCache) -> Tensor:
+def _final_scale(cache: ActivationCache, stack: Stack) -> Tensor:
     """What the pass divided its last residual by: as it was read, where an edit may have set it."""
-    stack = _stack(cache)
     address = f"{stack.address}ln_final.hook_scale"
     if address in cache:
         return cache[address]
     resid = cache[f"{stack.address}blocks.{stack.config.n_layers - 1}.hook_resid_post"]
-    return final_scale(_model(cache), resid)
+    return (
+        final_scale(_model(cache), resid) if stack is _model(cache).main else norm_scale(resid, stack.ln_final.config)
+    )
 
 
 def _ids(model: HookedTransformer, tokens: Tokens) -> Tensor:

@@ -120,9 +120,17 @@ class WeightTable:
         for name in names:
             if name not in ignore and self._find(name) is None and not self._is_harmless(name):
                 raise UnsupportedModelError(
-                    f"{source} holds a tensor {name!r} that this family's mathematics has no place for. "
-                    f"If you know that it changes nothing, load with ignore=({name!r},)."
+                    f"{source} holds a tensor {name!r} that this family's mathematics has no place for. A head behind "
+                    f"the residuals can be left out: ignore=({name!r},). What the layers compute with cannot."
                 )
+
+    def knows(self, name: str) -> bool:
+        """Whether a rule takes this tensor."""
+        return self._find(name) is not None
+
+    def rule_for(self, name: str) -> WeightRule | None:
+        found = self._find(name)
+        return found and found[0]
 
     def is_fallback(self, name: str) -> bool:
         found = self._find(name)
@@ -234,6 +242,17 @@ class Family:
             raise CheckpointError(f"{source}: {error}") from error
         fields.finish_hf()
         return config
+
+    def fitted(self, config: ModelConfig, tensors: Tensors) -> ModelConfig:
+        """The config with what only tensors tell: a bare stack (`LlamaModel`), whose names lack the table's prefix and
+        which ties no embedding to the logits, has no head."""
+        config = self.fit(config, tensors)
+        prefix = self.table.prefix
+        bare = prefix and not any(name.startswith(prefix) for name in tensors)
+        if not bare or not config.has_unembed or config.tie_word_embeddings:
+            return config
+        heads = ("unembed.weight" in rule.targets for name in tensors if (rule := self.table.rule_for(name)))
+        return config if any(heads) else config.headless()
 
     def weights_from_hf(
         self, tensors: Mapping[str, Tensor], config: ModelConfig, *, source: str, ignore: Iterable[str] = ()

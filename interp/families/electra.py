@@ -63,5 +63,9 @@ FAMILY = Family(
     read_config=_read_config,
     table=_TABLE,
     fit=_fit,
-    refuses=("relative positions inside attention", "ELECTRA as a decoder", "classification heads"),
+    refuses=(
+        "relative positions inside attention",
+        "ELECTRA as a decoder",
+        "classification heads; the discriminator's head is left out",
+    ),
 )

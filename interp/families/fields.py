@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from interp.errors import CheckpointError, UnsupportedModelError
+from interp.model.activations import ACTIVATIONS
 from interp.model.config import RotaryConfig, RotaryScaling
-from interp.model.mlp import ACTIVATIONS
 
 __all__ = [
     "BOOKKEEPING",
@@ -118,7 +118,9 @@ class Fields:
         return self.size(name, default, limit=_LONGEST)
 
     def number(self, name: str, default: T = REQUIRED) -> float | T:
-        """A finite number above zero."""
+        """A finite number above zero. Null is none, where the default is one."""
+        if self.is_null(name) and default is not None:
+            raise self._bad(name, None, "a finite number above zero")
         value = self._take(name, default)
         if value is default:
             return value
@@ -163,7 +165,7 @@ class Fields:
     def finish(self) -> None:
         """Refuse the first field that was neither read nor passed over."""
         for name, value in self._left.items():
-            raise self.refuse(name, value, "which this version does not understand", may_be_nothing=True)
+            raise self.refuse(name, value, "which this version does not understand", unknown=True)
 
     def finish_hf(self) -> None:
         """`finish`, after what every config of the transformers library may hold."""
@@ -176,13 +178,14 @@ class Fields:
             self.must_be(name, *neutral)
         self.finish()
 
-    def refuse(self, name: str, value: Any, why: str, *, may_be_nothing: bool = False) -> UnsupportedModelError:
-        """The error for a field whose value is not implemented. A field that nobody understood may change nothing, and
-        then `ignore` helps; what is known to change the mathematics is not supported."""
-        advice = f"If you know that it changes nothing, load with ignore=({self._inside + name!r},)."
+    def refuse(self, name: str, value: Any, why: str, *, unknown: bool = False) -> UnsupportedModelError:
+        """The error for a field whose value changes the mathematics in a way that is not implemented, or that is
+        `unknown`, and so may change nothing."""
+        ignored = f"If you know that it changes nothing, load with ignore=({self._inside + name!r},)."
+        changing = "Such a model is not supported: without it the results would be another model's."
         return UnsupportedModelError(
             f"{self.source} has {name}={_shortened(value)}: {why} (family {self.family}). "
-            + (advice if may_be_nothing else "Such a model is not supported.")
+            f"{ignored if unknown else changing}"
         )
 
     def _take(self, name: str, default: Any) -> Any:

@@ -78,7 +78,7 @@ def _rotaries(fields: Fields, sizes: Sizes) -> tuple[RotaryConfig, RotaryConfig]
     for name in _OF_ONE_ROTARY:
         if (value := both.given(name)) is not None:
             why = "the library reads only what stands inside full_attention and sliding_attention here"
-            raise both.refuse(name, value, why, may_be_nothing=True)
+            raise both.refuse(name, value, why, unknown=True)
     both.finish()
     return found[0], found[1]
 

@@ -81,7 +81,7 @@ def open_folder(
     family = family_for_hf(hf, source)
     config = family.config_from_hf(hf, source=source, ignore=ignore)
     tensors = _tensors(folder)
-    config = family.fit(config, tensors)
+    config = family.fitted(config, tensors)
     weights = family.weights_from_hf(tensors, config, source=str(folder), ignore=ignore)
     tokenizer = _tokenizer(folder) if with_tokenizer else None
     return Checkpoint(replace(config, model_name=name or folder.resolve().name), weights, tokenizer)

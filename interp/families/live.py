@@ -32,7 +32,7 @@ def open_live(model: Any, *, dtype: torch.dtype, device: torch.device, ignore: t
     absent = next((name for name, tensor in stored.items() if tensor.is_meta), None)
     if absent:
         raise CheckpointError(f"{absent} of this {type(model).__name__} is not in memory (meta device). Load it whole.")
-    config = family.fit(config, stored)
+    config = family.fitted(config, stored)
     weights = family.weights_from_hf(stored, config, source=f"this {type(model).__name__}", ignore=ignore)
     places = {_place(tensor): tensor for tensor in weights.values()}  # what is tied there stays one tensor
     apart = {place: tensor.detach().to(device, dtype, copy=True) for place, tensor in places.items()}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.families.base import Family, Tensors, WeightRule, WeightTable
 from interp.families.fields import Fields
+from interp.model.activations import ACTIVATIONS
 from interp.model.config import (
     AttentionConfig,
     BlockConfig,
@@ -23,7 +24,6 @@ from interp.model.config import (
     RelativeConfig,
     StackConfig,
 )
-from interp.model.mlp import ACTIVATIONS
 
 __all__ = ["FAMILY", "TABLE", "fit_tie", "read_t5_layout"]
 

@@ -57,7 +57,7 @@ def open_bridge(bridge: Any, *, dtype: torch.dtype, device: torch.device, ignore
             "no_processing=True; interp.fold_norms(model) then returns a folded copy."
         )
     _refuse_edited_splits(inner, ignore)
-    unwrapped = _Unwrapped(inner, _without_added_biases(inner))
+    unwrapped = _Unwrapped(inner, _without_added_bias(inner, ignore))
     checkpoint = open_live(unwrapped, dtype=dtype, device=device, ignore=ignore)
     return replace(checkpoint, tokenizer=_tokenizer(bridge))
 
@@ -92,11 +92,18 @@ def _tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor]
             yield from _tensors(child, f"{prefix}{name}.")
 
 
-def _without_added_biases(model: nn.Module) -> dict[str, Tensor]:
-    """All tensors but the bias of zeros that a bridge gives to an unembedding without one."""
+def _without_added_bias(model: Any, ignore: tuple[str, ...]) -> dict[str, Tensor]:
+    """All tensors but the bias of zeros that a bridge gives to an unembedding whose checkpoints have none."""
+    tensors = dict(_tensors(model))
     head = getattr(model, "get_output_embeddings", lambda: None)()
     bias = getattr(_original(head), "bias", None) if isinstance(head, nn.Module) else None
-    return {name: x for name, x in _tensors(model) if x is not bias or bool(x.is_meta) or bool(x.any())}
+    if bias is None or bias.is_meta or bool(bias.any()):
+        return tensors
+    source, hf = f"the config of this {type(model).__name__}", model.config.to_dict()
+    family = family_for_hf(hf, source)
+    others = {name: x for name, x in tensors.items() if x is not bias}
+    own = family.fitted(family.config_from_hf(hf, source=source, ignore=ignore), others).bias_unembed
+    return {name: x for name, x in tensors.items() if x is not bias or (own and family.table.knows(name))}
 
 
 def _refuse_edited_splits(model: Any, ignore: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from interp.errors import InputError, StorageError, UnknownSiteError
 from interp.files import atomic_folder, read_json, write_json
 from interp.model.config import ModelConfig
 from interp.model.derive import Deriver, book_of
+from interp.model.peers import PEER_CACHE_METHODS
 from interp.model.positions import Rows
 from interp.sites import AddressBook, Site, SiteLike
 
@@ -147,6 +148,11 @@ class ActivationCache(Mapping[Any, Tensor]):
         if model is None:
             raise UnknownSiteError("This cache stands alone, and its model's weights are needed. Call .bind(model).")
         return model
+
+    def __getattr__(self, name: str) -> Any:
+        if name in PEER_CACHE_METHODS:
+            raise AttributeError(f"There is no cache.{name}: {PEER_CACHE_METHODS[name]}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # TransformerLens' methods; interp.circuits.decomposition, which stands above this room, says what they take.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from interp.errors import CheckpointError, InputError
+from interp.errors import InputError
+from interp.model.checked import ActName, Checked, Count, Finite, Positive, Size, build
 
 __all__ = [
     "AttentionConfig",
@@ -26,65 +26,88 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class NormConfig:
+class NormConfig(Checked):
     """`rms`: x / sqrt(mean x² + eps). `layer`: the same of x − mean x. `none`: x itself. Then a gain and a bias."""
 
     kind: Literal["rms", "layer", "none"] = "rms"
-    eps: float = 1e-5
+    eps: Positive = 1e-5
     bias: bool = False
-    gain_offset: float = 0.0  # Gemma stores its gains minus one
+    gain_offset: Finite = 0.0  # Gemma stores its gains minus one
 
 
 @dataclass(frozen=True)
-class RotaryScaling:
+class RotaryScaling(Checked):
     """A change of the rotary frequencies for long contexts. `linear`: f / factor. `llama3`: only the slow ones,
     blended between the two wavelengths (Llama 3.1)."""
 
     kind: Literal["linear", "llama3"]
-    factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_n_ctx: int = 8192
+    factor: Positive
+    low_freq_factor: Positive = 1.0
+    high_freq_factor: Positive = 4.0
+    original_n_ctx: Size = 8192
+
+    def __post_init__(self) -> None:
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise InputError(
+                f"RotaryScaling has low_freq_factor={self.low_freq_factor:g} and "
+                f"high_freq_factor={self.high_freq_factor:g}. The low one must be below the high one."
+            )
 
 
 @dataclass(frozen=True)
-class RotaryConfig:
+class RotaryConfig(Checked):
     """Rotary positions on the first `dim` coordinates of each head (Su 2021, §3.4)."""
 
-    dim: int
-    base: float = 10_000.0
+    dim: Size
+    base: Positive = 10_000.0
     interleaved: bool = False  # pairs (0,1)(2,3)… as GPT-J has them, else (0,half)(1,half+1)…
     scaling: RotaryScaling | None = None
 
+    def __post_init__(self) -> None:
+        if self.dim % 2:
+            raise InputError(f"RotaryConfig has dim={self.dim}. Coordinates turn in pairs: give an even number.")
+
 
 @dataclass(frozen=True)
-class RelativeConfig:
+class RelativeConfig(Checked):
     """A learned bias on the scores for each head and bucket of distances, shared by all layers of a stack (Raffel
     2020, §2.1): exact for short distances, logarithmic up to `max_distance`."""
 
-    n_buckets: int = 32
-    max_distance: int = 128
+    n_buckets: Size = 32
+    max_distance: Size = 128
+
+    def __post_init__(self) -> None:
+        if self.n_buckets < 4 or self.max_distance <= self.n_buckets // 2:
+            raise InputError(
+                f"RelativeConfig has n_buckets={self.n_buckets} and max_distance={self.max_distance}. Give 4 buckets "
+                "or more, and a distance above half their number: the first half is exact."
+            )
 
 
 @dataclass(frozen=True)
-class AttentionConfig:
+class AttentionConfig(Checked):
     """One attention: how many heads, which keys a query may see, and how its scores are made."""
 
-    n_heads: int
-    d_head: int
-    n_key_value_heads: int
-    scale: float  # scores are q·k × scale
+    n_heads: Size
+    d_head: Size
+    n_key_value_heads: Size
+    scale: Positive  # scores are q·k × scale
     mask: Literal["causal", "bidirectional"] = "causal"
-    window: int | None = None  # a query sees this many keys back, itself included
+    window: Size | None = None  # a query sees this many keys back, itself included
     rotary: RotaryConfig | None = None
     bias_qkv: bool = False
     bias_out: bool = False
-    softcap: float | None = None  # scores become softcap × tanh(scores / softcap), before the mask
-    alibi: float | None = None  # this × slope of the head × distance is added to the scores (Press 2022)
+    softcap: Positive | None = None  # scores become softcap × tanh(scores / softcap), before the mask
+    alibi: Positive | None = None  # this × slope of the head × distance is added to the scores (Press 2022)
     qk_norm: NormConfig | None = None  # of queries and keys, before they are rotated
     qk_norm_over: Literal["head", "all"] = "head"  # each head by itself, or all heads' coordinates together
 
     def __post_init__(self) -> None:
+        if self.rotary is not None and self.rotary.dim > self.d_head:
+            raise InputError(
+                f"AttentionConfig has rotary dim {self.rotary.dim} and d_head={self.d_head}. "
+                "No more coordinates than a head has can turn: give RotaryConfig a dim up to d_head."
+            )
         if self.n_heads % self.n_key_value_heads:
             raise InputError(
                 f"{self.n_heads} query heads cannot share {self.n_key_value_heads} key/value heads evenly. "
@@ -93,17 +116,17 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True)
-class MLPConfig:
+class MLPConfig(Checked):
     """`gated`: act(x W_gate) ⊙ (x W_in) before W_out; else act(x W_in)."""
 
-    d_mlp: int
-    act_fn: str = "silu"
+    d_mlp: Size
+    act_fn: ActName = "silu"
     gated: bool = True
     bias: bool = False
 
 
 @dataclass(frozen=True)
-class BlockConfig:
+class BlockConfig(Checked):
     """`sequential`: attention, then (cross-attention, then) MLP, each on the residual so far. `parallel`: attention
     and MLP side by side on the same residual.
 
@@ -118,7 +141,7 @@ class BlockConfig:
     residual: Literal["sequential", "parallel"] = "sequential"
     shared_norm: bool = False  # parallel blocks whose MLP reads ln1 too
     norms: Literal["pre", "post", "output", "both"] = "pre"
-    residual_scale: float = 1.0  # of what each sublayer adds
+    residual_scale: Positive = 1.0  # of what each sublayer adds
 
     def __post_init__(self) -> None:
         cross = self.cross_attn
@@ -131,22 +154,24 @@ class BlockConfig:
             raise InputError("A parallel block needs an MLP and has no cross-attention. Choose residual='sequential'.")
         if self.residual == "parallel" and self.norms != "pre":
             raise InputError("A parallel block has its norms in front. Choose norms='pre'.")
+        if self.shared_norm and self.residual != "parallel":
+            raise InputError("Only parallel blocks share a norm. Choose residual='parallel', or shared_norm=False.")
 
 
 @dataclass(frozen=True)
-class StackConfig:
+class StackConfig(Checked):
     """Blocks over one text: an encoder or a decoder."""
 
     blocks: tuple[BlockConfig, ...]
     final_norm: NormConfig | None = NormConfig()
-    learned_positions: int | None = None  # rows of a learned position table
-    embed_scale: float = 1.0
+    learned_positions: Size | None = None  # rows of a learned position table
+    embed_scale: Positive = 1.0
     embed_scale_rounded: bool = False  # to the weights' dtype, before it multiplies (Gemma)
     embed_norm: NormConfig | None = None  # of the first residual
-    embed_width: int | None = None  # of the embedding, where a projection leads from it to d_model
-    token_types: int | None = None  # rows of a table of token types, of which type 0 is added everywhere
+    embed_width: Size | None = None  # of the embedding, where a projection leads from it to d_model
+    token_types: Size | None = None  # rows of a table of token types, of which type 0 is added everywhere
     relative: RelativeConfig | None = None
-    padding_positions: int = 0  # rows of the checkpoint's table before those of learned_positions; written back only
+    padding_positions: Count = 0  # rows of the checkpoint's table before those of learned_positions; written back only
 
     @property
     def n_layers(self) -> int:
@@ -154,43 +179,66 @@ class StackConfig:
 
 
 @dataclass(frozen=True)
-class TransformConfig:
+class TransformConfig(Checked):
     """What stands before the unembedding of a masked-token head: a linear map, an activation, a norm."""
 
-    width: int
-    act_fn: str
+    width: Size
+    act_fn: ActName
     norm: NormConfig
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """A whole model. `decoder` alone, `encoder` alone, or both; sizes of a model with one kind of block can be read
     by their TransformerLens names (`cfg.n_heads`, `cfg.d_mlp`, `cfg.rotary_base`, …)."""
 
-    d_model: int
-    d_vocab: int
-    n_ctx: int
+    d_model: Size
+    d_vocab: Size
+    n_ctx: Size
     decoder: StackConfig | None = None
     encoder: StackConfig | None = None
     has_unembed: bool = True  # False: a checkpoint without a head that predicts tokens, so there are no logits
     tie_word_embeddings: bool = False
     bias_unembed: bool = False
     transform: TransformConfig | None = None
-    logit_scale: float = 1.0
-    logit_softcap: float | None = None  # logits become softcap × tanh(logits / softcap)
+    logit_scale: Positive = 1.0
+    logit_softcap: Positive | None = None  # logits become softcap × tanh(logits / softcap)
     default_prepend_bos: bool = False
     model_name: str = "custom"
     family: str = "custom"  # a label for people and manifests, and whose names to_hf_state_dict gives
+    about_fields = (
+        "Sizes of layers stand in its decoder= or encoder= (a StackConfig); ModelConfig.decoder_only and .encoder_only "
+        "take them flat. docs/architectures.md builds some by hand."
+    )
 
     def __post_init__(self) -> None:
         if self.decoder is None and self.encoder is None:
             raise InputError("A model needs a decoder, an encoder, or both. Give ModelConfig at least one StackConfig.")
         for name, stack in (("decoder", self.decoder), ("encoder", self.encoder)):
-            crosses = any(block.cross_attn is not None for block in stack.blocks) if stack is not None else False
-            if crosses and (name == "encoder" or self.encoder is None):
-                raise InputError("Only a decoder over an encoder has cross-attention. Give both, or cross_attn=None.")
+            if stack is not None:
+                self._check_stack(name, stack)
         if not self.has_unembed and (self.tie_word_embeddings or self.bias_unembed or self.transform):
             raise InputError("A model without unembedding has none to tie, bias or transform for. Use headless().")
+
+    def _check_stack(self, name: str, stack: StackConfig) -> None:
+        crosses = [block.cross_attn is not None for block in stack.blocks]
+        if any(crosses) and (name == "encoder" or self.encoder is None):
+            raise InputError("Only a decoder over an encoder has cross-attention. Give both, or cross_attn=None.")
+        if name == "decoder" and self.encoder is not None and not any(crosses):
+            raise InputError(
+                "This decoder has no cross-attention, so it would never read the encoder. Give its blocks a "
+                "cross_attn=AttentionConfig(…, mask='bidirectional'), or leave the encoder out."
+            )
+        if name == "decoder" and any(block.attn.mask != "causal" for block in stack.blocks):
+            raise InputError(
+                "A decoder that sees the tokens it predicts is none. Give its blocks mask='causal', or make it the "
+                "encoder."
+            )
+        if stack.learned_positions is not None and stack.learned_positions < self.n_ctx:
+            raise InputError(
+                f"The {name} has learned_positions={stack.learned_positions}, fewer than n_ctx={self.n_ctx}. "
+                "Every position needs a row."
+            )
 
     def headless(self) -> ModelConfig:
         """The same stacks without the head that predicts tokens."""
@@ -291,7 +339,7 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
         """The inverse of `to_dict`; a field that this version does not know raises `CheckpointError` by name."""
-        return _build(cls, data)
+        return build(cls, data)
 
     # The names TransformerLens gives to sizes of a model whose blocks are alike.
 
@@ -381,19 +429,3 @@ class ModelConfig:
         if len(values) != 1:
             raise InputError(f"{name} differs between the layers of this model. Ask cfg.decoder.blocks[layer].")
         return values.pop()
-
-
-def _build(kind: Any, data: Any) -> Any:
-    """A dataclass (or optional, or tuple of them) from what `asdict` and JSON made of it."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        inner = [arg for arg in typing.get_args(kind) if arg is not type(None)]
-        return None if data is None else _build(inner[0], data)
-    if typing.get_origin(kind) is tuple:
-        return tuple(_build(typing.get_args(kind)[0], item) for item in data)
-    if not dataclasses.is_dataclass(kind):
-        return data
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(data) - set(hints))
-    if unknown:
-        raise CheckpointError(f"The model config has fields that this version does not know: {', '.join(unknown)}.")
-    return typing.cast(Any, kind)(**{name: _build(hints[name], value) for name, value in data.items()})

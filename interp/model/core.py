@@ -10,40 +10,32 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.errors import CheckpointError, InputError
+from interp.model.activations import activation
 from interp.model.block import Memory
 from interp.model.config import ModelConfig, TransformConfig
 from interp.model.derive import book_of, source_table
 from interp.model.loss import next_token_loss
-from interp.model.mlp import activation
 from interp.model.norms import Norm
 from interp.model.passes import Pass, prepare, run_encoder, run_pass
+from interp.model.peers import PEER_METHODS, refuse_keywords
 from interp.model.positions import KeyValues
 from interp.model.stack import Stack
 from interp.model.taps import NO_TAPS, Tap, Taps, Write, active_writes
 from interp.model.tokens import Batch, TextMethods
-from interp.model.weights import StackedWeights
+from interp.model.weights import UnembeddingWeights
 
 __all__ = ["ReturnType", "Transformer"]
 
 ReturnType = Literal["logits", "loss", "both"] | None
 T = TypeVar("T", bound="Transformer")
-# What TransformerLens users type that is not to be had here, and what to type instead.
-_NO_STANDING = "hooks belong to a call or a block of calls. Use with model.hooks(fwd_hooks=[(name, fn)]):"
-_NO_SWITCH = "every site can always be read and edited, so there is nothing to switch on."
-_PEER_METHODS = {
-    **dict.fromkeys(("add_hook", "add_perma_hook", "add_caching_hooks", "cache_some", "cache_all"), _NO_STANDING),
-    **dict.fromkeys(("reset_hooks", "remove_all_hook_fns"), f"nothing is left on a model; {_NO_STANDING}"),
-    **dict.fromkeys(("set_use_attn_result", "set_use_split_qkv_input", "set_use_hook_mlp_in"), _NO_SWITCH),
-    "enable_compatibility_mode": "names are TransformerLens' own already. interp.fold_norms(model) folds a copy.",
-}
 
 
-class Transformer(TextMethods, StackedWeights, nn.Module):
+class Transformer(TextMethods, UnembeddingWeights, nn.Module):
     """A decoder, an encoder, or both, built from a `ModelConfig`, with raw weights: nothing folded, nothing centred."""
 
     def __init__(
         self,
-        cfg: ModelConfig,
+        cfg: ModelConfig | object,
         tokenizer: Any = None,
         *,
         seed: int = 0,
@@ -51,6 +43,11 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         device: torch.device | str = "cpu",
     ):
         super().__init__()
+        if not isinstance(cfg, ModelConfig):
+            raise InputError(
+                f"A model is built from a ModelConfig; this is a {type(cfg).__name__}. ModelConfig.from_dict reads "
+                "what to_dict wrote, interp.load reads checkpoints, and docs/architectures.md builds some by hand."
+            )
         self.cfg, self.tokenizer = cfg, tokenizer
         with torch.device("meta"):  # weights are made once, from the seed alone
             stacks = {name: Stack(stack, cfg.d_model, cfg.d_vocab, name) for name, stack in cfg.stacks.items()}
@@ -99,7 +96,7 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
 
     def forward(
         self,
-        input: Any,
+        input: Any = None,
         return_type: ReturnType = "logits",
         *,
         loss_per_token: bool = False,
@@ -114,6 +111,7 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         unembed_pos: Sequence[int] | Tensor | None = None,
         unembed_tokens: Sequence[int] | Tensor | None = None,
         taps: Taps | None = None,
+        **unknown: Any,
     ) -> Any:
         """Logits `[batch pos d_vocab]`, the loss, or both.
 
@@ -138,6 +136,7 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
             start_at_layer=start_at_layer,
             stop_at_layer=stop_at_layer,
             past_kv=past_kv,
+            **unknown,
         )
         return finish(self.run(job, taps if taps is not None else self._standing_taps()))
 
@@ -178,11 +177,27 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         return tap("hook_unembed", logits if cap is None else cap * torch.tanh(logits / cap))
 
     def extend(
-        self, input: Any, *, past: KeyValues | None = None, attention_mask: Tensor | None = None, **options: Any
+        self,
+        input: Any,
+        *,
+        past: KeyValues | None = None,
+        attention_mask: Tensor | None = None,
+        memory: Memory | None = None,
+        **options: Any,
     ) -> tuple[Float[Tensor, "batch some_pos some_tokens"], KeyValues]:
-        """Logits of new tokens after stored ones, and the keys and values of all of them."""
+        """Logits of new tokens after stored ones, and the keys and values of all of them.
+
+        In a model with two stacks the tokens are the decoder's, `memory` is what `encode` made of the encoder's text,
+        and the stored keys are those of the decoder's self-attention; those of cross-attention are made anew.
+        """
         self.need_unembed()
-        job = prepare(self, input, attention_mask=attention_mask, past_kv=past)
+        if (memory is not None) != (self.encoder is not None and self.decoder is not None):
+            needs = "needs memory=model.encode(text), what its decoder reads" if memory is None else "takes no memory"
+            raise InputError(f"To extend, this model {needs}.")
+        if memory is None:
+            job = prepare(self, input, attention_mask=attention_mask, past_kv=past)
+        else:
+            job = _over(self, memory, input, past, attention_mask)
         job.keep_keys = True
         job.unembed_pos, job.unembed_tokens = options.pop("unembed_pos", None), options.pop("unembed_tokens", None)
         if options:
@@ -192,8 +207,8 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         return logits, job.keys
 
     def __getattr__(self, name: str) -> Any:
-        if name in _PEER_METHODS:
-            raise AttributeError(f"There is no model.{name}: {_PEER_METHODS[name]}")
+        if name in PEER_METHODS:
+            raise AttributeError(f"There is no model.{name}: {PEER_METHODS[name]}")
         return super().__getattr__(name)
 
     # ---- parts ----
@@ -202,7 +217,7 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
     def only(self) -> Stack:
         """The one stack of a model that has one."""
         if self.encoder is not None and self.decoder is not None:
-            raise InputError("This model has two stacks. Ask model.encoder or model.decoder.")
+            raise InputError("This model has two stacks. Ask model.encoder or model.decoder, e.g. model.decoder.W_Q.")
         stack = self.decoder or self.encoder
         assert stack is not None
         return stack
@@ -258,6 +273,9 @@ class Transformer(TextMethods, StackedWeights, nn.Module):
         **options: Any,
     ) -> tuple[Pass, Callable[[Tensor], Any]]:
         """A checked pass, and what makes the caller's output of its logits."""
+        refuse_keywords(options)
+        if input is None:
+            raise InputError("There is nothing to run. Give text, a list of texts, or token ids [batch pos].")
         if return_type not in ("logits", "loss", "both", None):
             raise InputError(f'return_type is {return_type!r}. Choose "logits", "loss", "both" or None.')
         needs_loss = return_type in ("loss", "both")
@@ -321,6 +339,16 @@ class Transform(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos width"]:
         return self.norm(self.act(self.dense(x)), NO_TAPS)
+
+
+def _over(model: Transformer, memory: Memory, input: Any, past: KeyValues | None, mask: Tensor | None) -> Pass:
+    """A pass of the decoder over an encoding that was made before."""
+    batch = model.batch(input, attention_mask=mask, n_before=past.n_keys if past is not None else 0)
+    if len(batch.tokens) != len(memory.resid):
+        raise InputError(
+            f"The encoding is of {len(memory.resid)} texts and the decoder gets {len(batch.tokens)}. Pair them."
+        )
+    return Pass(decoder=batch, memory=memory, past=past)
 
 
 def _check_weights(wanted: Mapping[str, nn.Parameter], given: Mapping[str, Tensor]) -> None:

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from interp.model.activations import activation
 from interp.model.attention import attention_pattern, attention_scores, head_results
 from interp.model.block import block_kind
 from interp.model.config import AttentionConfig, BlockConfig, ModelConfig, NormConfig
-from interp.model.mlp import activation
 from interp.model.norms import norm_scale, normalize
 from interp.model.positions import Rows, rotate
 from interp.sites import AddressBook, Site
@@ -136,11 +136,12 @@ class Deriver:
 
 def book_of(config: ModelConfig) -> AddressBook:
     """The address book of any model with this config."""
+    from interp.model.bridge_names import bridge_names
     from interp.model.stack import stack_sites
 
     sites = [site for name, stack in config.stacks.items() for site in stack_sites(name, stack)]
     sites += [Site("hook_unembed")] if config.has_unembed else []
-    return AddressBook(sites, {name: stack.n_layers for name, stack in config.stacks.items()})
+    return AddressBook(sites, {name: stack.n_layers for name, stack in config.stacks.items()}, bridge_names(config))
 
 
 def _attention(site: Site, block: BlockConfig) -> AttentionConfig:

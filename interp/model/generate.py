@@ -12,6 +12,7 @@ from torch import Tensor
 from interp.errors import InputError
 
 if TYPE_CHECKING:
+    from interp.model.block import Memory
     from interp.model.core import Transformer
     from interp.model.tokens import Batch
 
@@ -60,8 +61,10 @@ def generate_tokens(
     stop_ids: frozenset[int],
     pad_id: int,
     generator: torch.Generator,
+    memory: Memory | None = None,
 ) -> Int[Tensor, "batch new_pos"]:
-    """New tokens after each row of a left-padded batch. A row that met a stop id goes on with padding.
+    """New tokens after each row of a left-padded batch, over an encoding where there is one. A row that
+    met a stop id goes on with padding.
 
     Cost: one pass over the prompt, then one token a pass.
     """
@@ -69,7 +72,7 @@ def generate_tokens(
     done = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
     new: list[Tensor] = []
     for _ in range(max_new_tokens):
-        logits, past = model.extend(tokens, past=past, attention_mask=mask, unembed_pos=[-1])
+        logits, past = model.extend(tokens, past=past, attention_mask=mask, memory=memory, unembed_pos=[-1])
         chosen = sampling.choose(logits[:, -1], generator)
         chosen = torch.where(done, torch.full_like(chosen, pad_id), chosen)
         new.append(chosen)

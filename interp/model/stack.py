@@ -16,6 +16,7 @@ from interp.model.config import NormConfig, StackConfig
 from interp.model.norms import Norm
 from interp.model.positions import KeyValues, Rows
 from interp.model.taps import NO_TAPS, Tap
+from interp.model.weights import StackedWeights
 from interp.sites import Site
 
 __all__ = ["Embedding", "Stack", "stack_sites"]
@@ -36,7 +37,7 @@ class Embedding(nn.Module):
         return self.weight
 
 
-class Stack(nn.Module):
+class Stack(StackedWeights, nn.Module):
     """Blocks over one text. `name` is "" in a model with one stack, else "encoder" or "decoder"."""
 
     def __init__(self, config: StackConfig, d_model: int, d_vocab: int, name: str):
@@ -54,6 +55,10 @@ class Stack(nn.Module):
         blocks = (make_block(block, d_model, f"{self.address}blocks.{i}.") for i, block in enumerate(config.blocks))
         self.blocks = nn.ModuleList(blocks)
         self.ln_final = Norm(config.final_norm or NormConfig("none"), d_model, f"{self.address}ln_final.")
+
+    @property
+    def only(self) -> Stack:
+        return self
 
     def block(self, layer: int) -> Block:
         """One layer, typed."""

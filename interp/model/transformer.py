@@ -10,9 +10,11 @@ from typing import Any, Literal
 import torch
 
 from interp.errors import InputError
+from interp.model.block import Memory
 from interp.model.cache import ActivationCache, PosSlice
 from interp.model.core import ReturnType, Transformer
 from interp.model.generate import Sampling, generate_tokens
+from interp.model.passes import run_encoder
 from interp.model.reading import Reading
 from interp.model.taps import HookSpec, Taps, active_writes, make_writes
 from interp.sites import SiteFilter
@@ -131,16 +133,31 @@ class HookedTransformer(Transformer):
         top_p: float | None = None,
         prepend_bos: bool | None = None,
         attention_mask: Any = None,
+        decoder_input: Any = None,
         seed: int = 0,
         return_type: Literal["input", "tokens", "str"] = "input",
         **peer_options: Any,
     ) -> Any:
-        """The input with a continuation: text if text came in ("input"), or as asked. Several texts are padded left."""
+        """The input with a continuation: text if text came in ("input"), or as asked. Several texts are padded left.
+
+        In a model with two stacks the encoder reads `input` once, and what goes on is `decoder_input`: the tokens that
+        its decoder begins with, such as its start token. `attention_mask` is the encoder's.
+        """
         peer_options.pop("padding_side", None)  # generation pads on the left
         if unknown := _without_peer_options(peer_options):
             raise InputError(f"generate takes no {', '.join(unknown)}.")
-        if self.decoder is None or self.encoder is not None:
-            raise InputError("Only a decoder by itself can generate. Run other models with model(…).")
+        if self.decoder is None:
+            raise InputError("An encoder predicts no next token, so it cannot generate. Run it with model(…).")
+        if (decoder_input is None) != (self.encoder is None):
+            what = (
+                "needs decoder_input=, the tokens its decoder begins with" if self.encoder else "takes no decoder_input"
+            )
+            raise InputError(f"To generate, this model {what}.")
+        self.need_unembed()
+        memory = None
+        if decoder_input is not None:
+            memory = self._encoding(input, prepend_bos, attention_mask)
+            input, attention_mask = decoder_input, None
         is_text = isinstance(input, str) or (isinstance(input, Sequence) and any(isinstance(x, str) for x in input))
         batch = self.batch(
             input,
@@ -161,6 +178,7 @@ class HookedTransformer(Transformer):
             stop_ids=stop_ids,
             pad_id=pad_id if pad_id is not None else 0,
             generator=torch.Generator().manual_seed(seed),
+            memory=memory,
         )
         if return_type == "tokens" or (return_type == "input" and not is_text):
             return torch.cat([batch.tokens, new], dim=1)
@@ -170,6 +188,12 @@ class HookedTransformer(Transformer):
             for row, mask, tail in zip(batch.tokens, masks, new, strict=True)
         ]
         return texts if isinstance(input, Sequence) and not isinstance(input, str) else texts[0]
+
+    @torch.no_grad()
+    def _encoding(self, input: Any, prepend_bos: bool | None, attention_mask: Any) -> Memory:
+        batch = self.batch(input, prepend_bos=prepend_bos, attention_mask=attention_mask)
+        assert self.encoder is not None
+        return run_encoder(self, batch, self._standing_taps())
 
 
 def _until_stop(tokens: list[int], stop_ids: frozenset[int]) -> list[int]:

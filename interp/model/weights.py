@@ -10,19 +10,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import InputError
-from interp.model.stack import Stack
 
-__all__ = ["StackedWeights"]
+__all__ = ["StackedWeights", "UnembeddingWeights"]
 
 
 class StackedWeights:
-    """`model.W_Q`, `model.W_O`, … over all layers, for models with one stack; and the embeddings."""
-
-    def need_unembed(self) -> nn.Linear:
-        raise NotImplementedError
+    """`W_Q`, `W_O`, … over all layers of a stack, or of a model with one; and the embeddings."""
 
     @property
-    def only(self) -> Stack:
+    def only(self) -> Any:
+        """The stack whose weights these are."""
         raise NotImplementedError
 
     @property
@@ -34,15 +31,6 @@ class StackedWeights:
         if self.only.pos_embed is None:
             raise InputError("This model has no learned positions. Its cfg.positional_embedding_type says what it has.")
         return self.only.pos_embed.weight
-
-    @property
-    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
-        return self.need_unembed().weight.T
-
-    @property
-    def b_U(self) -> Float[Tensor, " d_vocab"]:
-        weight, bias = self.need_unembed().weight, self.need_unembed().bias
-        return bias if bias is not None else weight.new_zeros(len(weight))
 
     @property
     def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:
@@ -101,3 +89,19 @@ class StackedWeights:
         if len({x.shape for x in tensors}) != 1:
             raise InputError("The layers of this model differ in shape. Ask model.blocks[layer] for one of them.")
         return torch.stack(tensors)
+
+
+class UnembeddingWeights(StackedWeights):
+    """And those of a model's unembedding."""
+
+    def need_unembed(self) -> nn.Linear:
+        raise NotImplementedError
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
+        return self.need_unembed().weight.T
+
+    @property
+    def b_U(self) -> Float[Tensor, " d_vocab"]:
+        weight, bias = self.need_unembed().weight, self.need_unembed().bias
+        return bias if bias is not None else weight.new_zeros(len(weight))

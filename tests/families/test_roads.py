@@ -194,8 +194,7 @@ def test_a_bare_stack_without_its_head_loads_where_the_embedding_is_tied(tiny_ll
     assert all(torch.equal(hub_weight(ours, name), tensor) for name, tensor in reference.state_dict().items())
     untied = tiny_llama()
     untied.model.save_pretrained(tmp_path / "untied")
-    with pytest.raises(CheckpointError, match="unembed"):
-        load(tmp_path / "untied")
+    assert load(tmp_path / "untied").unembed is None  # its own unembedding is not there: no logits
 
 
 def test_a_tied_head_that_differs_from_the_embedding_is_refused(tiny_llama, tmp_path):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from interp.errors import CheckpointError, HookError, InputError, InterpError, UnsupportedModelError
+import interp
+from interp.errors import CheckpointError, HookError, InputError, InterpError
 from interp.model.config import AttentionConfig, BlockConfig, MLPConfig, ModelConfig, NormConfig, StackConfig
 from interp.model.generate import Sampling
 from interp.model.transformer import HookedTransformer
@@ -198,10 +199,8 @@ def test_configs_that_cannot_be_models_are_refused() -> None:
         BlockConfig(attn, MLPConfig(8), cross_attn=attn)
     with pytest.raises(InputError, match="parallel block needs an MLP"):
         BlockConfig(attn, None, residual="parallel")
-    with pytest.raises(UnsupportedModelError, match=r"'swiglu' is not implemented\. Known are silu"):
-        HookedTransformer(ModelConfig.decoder_only(
-            n_layers=1, d_model=8, n_heads=2, d_vocab=9, n_ctx=8, act_fn="swiglu",
-        ))  # fmt: skip
+    with pytest.raises(InputError, match=r"act_fn='swiglu'.*one of silu"):
+        ModelConfig.decoder_only(n_layers=1, d_model=8, n_heads=2, d_vocab=9, n_ctx=8, act_fn="swiglu")
 
 
 def test_cross_attention_without_an_encoder_is_refused_when_it_is_described(configs: dict) -> None:
@@ -811,3 +810,67 @@ def test_norms_and_stacks_may_be_left_out() -> None:
     assert model.sites.names[:2] == ["hook_embed", "blocks.0.hook_resid_pre"]
     assert not [name for name in model.sites.names if "ln" in name]
     assert model.ln_final is model.decoder.ln_final and model.embed is model.decoder.embed
+
+
+@pytest.mark.parametrize("kind", ["T5", "Bart"])
+@torch.no_grad()
+def test_two_stacks_generate_what_full_passes_would_say(kind: str) -> None:
+    import transformers
+
+    sizes: dict[str, Any] = {
+        "T5": {"d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2},
+        "Bart": {
+            **{f"{stack}_{name}": n for stack in ("encoder", "decoder") for name, n in
+               (("layers", 2), ("attention_heads", 2), ("ffn_dim", 24))},
+            "max_position_embeddings": 32,
+        },
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=40, d_model=16, pad_token_id=1, decoder_start_token_id=2, **sizes[kind]
+    )
+    model = interp.load(getattr(transformers, f"{kind}ForConditionalGeneration")(config).eval())
+    source = torch.randint(5, 40, (2, 7), generator=torch.Generator().manual_seed(3))
+    mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+    got = model.generate(source, 6, do_sample=False, decoder_input=[[2], [2]], attention_mask=mask)
+    want = torch.tensor([[2], [2]])
+    for _ in range(6):
+        logits = model(source, decoder_input=want, attention_mask=mask)
+        want = torch.cat([want, logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+    assert torch.equal(got, want)
+    memory = model.encode(source, attention_mask=mask)
+    first, keys = model.extend(want[:, :3], memory=memory)
+    rest, _ = model.extend(want[:, 3:], past=keys, memory=memory)
+    torch.testing.assert_close(
+        torch.cat([first, rest], dim=1), model(source, decoder_input=want, attention_mask=mask), atol=1e-5, rtol=1e-5
+    )
+    sampled = [model.generate(source, 4, decoder_input=[[2], [2]], seed=seed) for seed in (1, 1)]
+    assert torch.equal(*sampled)
+    for call, words in (
+        (lambda: model.generate(source, 2), "needs decoder_input="),
+        (lambda: model.extend(want), r"needs memory=model\.encode"),
+        (lambda: model.extend(want[:1], memory=memory), "of 2 texts and the decoder gets 1"),
+    ):
+        with pytest.raises(InputError, match=words):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"token_type_ids": 1}, "no token_type_ids.*type 0"),
+        ({"decoder_attention_mask": 1}, "no decoder_attention_mask.*brings its own mask"),
+        ({"frobnicate": 1}, "no frobnicate.*keywords are return_type"),
+    ],
+)
+def test_keywords_of_other_libraries_say_what_does_the_same(options: dict[str, Any], words: str) -> None:
+    model = HookedTransformer(ModelConfig.decoder_only(n_layers=1, d_model=8, n_heads=2, d_vocab=9, n_ctx=8))
+    for call in (model, model.run_with_cache, model.run_with_hooks):
+        with pytest.raises(InputError, match=words):
+            call(torch.tensor([[1, 2]]), **options)
+
+
+def test_a_call_without_input_says_what_to_give() -> None:
+    model = HookedTransformer(ModelConfig.decoder_only(n_layers=1, d_model=8, n_heads=2, d_vocab=9, n_ctx=8))
+    with pytest.raises(InputError, match=r"nothing to run\. Give text"):
+        model()

@@ -12,6 +12,8 @@ from torch.testing import assert_close
 from interp.circuits.decomposition import logit_bias
 from interp.errors import InputError, UnknownSiteError
 from interp.model.cache import ActivationCache
+from interp.model.config import ModelConfig
+from interp.model.transformer import HookedTransformer
 
 LAYERS = (0, 1, None)
 
@@ -176,3 +178,38 @@ def test_mistakes_are_named(named: Any) -> None:
         llama.logit_attrs(llama.decompose_resid(), torch.arange(7))
     with pytest.raises(UnknownSiteError, match=r"Call \.bind"):
         ActivationCache(llama._contents).decompose_resid()
+
+
+def test_heads_of_models_that_norm_their_stream_stack_though_they_have_no_remainder(configs: dict) -> None:
+    config = ModelConfig.encoder_only(n_layers=2, d_model=16, n_heads=2, d_vocab=20, n_ctx=16)
+    model = HookedTransformer(config, seed=1)
+    _, cache = model.run_with_cache(torch.tensor([[1, 2, 3]]))
+    heads, labels = cache.stack_head_results(return_labels=True)
+    assert labels == ["L0H0", "L0H1", "L1H0", "L1H1"]
+    torch.testing.assert_close(heads[:2].sum(0) + model.blocks[0].attn.b_O, cache["attn_out.0"], atol=1e-5, rtol=1e-5)
+    for options in ({"incl_remainder": True}, {"apply_ln": True}):
+        with pytest.raises(InputError, match="no sum"):
+            cache.stack_head_results(**options)
+
+
+def test_the_encoder_of_two_stacks_has_its_own_parts(configs: dict) -> None:
+    model = HookedTransformer(configs["two_stacks"], seed=1)
+    tokens = torch.tensor([[1, 2, 3]])
+    _, cache = model.run_with_cache(tokens, decoder_input=tokens[:, :2])
+    parts = cache.decompose_resid(stack="encoder")
+    whole = cache.accumulated_resid(stack="encoder")[-1]
+    torch.testing.assert_close(parts.sum(0), whole, atol=1e-5, rtol=1e-5)
+    assert whole.shape[1] == 3 and cache.accumulated_resid()[-1].shape[1] == 2
+    assert cache.stack_head_results(stack="encoder", incl_remainder=True).sum(0).allclose(whole, atol=1e-5)
+    normed = cache.decompose_resid(stack="encoder", apply_ln=True).sum(0)
+    assert normed.shape == whole.shape and not normed.allclose(whole)
+    with pytest.raises(InputError, match="stack is 'middle'; this model has encoder and decoder"):
+        cache.decompose_resid(stack="middle")
+
+
+def test_each_stack_gives_its_own_weights(configs: dict) -> None:
+    model = HookedTransformer(configs["two_stacks"], seed=1)
+    assert torch.equal(model.decoder.W_Q[0], model.decoder.blocks[0].attn.W_Q)
+    assert model.encoder.W_E is model.encoder.embed.weight
+    with pytest.raises(InputError, match=r"model\.decoder\.W_Q"):
+        _ = model.W_Q

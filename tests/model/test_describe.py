@@ -68,8 +68,11 @@ def changes(value: Any, kind: Any) -> Iterator[Any]:
         yield from ((*value[:-1], other) for other in changes(value[-1], typing.get_args(kind)[0]))
     elif dataclasses.is_dataclass(value):
         yield from changed(value)
+    elif kind is str:
+        yield from (value + "_", "relu2")  # a label, or the name of an activation function
     else:
-        yield not value if kind is bool else value + "_" if kind is str else value * 2 or kind(1)
+        others = [not value] if kind is bool else [value * 2 or kind(1), value // 2]
+        yield from (other for other in others if other != value)
 
 
 SEEN: set[tuple[str, str]] = set()

@@ -39,3 +39,35 @@ def test_matrices_that_do_not_fit_are_refused() -> None:
         FactoredMatrix(torch.ones(3, 4), torch.ones(3, 4))
     with pytest.raises(InputError, match="Only square products"):
         _ = FactoredMatrix(torch.ones(3, 4), torch.ones(4, 5)).eigenvalues
+
+
+@pytest.mark.parametrize("inner", [1, 4, 20])
+def test_its_singular_values_are_those_of_the_product(inner: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    A, B = (torch.randn(*shape, generator=generator).double() for shape in ((3, 12, inner), (3, inner, 7)))
+    pair = FactoredMatrix(A, B)
+    u, s, v = pair.svd()
+    assert_close(u @ torch.diag_embed(s) @ v.mT, pair.AB)
+    assert_close(s, torch.linalg.svdvals(pair.AB)[..., : s.shape[-1]])
+    assert_close(u.mT @ u, torch.eye(s.shape[-1]).double().expand(3, -1, -1))
+    assert_close(pair.Vh, pair.V)
+    assert_close(pair.make_even().AB, pair.AB)
+    assert_close(pair.make_even().A.norm(dim=(-2, -1)), pair.make_even().B.norm(dim=(-2, -1)))
+    assert_close(pair.collapse_l().mT @ pair.collapse_l(), pair.AB.mT @ pair.AB)
+    assert_close(pair.collapse_r() @ pair.collapse_r().mT, pair.AB @ pair.AB.mT)
+
+
+def test_indices_and_corners_are_those_of_the_product() -> None:
+    pair = _pair()
+    whole = pair.AB
+    assert pair.ndim == 3 and pair.pair[0] is pair.A
+    assert_close(pair.get_corner(2), whole[..., :2, :2])
+    assert_close(pair[1].AB, whole[1])
+    assert_close(pair[..., 2:5, :].AB, whole[..., 2:5, :])
+    assert_close(pair[0, 3, -1].AB, whole[0, 3:4, -1:])
+    assert_close(pair[:2, :, 4:].AB, whole[:2, :, 4:])
+    assert_close(pair.unsqueeze(0).AB, whole[None])
+    with pytest.raises(InputError, match="too many"):
+        pair[0, 0, 0, 0]
+    with pytest.raises(InputError, match="none of the leading"):
+        pair.unsqueeze(3)
