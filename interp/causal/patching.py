@@ -19,7 +19,8 @@ from interp.causal.plan import Plan, Progress
 from interp.causal.questions import Question, pose, position_tokens
 from interp.causal.reach import felt, in_memory, is_causal, start_of
 from interp.causal.sweep import Sweep
-from interp.causal.texts import Text, first_difference
+from interp.causal.texts import Text
+from interp.causal.together import shared_prefix, target_sweep
 from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
@@ -48,11 +49,12 @@ def patch(
     `site`: resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z, result, pattern, attn_scores, mlp_post
     (the neurons), or any other tensor of a layer, with a stack in front where a model has two
     ("decoder.cross_attn.z"). `over` names the grid's axes: layer, pos, position (named), head, kv_head, neuron; what
-    is not spread out is edited together. `at` restricts axes, e.g. {"layer": [5, 6]}, or, without a pos axis,
-    {"pos": "subject:last"}. `direction`: "denoise" copies clean into the corrupt run, "noise" corrupt into the clean
-    one. `window` edits that many layers around each together. `metric`: "logit_diff", "logit", "prob", "log_prob",
-    "log_prob_diff", "kl", or a function of (logits `[cell d_vocab]`, pair `[cell]`). With grouped queries k and v go
-    by kv_head, or with `ungroup=True` by query head.
+    is not spread out is edited together. With `over=("target",)` the site is a list of targets as for `ablate`: heads
+    ("23.4"), tensors of a layer ("mlp_out.3"), or lists of these, patched together. `at` restricts axes, e.g.
+    {"layer": [5, 6]}, or, without a pos axis, {"pos": "subject:last"}. `direction`: "denoise" copies clean into the
+    corrupt run, "noise" corrupt into the clean one. `window` edits that many layers around each together. `metric`:
+    "logit_diff", "logit", "prob", "log_prob", "log_prob_diff", "kl", or a function of (logits `[cell d_vocab]`, pair
+    `[cell]`). With grouped queries k and v go by kv_head, or with `ungroup=True` by query head.
 
     Returns `Effects` `[prompt, *over]`; positions that a prompt does not have are NaN. Exact. Cost: 2 passes, and for
     each cell only the layers, positions and logits that its edit can reach; at most `max_bytes` of memory at a time
@@ -63,6 +65,26 @@ def patch(
     question = pose(model, pairs, metric)
     into, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
     base_texts, source_texts = question.texts(into), question.texts(source)
+    reference = "source" if direction == "denoise" else "base"
+    about = {
+        "method": "activation patching",
+        "direction": direction,
+        "base": into,
+        "source": source,
+        "metric": question.metric.name,
+        "unit": question.metric.unit,
+        "at": {name: str(value) for name, value in (at or {}).items()},
+        "exact": True,
+        "model": model.cfg.model_name,
+    }
+    if over == "target" or tuple(over) == ("target",):
+        if window != 1 or ungroup:
+            raise InputError("Targets are patched as they are named. Leave window= and ungroup= out.")
+        texts = base_texts, source_texts
+        sweep, names, sites = target_sweep(
+            model, pairs, question, texts, site, at=at, reference=reference, max_bytes=max_bytes
+        )
+        return Plan(sweep, {"target": names}, question.items, pairs.templates, {**about, "site": sites}, progress)
     is_encoder = question.counts_in_encoder(SitePlaces.resolve(model, site).one)
     n_pos = max(question.prompt_length(text, is_encoder) for text in range(len(base_texts)))
     grid = Grid.make(model, pairs, site, over, at, window=window, ungroup=ungroup, n_pos=n_pos)
@@ -75,22 +97,13 @@ def patch(
         source_texts,
         bundles,
         builder.absent,
-        reference="source" if direction == "denoise" else "base",
+        reference=reference,
         max_bytes=max_bytes,
     )
-    about = {
-        "method": "activation patching",
+    about |= {
         "site": grid.places.name,
-        "direction": direction,
-        "base": into,
-        "source": source,
-        "metric": question.metric.name,
-        "unit": question.metric.unit,
         "window": window,
         "ungrouped": ungroup,
-        "at": {name: str(value) for name, value in (at or {}).items()},
-        "exact": True,
-        "model": model.cfg.model_name,
         **position_tokens(question, into, is_encoder),
     }
     return Plan(sweep, grid.axes, question.items, pairs.templates, about, progress)
@@ -119,7 +132,7 @@ class CellBuilder:
         in_encoder = self.question.counts_in_encoder(site)
         n_text = len(self.base[text].in_stack(in_encoder))
         n_prompt = self.question.prompt_length(text, in_encoder)
-        same = self._shared_prefix(text, site)
+        same = shared_prefix(self.model, self.question, self.base[text], self.source[text], site)
         for j, positions in grid.pos_choices(self.pairs, pair, n_prompt, n_text):
             for i, layers in grid.layer_choices():
                 n_units = self._n_units(layers)
@@ -176,14 +189,6 @@ class CellBuilder:
         yield Op(site, positions, units // group, "source")
         if others[0]:
             yield Op(z, asking, torch.tensor(others), "base")
-
-    def _shared_prefix(self, text: int, site: Site) -> int:
-        """Leading positions at which both runs hold the same tensors, since they have read the same."""
-        base, source = self.base[text], self.source[text]
-        if self.question.counts_in_encoder(site):
-            return len(base.encoder) if base.encoder == source.encoder else 0
-        differ = first_difference(base, source)
-        return differ if differ == len(base.tokens) or is_causal(self.model, site.stack) else 0
 
 
 def _group_mates(heads: Sequence[int], group: int) -> list[int]:
