@@ -20,8 +20,9 @@ class Op:
     `units [cell unit]` (None: the whole vector), values are set to those of a bank.
 
     `bank` names it: a recording of the same texts ("source", "base"), of which the same places are taken unless
-    `index [pos]` says which, or "zero". `kind="block"` sets scores of the queries `pos` at `keys` to −∞;
-    `kind="add"` adds the bank's values times `factor`.
+    `index [pos]` says which, or "zero". Patterns and scores are set
+    for the queries `pos` over all keys, or at `keys` alone; `kind="block"` sets scores there to −∞. `kind="add"` adds
+    the bank's values times `factor`.
     """
 
     site: Site
@@ -52,7 +53,8 @@ class Op:
 @dataclass(frozen=True)
 class Bundle:
     """Cells of one text that are edited at the same places: `cells` numbers them in the grid, `start` is the first
-    position that can feel them (0 wherever later tokens are seen)."""
+    position that can feel them (0 wherever later tokens are seen). Ops of an encoder stand before those of a decoder
+    over it."""
 
     text: int
     cells: Int[Tensor, " cell"]
@@ -63,6 +65,11 @@ class Bundle:
     def stack(self) -> str:
         """The stack that is edited first."""
         return self.ops[0].site.stack
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether an encoder and its decoder are edited together."""
+        return any(op.site.stack != self.stack for op in self.ops)
 
     @property
     def first_layer(self) -> int:
