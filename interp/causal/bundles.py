@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.sites import Site
 
-__all__ = ["Bundle", "Op", "chunks"]
+__all__ = ["Bundle", "Op", "chunks", "in_order"]
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,6 @@ class Bundle:
         return self.ops[0].site.stack
 
     @property
-    def is_mixed(self) -> bool:
-        """Whether an encoder and its decoder are edited together."""
-        return any(op.site.stack != self.stack for op in self.ops)
-
-    @property
     def first_layer(self) -> int:
         return min(op.layer for op in self.ops)
 
@@ -83,6 +78,11 @@ class Bundle:
         """Some of its cells."""
         ops = tuple(op if op.units is None else replace(op, units=op.units[cells]) for op in self.ops)
         return replace(self, cells=self.cells[cells], ops=ops)
+
+
+def in_order(ops: Iterable[Op]) -> tuple[Op, ...]:
+    """Ops as a bundle takes them: an encoder's first."""
+    return tuple(sorted(ops, key=lambda op: op.site.stack != "encoder"))
 
 
 def chunks(
