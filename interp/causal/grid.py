@@ -22,7 +22,7 @@ from interp.sites import Site
 __all__ = ["Grid", "SitePlaces"]
 
 UNIT_AXES = {"head": "head", "kv_head": "kv_head", "neuron": "d_mlp"}  # axis of a grid -> axis of a site
-AXES = ("layer", "pos", "position", "key_pos", *UNIT_AXES)
+AXES = ("layer", "pos", "position", *UNIT_AXES, "key_pos")
 
 
 @dataclass(frozen=True)

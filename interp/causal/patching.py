@@ -66,6 +66,8 @@ def patch(
     """
     if direction not in ("denoise", "noise"):
         raise InputError(f'direction is {direction!r}. Choose "denoise" (clean into corrupt) or "noise".')
+    if not isinstance(at, (Mapping, type(None))) or not isinstance(over, Sequence):
+        raise InputError(f"over={over!r}, at={at!r}: give axes, as in over=('layer', 'pos'), at={{'layer': [5, 6]}}.")
     question = pose(model, pairs, metric)
     into, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
     base_texts, source_texts = question.texts(into), question.texts(source)

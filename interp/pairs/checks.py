@@ -118,7 +118,7 @@ def check_reads(model: TextMethods) -> None:
     if model.cfg.decoder is None:
         raise InputError(
             "This model is an encoder: it predicts at every position, not after the last. "
-            'Give the pairs read=, the position of the masked token, or read="mask".'
+            'Give read=, the position of the masked token, or read="mask".'
         )
 
 
