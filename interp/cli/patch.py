@@ -96,7 +96,8 @@ def patch(
     try:
         if runs is not None:
             given = {name: one for name, one in texts.items() if one} if csv is None else {"csv": str(csv)}
-            spec = {"analysis": "patch", "model": model, "site": site, "positions": places, **given, **asked, **settings}
+            spec = {"analysis": "patch", "model": model, "site": site, "positions": places, **given, **asked}
+            spec |= settings
             many = f"{len(pairs)} pairs" if len(pairs) > 1 else "1 pair"
             partial = "partial: " if stopped else ""
             title = f"{partial}patching {site} of {found.about.get('model', model)}: {direction}, {many}"

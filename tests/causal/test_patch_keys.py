@@ -67,7 +67,7 @@ def test_edges_of_cross_attention_have_both_texts_positions(model_of: ModelOf) -
             ("layer",),
             at={"key_pos": list(pairs.span("subject", pair)), "pos": pairs.read[pair]},
         )
-        np.testing.assert_allclose(named.values[pair], one.values[0], atol=1e-6)
+        np.testing.assert_allclose(named.values[pair], one.values[0], atol=2e-5)
     with pytest.raises(InputError, match="'read' is a position in the decoder's text"):
         interp.patch(model, pairs, "decoder.cross_attn.pattern", ("layer",), at={"key_pos": "read"})
 

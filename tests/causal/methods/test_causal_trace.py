@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import interp
-from interp.errors import InputError
 from tests.causal.methods.plain import LAYOUTS, agree, cached, is_double, judge, pairs_for, run, text_of
 
 SPANS = [[2, 3], [1], [3, 4], [1, 2], [2]]
