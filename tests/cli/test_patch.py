@@ -274,7 +274,7 @@ def _tiny(**stacks) -> HookedTransformer:
     backend = Backend(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.add_special_tokens(["[MASK]"])
-    tokenizer = Tokenizer(backend, add_bos=False, bos_id=None, eos_id=None, pad_id=None, unk_id=0)
+    tokenizer = Tokenizer(backend, add_bos=False, bos_id=None, eos_id=None, pad_id=None, unk_id=0, mask_id=1)
     config = replace(ZOO["two_stacks" if len(stacks) == 2 else "encoder"], d_vocab=len(words))
     return randomize(HookedTransformer(config, tokenizer))
 
