@@ -104,7 +104,7 @@ class _Edges:
     model: HookedTransformer
     stack: str
     sublayer: str
-    chosen: frozenset[tuple[int, int]] | None
+    chosen: frozenset[tuple[int | None, int | None]] | None
 
     @classmethod
     def of(cls, model: HookedTransformer, heads: Any, stack: Any, sublayer: Any) -> _Edges:

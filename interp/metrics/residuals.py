@@ -105,8 +105,10 @@ def embedding_similarity(target: Any = None, *, pool: Literal["mean", "read", "f
     def prepare(pairs: PromptPairs, model: HookedTransformer) -> Callable[..., Tensor]:
         if target is None:
             vectors = torch.stack([_embedded(model, pairs, pair, at) for pair in range(len(pairs))])
+        elif isinstance(target, Tensor):
+            vectors = wide(target).detach().to(model.device)
         else:
-            vectors = _of_texts(model, texts, at) if is_texts else wide(target).detach().to(model.device)
+            vectors = _of_texts(model, texts, at)
         _check_vectors(vectors, model, pairs)
 
         def similarity(resid: Float[Tensor, "cell some_pos d_model"], pair: Tensor) -> Float[Tensor, " cell"]:
