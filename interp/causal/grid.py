@@ -122,7 +122,7 @@ class Grid:
         cls,
         model: HookedTransformer,
         pairs: PromptPairs,
-        site: str,
+        site: Any,
         over: Sequence[str],
         at: Mapping[str, Any] | None,
         *,
