@@ -448,6 +448,8 @@ def _random_pairs(model: HookedTransformer, rng: random.Random) -> PromptPairs:
         given["corrupt_decoder"] = [changed(row, *rng.sample(range(len(row)), 1)) for row in given["clean_decoder"]]
     if rng.random() < 0.5:
         given["read"] = [rng.randrange(n) for n in read_lengths]
+    elif model.cfg.decoder is None:
+        given["read"] = -1  # an encoder has to be told
     answers = rng.sample(range(50), 2 * len(lengths))
     return PromptPairs.from_tokens(clean, corrupt, answers[::2], answers[1::2], **given)
 
