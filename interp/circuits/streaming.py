@@ -5,7 +5,7 @@ Patterns are made in chunks of queries, so that long texts fit: the pattern of 4
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.model.attention import Attention, attention_pattern, attention_scores
 from interp.model.positions import Rows
-from interp.model.taps import Taps
+from interp.model.taps import Taps, Write
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 
@@ -66,10 +66,14 @@ def head_grid(model: HookedTransformer) -> HeadGrid:
 
 @torch.no_grad()
 def stream_heads(
-    model: HookedTransformer, batch: Batch, visit: Callable[[LayerHeads], None]
+    model: HookedTransformer,
+    batch: Batch,
+    visit: Callable[[LayerHeads], None],
+    *,
+    writes: Sequence[Write] = (),
 ) -> Float[Tensor, "batch pos d_model"]:
-    """Call `visit` for every self-attention layer of the predicted text's stack, in order; the last residual comes
-    back. Cost: one forward pass without logits."""
+    """Call `visit` for every self-attention layer of the predicted text's stack, in order, under some `writes`; the
+    last residual comes back. Cost: one forward pass without logits."""
     stack = model.main
     rows = stack.rows(batch.tokens.shape[1], batch.mask)
     waiting: dict[int, dict[str, Tensor]] = {}
@@ -94,7 +98,7 @@ def stream_heads(
             del waiting[layer]
         return x if part == "scale" else x[:0]
 
-    resid = stack.embed_tokens(batch.tokens, rows, taps := Taps(wanted, keep=collect))
+    resid = stack.embed_tokens(batch.tokens, rows, taps := Taps(wanted, writes, keep=collect))
     return stack(resid, rows, taps)[0]
 
 

@@ -4,7 +4,7 @@ positions, and what it writes there. Passes are made once and shared by all kind
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,12 +15,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp.circuits.direct import direct_logits, final_scale
+from interp.circuits.direct import effective_unembedding, final_scale
 from interp.circuits.streaming import LayerHeads, head_grid, stream_heads
 from interp.errors import InputError
+from interp.model.taps import Write, make_writes
 from interp.model.tokens import Batch, pad_rows
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
+from interp.sites import Head, Site
 from interp.stats import item_means
 
 __all__ = ["END", "Study"]
@@ -45,8 +47,9 @@ class Study:
     queries: tuple[str, ...]
     labels: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
-    metric: str = "logit_diff"
+    metric: Any = "logit_diff"
     memo: dict[str, Any] = field(default_factory=dict)  # what kinds find out and share, by name
+    knocked_out: tuple[Head, ...] = ()  # whose output is its mean over the corrupt prompts in all passes
 
     @property
     def corruption(self) -> str:
@@ -56,6 +59,16 @@ class Study:
     @property
     def main(self) -> PromptPairs:
         return self.pairs[self.corruption]
+
+    @property
+    def answers(self) -> list[tuple[int, ...]]:
+        """The first token of each alternative of each prompt's answer."""
+        return [tuple(one[0] for one in alternatives) for alternatives in self.main.answer]
+
+    @property
+    def foils(self) -> list[tuple[int, ...]]:
+        """The same of the foil."""
+        return [tuple(one[0] for one in alternatives) for alternatives in self.main.foil]
 
     @property
     def items(self) -> NDArray[np.str_]:
@@ -80,14 +93,21 @@ class Study:
         """Attention of each head from the last token of `query` to all tokens of `key`, `[prompt layer head]`."""
         return self._seen(query).share[self._key(key)]
 
-    def writes(self, query: str, key: str = _WHOLE, *, tokens: Sequence[Sequence[int]]) -> Grid:
-        """Direct logits for each prompt's `tokens` of what each head writes at `query`, `[prompt layer head token]`:
-        all of it, or what it moves there from `key`. Scales of norms behind it are those of the prompt's own pass."""
+    def writes(
+        self,
+        query: str,
+        key: str = _WHOLE,
+        *,
+        up: Sequence[Sequence[int]],
+        down: Sequence[Sequence[int]] | None = None,
+    ) -> Grid:
+        """Direct logit of what each head writes at `query` (all of it, or what it moves there from `key`),
+        `[prompt layer head]`: the mean over each prompt's tokens `up`, less the mean over its tokens `down`. Scales of
+        the norms behind it are those of the prompt's own pass."""
         self.model.need_unembed()
         seen, stack = self._seen(query), self.model.main
-        z = seen.z[self._key(key)]
-        wanted = torch.as_tensor(tokens, device=self.model.device)
-        found = np.full((*z.shape[:3], wanted.shape[1]), np.nan)
+        z, directions = seen.z[self._key(key)], self._directions(up, down)
+        found = np.full(z.shape[:3], np.nan)
         with torch.no_grad():
             for layer, config in enumerate(stack.config.blocks):
                 attn, n_heads = stack.block(layer).attn, config.attn.n_heads
@@ -97,10 +117,36 @@ class Study:
                     norm = stack.block(layer).ln1_post
                     out = out - out.mean(-1, keepdim=True) if norm.config.kind == "layer" else out
                     out = out / seen.out_scales[layer].to(out)[:, None, None] * norm.gain
-                out = out * config.residual_scale / seen.final.to(out)[:, None, None]
-                for prompt in range(len(out)):
-                    found[prompt, layer, :n_heads] = direct_logits(self.model, out[prompt], wanted[prompt]).cpu()
+                value = einsum(out, directions, "prompt head d_model, prompt d_model -> prompt head")
+                value = value * config.residual_scale / seen.final.to(out)[:, None]
+                found[:, layer, :n_heads] = value.double().cpu().numpy()
         return found
+
+    def _directions(
+        self, up: Sequence[Sequence[int]], down: Sequence[Sequence[int]] | None
+    ) -> Float[Tensor, "prompt d_model"]:
+        """What raises the mean logit of each prompt's tokens `up` over that of its tokens `down`."""
+        known: dict[tuple[int, ...], Tensor] = {}
+
+        def mean(tokens: Sequence[int]) -> Tensor:
+            key = tuple(tokens)
+            if key not in known:
+                index = torch.tensor(key, device=self.model.device)
+                known[key] = effective_unembedding(self.model, index).mean(-1)
+            return known[key]
+
+        with torch.no_grad():
+            rows = [mean(one) for one in up]
+            if down is not None:
+                rows = [row - mean(one) for row, one in zip(rows, down, strict=True)]
+            return torch.stack(rows)
+
+    def without(self, heads: tuple[Head, ...]) -> Study:
+        """The same prompts read while some heads write their mean over the corrupt prompts, taken at each query."""
+        known = self.memo.setdefault("without", {})
+        if heads not in known:
+            known[heads] = replace(self, knocked_out=heads, memo={})
+        return known[heads]
 
     def _key(self, name: str) -> int:
         names = self._names
@@ -155,11 +201,33 @@ class Study:
                     scale = heads.out_scale[torch.arange(len(places)), places, 0]
                     seen[query].out_scales[heads.layer, mine] = scale.float().cpu()
 
-        resid = stream_heads(self.model, batch, visit)
+        resid = stream_heads(self.model, batch, visit, writes=self._knockout(at))
         for query, places in at.items():
             seen[query].final[mine] = (
                 final_scale(self.model, resid[torch.arange(len(places)), places])[:, 0].float().cpu()
             )
+
+    def _knockout(self, at: Mapping[str, Sequence[int]]) -> list[Write]:
+        """Writes that put the mean of each knocked-out head at the queries of a batch."""
+        if not self.knocked_out:
+            return []
+        corrupt = replace(self, pairs={"": self.main.swapped()}, knocked_out=(), memo={})
+        known = self.memo.setdefault("means", {})
+        if not known:
+            known |= {query: corrupt._seen(query).z[0].mean(0) for query in self.queries}
+        hooks: list[tuple[Any, Any]] = []
+        for head in self.knocked_out:
+            site = Site("hook_z", "attn", head.layer, head.stack)
+
+            def put(x: Tensor, hook: object, head: Head = head) -> Tensor:
+                x = x.clone()
+                for query, places in at.items():
+                    mean = known[query][head.layer, head.head, : x.shape[-1]].to(x)
+                    x[torch.arange(len(places)), places, head.head] = mean
+                return x
+
+            hooks.append((str(site), put))
+        return make_writes(self.model.sites, hooks)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""Coreference heads: from a mention they attend to its antecedent (Clark 2019, §4.3), in whatever order the two stand.
+
+A head that attends to the nearest noun looks perfect on prompts whose antecedent is near. So the choice between
+antecedent and distractor is balanced over both orders, where "nearest" and "first" are right half of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.causal.knockout import knockout
+from interp.heads.ablation import HeadSet
+from interp.heads.study import Study
+from interp.heads.task_finder import Behaviour, TaskFinder, TaskWriting, Test
+from interp.heads.ways import Harm, shares, ways
+
+__all__ = ["FINDER"]
+
+PRONOUN, ANTECEDENT, DISTRACTOR = "pronoun", "antecedent", "distractor"
+Grid = NDArray[np.floating]
+
+
+def _choice(study: Study) -> Behaviour:
+    """Whether the pronoun attends more to the antecedent than to the distractor; both orders count alike."""
+    to_antecedent = study.attention(PRONOUN, ANTECEDENT)
+    chosen = (to_antecedent > study.attention(PRONOUN, DISTRACTOR)).astype(float)
+    chosen[np.isnan(to_antecedent)] = np.nan
+    first = np.array([_start(study, ANTECEDENT, i) < _start(study, DISTRACTOR, i) for i in range(len(chosen))])
+    orders = [one for one in (first, ~first) if one.any()]
+    weight = np.zeros(len(chosen))
+    for one in orders:
+        weight[one] = len(chosen) / (len(orders) * one.sum())
+    beside = {
+        "antecedent_first": np.where(first[:, None, None], chosen, np.nan),
+        "antecedent_second": np.where(first[:, None, None], np.nan, chosen),
+        "attention": to_antecedent,
+    }
+    problem = "" if len(orders) == 2 else "the antecedent always stands on one side, so a nearest-noun head would pass"
+    return Behaviour(chosen * weight[:, None, None], beside, _rules(study, weight), problem)
+
+
+def _rules(study: Study, weight: Grid) -> dict[str, float]:
+    """What rules without any head would score."""
+    places = [(_start(study, ANTECEDENT, i), _start(study, DISTRACTOR, i)) for i in range(len(weight))]
+    at = [_start(study, PRONOUN, i) for i in range(len(weight))]
+    right = {
+        "nearest": [abs(p - a) < abs(p - d) for (a, d), p in zip(places, at, strict=True)],
+        "first": [a < d for a, d in places],
+    }
+    if "subject" in study.main.positions:
+        right["subject"] = [_start(study, "subject", i) == a for i, (a, _) in enumerate(places)]
+    return {name: float((np.array(one) * weight).mean()) for name, one in right.items()}
+
+
+def _start(study: Study, name: str, prompt: int) -> int:
+    return study.span(name, prompt)[0]
+
+
+def _moved(study: Study) -> Grid:
+    """What a head moves from the antecedent to the pronoun adds to the antecedent's logit there, over the other's."""
+    return study.writes(PRONOUN, ANTECEDENT, up=study.answers, down=study.foils)
+
+
+def _exchange_and_cut(study: Study, sets: Sequence[HeadSet], seed: int) -> Harm:
+    """Exchanges at the pronoun, ablations everywhere, and the edge from pronoun to antecedent cut."""
+    found = ways(study, sets, seed, measures=("noise", "denoise"), at={"pos": PRONOUN})
+    found |= ways(study, sets, seed, measures=("mean", "resample"))
+    known = study.memo.setdefault("harm:knockout", {})
+    new = [one for one in dict.fromkeys(sets) if one not in known]
+    singles = [one[0] for one in new if len(one) == 1]
+    options = {"queries": f"{PRONOUN}:last", "keys": ANTECEDENT, "metric": study.metric, "progress": False}
+    if singles:
+        heads = [str(head) for head in singles]
+        effects = knockout(study.model, study.main, heads=heads, over=("layer", "head"), **options)
+        for head in singles:
+            one = effects.values.sel(layer=head.layer, head=head.head).values
+            known[(head,)] = _share(study, one)
+    for one in (one for one in new if len(one) > 1):
+        effects = knockout(study.model, study.main, heads=[str(head) for head in one], over=(), **options)
+        known |= (
+            shares(study, effects, [one]) if effects.values.ndim == 2 else {one: _share(study, effects.values.values)}
+        )
+    found["knockout"] = {one: known[one] for one in sets}
+    return found
+
+
+def _share(study: Study, values: Grid) -> Grid:
+    from interp.heads.ways import baseline
+
+    clean, corrupt = baseline(study)
+    return -values / (clean.mean() - corrupt.mean())
+
+
+FINDER = TaskFinder(
+    name="coreference",
+    definition="share of prompts whose pronoun attends more to its antecedent than to the other mention, both orders "
+    "counted alike",
+    task="coreference",
+    corruptions=("pronoun", "names"),
+    positions=(PRONOUN, ANTECEDENT, DISTRACTOR),
+    queries=(PRONOUN,),
+    behaviour=_choice,
+    score_cutoff=0.7,
+    margin=0.1,
+    writing=TaskWriting("direct logit of the antecedent over the distractor, at the pronoun", _moved),
+    test=Test(
+        "logit difference of the copied answer, head exchanged at the pronoun",
+        _exchange_and_cut,
+        "noise",
+        ("mean", "resample", "knockout"),
+    ),
+    applies_to=frozenset({"decoder", "encoder"}),
+)

@@ -1,0 +1,93 @@
+"""What exchanging or ablating sets of heads does to a task: into the clean run and into the corrupt one, by the mean
+and by resampling, each as a share of the metric's distance between the two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.causal.ablation import ablate
+from interp.causal.patching import patch
+from interp.errors import InputError
+from interp.heads.ablation import HeadSet
+from interp.heads.study import Study
+from interp.results import Effects
+
+__all__ = ["baseline", "four_ways", "shares", "ways"]
+
+Harm = dict[str, dict[HeadSet, NDArray[np.floating]]]
+_MEASURES: dict[str, Callable[..., Effects]] = {
+    "noise": lambda study, sets, at, seed: patch(
+        study.model, study.main, sets, over=("target",), direction="noise", at=at, metric=study.metric, progress=False
+    ),
+    "denoise": lambda study, sets, at, seed: patch(
+        study.model, study.main, sets, over=("target",), direction="denoise", at=at, metric=study.metric, progress=False
+    ),
+    "mean": lambda study, sets, at, seed: ablate(
+        study.model, study.main, sets, "mean", metric=study.metric, progress=False
+    ),
+    "resample": lambda study, sets, at, seed: ablate(
+        study.model, study.main, sets, "resample", metric=study.metric, seed=seed, progress=False
+    ),
+}
+
+
+def four_ways(study: Study, sets: Sequence[HeadSet], seed: int) -> Harm:
+    """Harm per prompt of each set: "noise", "denoise", "mean", "resample"."""
+    return ways(study, sets, seed)
+
+
+def ways(
+    study: Study,
+    sets: Sequence[HeadSet],
+    seed: int,
+    *,
+    measures: Sequence[str] = tuple(_MEASURES),
+    at: Mapping[str, Any] | None = None,
+) -> Harm:
+    """Some of the measures, `at` some positions for the exchanges. Sets that were measured before are not run again.
+
+    Harm is positive where the metric moves from its clean value towards the corrupt one; for "denoise", where clean
+    heads bring the corrupt run towards the clean one. Resampling is left out, and said so in the study's `about`,
+    where a prompt has no other of its template and length.
+    """
+    found: Harm = {}
+    for measure in measures:
+        known = study.memo.setdefault(f"harm:{measure}:{sorted((at or {}).items())}", {})
+        new = [one for one in dict.fromkeys(sets) if one not in known]
+        if new:
+            try:
+                effects = _MEASURES[measure](study, [list(one) for one in new], at, seed)
+            except InputError:
+                if measure != "resample":
+                    raise
+                study.memo["no_resample"] = "no other prompt of the same template and length to resample from"
+                continue
+            known.update(shares(study, effects, new, towards_clean=measure == "denoise"))
+        found[measure] = {one: known[one] for one in sets}
+    return found
+
+
+def shares(
+    study: Study, effects: Effects, sets: Sequence[HeadSet], *, towards_clean: bool = False
+) -> dict[HeadSet, NDArray[np.floating]]:
+    """Effects `[prompt target]` as harm per prompt, in shares of clean − corrupt."""
+    clean, corrupt = baseline(study)
+    values = effects.values.values / (clean.mean() - corrupt.mean())
+    return {one: (values[:, i] if towards_clean else -values[:, i]) for i, one in enumerate(sets)}
+
+
+def baseline(study: Study) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The metric of each prompt, clean and corrupt."""
+    if "baseline" not in study.memo:
+        stack = study.model.main.name
+        head = f"{stack}.attn.0.0" if stack else "0.0"
+        effects = patch(
+            study.model, study.main, [head], over=("target",), direction="noise", metric=study.metric, progress=False
+        )
+        assert effects.base is not None and effects.source is not None
+        study.memo["baseline"] = effects.base, effects.source
+    return study.memo["baseline"]
