@@ -48,7 +48,7 @@ FINDER = TaskFinder(
     test=Test(
         "logit difference IO − S lost beyond the head's own when the name movers are ablated too",
         beyond_movers,
-        "backup",
+        ("backup",),
         (),
         needs=_needs_movers,
     ),

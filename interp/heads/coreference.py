@@ -15,7 +15,7 @@ from interp.causal.knockout import knockout
 from interp.heads.ablation import HeadSet
 from interp.heads.study import Study
 from interp.heads.task_finder import Behaviour, TaskFinder, TaskWriting, Test
-from interp.heads.ways import Harm, shares, ways
+from interp.heads.ways import Harm, Report, baseline, shares, ways
 
 __all__ = ["FINDER"]
 
@@ -64,10 +64,10 @@ def _moved(study: Study) -> Grid:
     return study.writes(PRONOUN, ANTECEDENT, up=study.answers, down=study.foils)
 
 
-def _exchange_and_cut(study: Study, sets: Sequence[HeadSet], seed: int) -> Harm:
+def _exchange_and_cut(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
     """Exchanges at the pronoun, ablations everywhere, and the edge from pronoun to antecedent cut."""
-    found = ways(study, sets, seed, measures=("noise", "denoise"), at={"pos": PRONOUN})
-    found |= ways(study, sets, seed, measures=("mean", "resample"))
+    found = ways(study, sets, seed, report, measures=("noise", "denoise"), at={"pos": PRONOUN})
+    found |= ways(study, sets, seed, report, measures=("mean", "resample"))
     known = study.memo.setdefault("harm:knockout", {})
     new = [one for one in dict.fromkeys(sets) if one not in known]
     singles = [one[0] for one in new if len(one) == 1]
@@ -88,8 +88,6 @@ def _exchange_and_cut(study: Study, sets: Sequence[HeadSet], seed: int) -> Harm:
 
 
 def _share(study: Study, values: Grid) -> Grid:
-    from interp.heads.ways import baseline
-
     clean, corrupt = baseline(study)
     return -values / (clean.mean() - corrupt.mean())
 
@@ -109,7 +107,7 @@ FINDER = TaskFinder(
     test=Test(
         "logit difference of the copied answer, head exchanged at the pronoun",
         _exchange_and_cut,
-        "noise",
+        ("noise", "denoise"),
         ("mean", "resample", "knockout"),
     ),
     applies_to=frozenset({"decoder", "encoder"}),

@@ -145,7 +145,12 @@ FINDER = TaskFinder(
     behaviour=_attends,
     score_cutoff=0.2,
     writing=TaskWriting("direct logit of the attribute, less the mean over its relation's other ones", attribute_logit),
-    test=Test("score of the fact, head exchanged with another subject's", four_ways, "noise", ("mean", "resample")),
+    test=Test(
+        "score of the fact, head exchanged with another subject's",
+        four_ways,
+        ("noise", "denoise"),
+        ("mean", "resample"),
+    ),
     role=_roles,
     tables=dict(_TABLES),  # type: ignore[arg-type]
 )

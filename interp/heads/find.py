@@ -61,9 +61,9 @@ def find_heads(
     A verdict names the kind only if score, writing and effect pass its cutoffs (`cutoffs={"induction": {"score": .5}}`
     changes them) and the corrected p is at most `alpha`; `reason` says what failed. `pairs`: the user's own
     PromptPairs, or a mapping from corruptions to them (the first decides), with the named positions that the kinds
-    need; halved by item, `n` is not used. `corpus` is a file, folder or list of files of the user's own text. `keep`: a folder where each
-    finished task is kept, so that the same call goes on from there. Same seed, same numbers. Raises `InputError` for
-    an unknown kind, or too few items to reject anything.
+    need; halved by item, `n` is not used. `corpus` is a file, folder or list of files of the user's own text. `keep`:
+    a folder where each finished task is kept, so that the same call goes on from there. Same seed, same numbers.
+    Raises `InputError` for an unknown kind, or too few items to reject anything.
     """
     found = _kinds(model, kinds)
     given = None if pairs is None else as_pairs(pairs)
@@ -162,8 +162,8 @@ def _check(
 ) -> None:
     if screen not in ("attention", "exact", "none"):
         raise InputError(
-            f'screen is {screen!r}. Choose "attention" (test the top heads), "exact" (kinds of a task: the top heads by '
-            'their exact effect) or "none" (test every head).'
+            f'screen is {screen!r}. Choose "attention" (test the top heads), "exact" (kinds of a task: the top '
+            'heads by their exact effect) or "none" (test every head).'
         )
     for name, value in (("n", n), ("top", top), ("n_random_sets", n_random_sets)):
         if not isinstance(value, int) or (value < 1 and name != "n"):
@@ -219,7 +219,7 @@ def _about(
             for one in trials
         },
         "tests": {
-            one.name: {"decides": one.test.decisive, "supports": list(one.test.supporting), "sign": one.sign}
+            one.name: {"decides": list(one.test.decisive), "supports": list(one.test.supporting), "sign": one.sign}
             for one in trials
         },
         "cutoffs": limits,

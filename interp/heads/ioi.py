@@ -13,7 +13,7 @@ from interp.causal.paths import path_patch
 from interp.heads.ablation import HeadSet
 from interp.heads.study import END, Study
 from interp.heads.task_finder import Behaviour, Test
-from interp.heads.ways import Harm, four_ways, shares, ways
+from interp.heads.ways import Harm, Report, four_ways, shares, ways
 from interp.sites import Head
 
 __all__ = [
@@ -35,7 +35,10 @@ CORRUPTIONS = ("abc", "swap", "third_name")
 MOVER_CUTOFF = 0.3
 N_MOVERS = 4
 EXCHANGE = Test(
-    "logit difference IO − S, head exchanged with the ABC prompt's", four_ways, "noise", ("mean", "resample")
+    "logit difference IO − S, head exchanged with the ABC prompt's",
+    four_ways,
+    ("noise", "denoise"),
+    ("mean", "resample"),
 )
 
 
@@ -78,7 +81,7 @@ def find_movers(study: Study) -> tuple[Head, ...]:
     return study.memo["movers"]
 
 
-def path_to_movers(study: Study, sets: Sequence[HeadSet], seed: int) -> Harm:
+def path_to_movers(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
     """Harm of each set by its direct path into the queries of the name movers, and of exchanging it altogether."""
     movers = study.memo["movers"]
     known = study.memo.setdefault("harm:path", {})
@@ -96,11 +99,11 @@ def path_to_movers(study: Study, sets: Sequence[HeadSet], seed: int) -> Harm:
                 progress=False,
             )
             known.update(shares(study, effects, before))
-    rest = ways(study, sets, seed)
+    rest = ways(study, sets, seed, report)
     return {"path": {one: known[one] for one in sets}, **rest}
 
 
-def beyond_movers(study: Study, sets: Sequence[HeadSet], seed: int) -> Harm:
+def beyond_movers(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
     """What ablating each set costs more once the name movers are ablated too than by itself, and its plain harms."""
     movers = study.memo["movers"]
     alone = ways(study, [movers, *sets], seed, measures=("mean",))["mean"]
@@ -111,4 +114,4 @@ def beyond_movers(study: Study, sets: Sequence[HeadSet], seed: int) -> Harm:
         one: both[whole] - alone[movers] - (0.0 if set(one) <= set(movers) else alone[one])
         for one, whole in zip(sets, joint, strict=True)
     }
-    return {"backup": extra, **ways(study, sets, seed)}
+    return {"backup": extra, **ways(study, sets, seed, report)}

@@ -26,7 +26,7 @@ FINDER = TaskFinder(
     test=Test(
         "logit difference IO − S by the direct path into the queries of name movers, from the ABC prompt",
         path_to_movers,
-        "path",
+        ("path",),
         (),
         needs=_needs_movers,
     ),

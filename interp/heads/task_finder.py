@@ -14,13 +14,12 @@ from interp.errors import InputError
 from interp.heads.ablation import HeadSet
 from interp.heads.base import MODELS, AttentionKind, attention_kind
 from interp.heads.study import Study
+from interp.heads.ways import Harm, Report
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["WAYS", "Behaviour", "TaskFinder", "TaskWriting", "Test"]
+__all__ = ["Behaviour", "TaskFinder", "TaskWriting", "Test"]
 
 Grid = NDArray[np.floating]
-Harm = Mapping[str, Mapping[HeadSet, Grid]]  # measure -> set of heads -> harm per prompt
-WAYS = ("noise", "denoise", "mean", "resample")
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,13 @@ class TaskWriting:
 @dataclass(frozen=True)
 class Test:
     """How the cause of some sets of heads is measured, as shares of the metric's distance between the clean and the
-    corrupt prompts. `measure` gives each measure by name; `decisive` is the one whose size and p count, and one of
-    `supporting` must reach the cutoff too."""
+    corrupt prompts. `measure` gives each measure by name. Of the `decisive` ones one has to pass by size, excess over
+    controls and p (corrected for their number): the first shows what is necessary, and then one of `supporting` must
+    reach the cutoff too; a second one what is sufficient, which ablation cannot show where others back a head up."""
 
     label: str
-    measure: Callable[[Study, Sequence[HeadSet], int], Harm]
-    decisive: str
+    measure: Callable[[Study, Sequence[HeadSet], int, Report], Harm]
+    decisive: tuple[str, ...]
     supporting: tuple[str, ...]
     needs: Callable[[Study], str] | None = None  # why it cannot be measured, or ""
 

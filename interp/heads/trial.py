@@ -23,6 +23,7 @@ from interp.stats import bootstrap_interval, sign_flip
 
 __all__ = ["Splits", "Trial", "TrialSettings", "run_trial"]
 
+_CLASSES = ("names", "same_relation_answers")  # token ids that kinds compare with, of no use to a reader
 Grid = NDArray[np.floating]
 Progress = Callable[[str, int, int], None]
 Harm = dict[str, dict[HeadSet, Grid]]
@@ -101,14 +102,14 @@ def _prepare(group: Sequence[TaskFinder], splits: Splits) -> None:
 
 
 def _measured(test: Test, study: Study, sets: Sequence[HeadSet], seed: int, stage: str, progress: Progress) -> Harm:
-    """The harm of every set, some sets at a time so that progress shows."""
-    found: Harm = {}
-    step = 8
-    for start in range(0, len(sets), step):
-        for name, harm in test.measure(study, sets[start : start + step], seed).items():
-            found.setdefault(name, {}).update(harm)
-        progress(stage, min(start + step, len(sets)), len(sets))
-    return found
+    """The harm of every set."""
+
+    def report(done: int, total: int) -> None:
+        progress(stage, round(len(sets) * done / max(total, 1)), len(sets))
+
+    found = test.measure(study, sets, seed, report)
+    progress(stage, len(sets), len(sets))
+    return {name: dict(harm) for name, harm in found.items()}
 
 
 def _estimate(study: Study, screen: str) -> Grid | None:
@@ -233,7 +234,7 @@ class _View:
         table = pd.DataFrame({name: _mean(values) for name, values in by_item.items()})
         for name in ("score", "writing"):
             if name in by_item:
-                table[f"{name}_low"], table[f"{name}_high"] = bootstrap_interval(by_item[name], seed=self.settings.seed)
+                table[f"{name}_low"], table[f"{name}_high"] = self._interval(by_item[name])
         if "writing" not in table:
             table["writing"] = np.nan
         table["score_select"] = _mean(self.splits.select.by_item(self.chosen.score))
@@ -257,6 +258,13 @@ class _View:
                 whole[name] = np.nan
         return whole.loc[whole["score"].notna()].reset_index(drop=True)
 
+    def _interval(self, by_item: Grid) -> tuple[Grid, Grid]:
+        """Of each head that was scored."""
+        low, high = np.full((2, by_item.shape[1]), np.nan)
+        scored = ~np.isnan(by_item).all(axis=0)
+        low[scored], high[scored] = bootstrap_interval(by_item[:, scored], seed=self.settings.seed)
+        return low, high
+
     def _effects(self) -> dict[Head, dict[str, float]]:
         """Of each head tested alone: every measure's mean, the decisive one's interval, its controls' and p."""
         if not self.harm:
@@ -266,7 +274,18 @@ class _View:
         for name, harm in self.harm.items():
             for head in plan.singles:
                 found[head][name] = float(np.nanmean(study.by_item(harm[(head,)][:, None])))
-        harm = self.harm[test.decisive]
+        for place, name in enumerate(test.decisive):
+            if name not in self.harm:
+                continue
+            tested = self._against_controls(self.harm[name], len(test.decisive))
+            for head, values in tested.items():
+                found[head] |= values if place == 0 else {f"{name}_{what}": x for what, x in values.items()}
+        return found
+
+    def _against_controls(self, harm: Mapping[HeadSet, Grid], n_measures: int) -> dict[Head, dict[str, float]]:
+        """Mean harm with its interval, that of the controls, and p of the excess, corrected over heads, kinds and
+        the measures that decide."""
+        study, plan = self.splits.report, self.plan
         alone = np.concatenate([study.by_item(harm[(head,)][:, None]) for head in plan.singles], axis=1)
         control = np.stack([self._control(harm, head) for head in plan.singles], axis=1)
         low, high = bootstrap_interval(alone, seed=self.settings.seed)
@@ -275,16 +294,17 @@ class _View:
         if matched.any():
             excess = self.one.sign * (alone - control)[:, matched]
             p[matched], corrected[matched] = sign_flip(excess, side="greater", seed=self.settings.seed)
-        for i, head in enumerate(plan.singles):
-            found[head] |= {
+        return {
+            head: {
                 "effect": alone[:, i].mean(),
                 "effect_low": low[i],
                 "effect_high": high[i],
                 "control": control[:, i].mean(),
-                "p": p[i],
-                "p_corrected": min(corrected[i] * self.settings.n_kinds, 1.0),
+                "p": min(p[i] * n_measures, 1.0),
+                "p_corrected": min(corrected[i] * n_measures * self.settings.n_kinds, 1.0),
             }
-        return found
+            for i, head in enumerate(plan.singles)
+        }
 
     def _control(self, harm: Mapping[HeadSet, Grid], head: Head) -> Grid:
         """Mean harm per item of the controls of a head; NaN where there are none."""
@@ -296,7 +316,7 @@ class _View:
     def set_row(self) -> dict[str, Any]:
         """The candidates that pass on the selecting prompts, together, against random sets of the same layers."""
         study, one = self.splits.report, self.one
-        heads, randoms, harm = self.plan.tops[one.name], self.plan.randoms[one.name], self.harm[one.test.decisive]
+        heads, randoms, harm = self.plan.tops[one.name], self.plan.randoms[one.name], self.harm[one.test.decisive[0]]
         joint = study.by_item(harm[heads][:, None])
         low, high = bootstrap_interval(joint, seed=self.settings.seed)
         p, control = np.array([np.nan]), None
@@ -336,7 +356,7 @@ def _about(
     low, high = (float(end[0]) for end in bootstrap_interval(gap))
     task = {
         "prompts": {"select": len(splits.select.main), "report": len(study.main)},
-        "items": {"select": splits.select.n_items, "report": study.n_items},
+        "n_items": {"select": splits.select.n_items, "report": study.n_items},
         "templates": {"select": sorted(set(splits.select.main.templates)), "report": sorted(set(study.main.templates))},
         "corruption": study.corruption,
         "metric": study.metric,
@@ -345,7 +365,7 @@ def _about(
         "corrupt": float(corrupt.mean()),
         "clean − corrupt (95%)": [float(gap.mean()), low, high],
         "is done": bool(low > 0),
-        **{str(name): value for name, value in study.about.items()},
+        **{name: value for name, value in study.about.items() if name not in _CLASSES},
     }
     if "no_resample" in study.memo:
         task["resample"] = f"not measured: {study.memo['no_resample']}"

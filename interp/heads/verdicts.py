@@ -49,7 +49,8 @@ def judge(
     about: Mapping[str, Any],
 ) -> tuple[list[str], list[str]]:
     """One verdict per row (the kind's name, perhaps with "(jointly)" or a role, "attends like …", "matters for …", or
-    "") and why it is no better, or ""."""
+    "") and why it is no better, or "". "sufficient": only bringing the head's clean output into the corrupt run passes,
+    as where others back the head up."""
     by_name = {one.name: one for one in found}
     joint = {row["kind"]: row for row in sets.to_dict("records")}
     verdicts, reasons = [], []
@@ -98,13 +99,19 @@ def _of_task(
     if not failing and one.test.supporting:
         supports = [name for name in one.test.supporting if one.sign * row.get(name, math.nan) >= limit["effect"]]
         failing = [] if supports else [f"{' and '.join(one.test.supporting)} below {limit['effect']:g}"]
+    words = [str(row["role"])] if row.get("role") else []
+    if failing and len(one.test.decisive) > 1:
+        second = one.test.decisive[1]
+        other = {name: row.get(f"{second}_{name}", math.nan) for name in ("effect", "control", "p_corrected")}
+        if not _effect_fails(other, limit["effect"], alpha, one.sign):
+            failing, words = [], [*words, "sufficient"]
     task = about.get("tasks", {}).get(one.task, {})
     if not task.get("is done", True):
         gap = task["clean − corrupt (95%)"][0]
         return "", f"cannot tell: the model does not do the task {one.task} (clean − corrupt {gap:.2g})"
     reason = "; ".join([*why, *failing])
     if attends and writes and not failing and not problem:
-        return (f"{one.name} ({row['role']})" if row.get("role") else one.name), ""
+        return f"{one.name} ({', '.join(words)})" if words else one.name, ""
     if attends:
         return f"attends like {one.name}", reason
     return ("" if failing else f"matters for {one.task}"), reason
@@ -133,7 +140,7 @@ def _writing_fails(row: Row, writing: Any, limit: Mapping[str, float]) -> str:
     return f"writing {value:.2g} not {writing.side} {limit['writing']:g}"
 
 
-def _effect_fails(row: Row, needed: float, alpha: float, sign: int) -> list[str]:
+def _effect_fails(row: Mapping[Any, Any], needed: float, alpha: float, sign: int) -> list[str]:
     """What about the head's effect does not pass."""
     effect, control, p = (row.get(name, math.nan) for name in ("effect", "control", "p_corrected"))
     if effect is None or math.isnan(effect):

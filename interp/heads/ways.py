@@ -16,51 +16,56 @@ from interp.heads.ablation import HeadSet
 from interp.heads.study import Study
 from interp.results import Effects
 
-__all__ = ["baseline", "four_ways", "shares", "ways"]
+__all__ = ["MEASURES", "Harm", "Report", "baseline", "four_ways", "shares", "ways"]
 
 Harm = dict[str, dict[HeadSet, NDArray[np.floating]]]
-_MEASURES: dict[str, Callable[..., Effects]] = {
-    "noise": lambda study, sets, at, seed: patch(
-        study.model, study.main, sets, over=("target",), direction="noise", at=at, metric=study.metric, progress=False
-    ),
-    "denoise": lambda study, sets, at, seed: patch(
-        study.model, study.main, sets, over=("target",), direction="denoise", at=at, metric=study.metric, progress=False
-    ),
-    "mean": lambda study, sets, at, seed: ablate(
-        study.model, study.main, sets, "mean", metric=study.metric, progress=False
-    ),
-    "resample": lambda study, sets, at, seed: ablate(
-        study.model, study.main, sets, "resample", metric=study.metric, seed=seed, progress=False
-    ),
-}
+Report = Callable[[int, int], None]
+MEASURES = ("noise", "denoise", "mean", "resample")
 
 
-def four_ways(study: Study, sets: Sequence[HeadSet], seed: int) -> Harm:
+def _run(measure: str, study: Study, sets: Sequence[HeadSet], at: Any, seed: int, report: Any) -> Effects:
+    targets = [list(one) for one in sets]
+    if measure in ("noise", "denoise"):
+        return patch(
+            study.model,
+            study.main,
+            targets,
+            over=("target",),
+            direction=measure,  # type: ignore[arg-type]
+            at=at,
+            metric=study.metric,
+            progress=report,
+        )
+    return ablate(study.model, study.main, targets, measure, metric=study.metric, seed=seed, progress=report)  # type: ignore[arg-type]
+
+
+def four_ways(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
     """Harm per prompt of each set: "noise", "denoise", "mean", "resample"."""
-    return ways(study, sets, seed)
+    return ways(study, sets, seed, report)
 
 
 def ways(
     study: Study,
     sets: Sequence[HeadSet],
     seed: int,
+    report: Report | None = None,
     *,
-    measures: Sequence[str] = tuple(_MEASURES),
+    measures: Sequence[str] = MEASURES,
     at: Mapping[str, Any] | None = None,
 ) -> Harm:
     """Some of the measures, `at` some positions for the exchanges. Sets that were measured before are not run again.
 
     Harm is positive where the metric moves from its clean value towards the corrupt one; for "denoise", where clean
-    heads bring the corrupt run towards the clean one. Resampling is left out, and said so in the study's `about`,
-    where a prompt has no other of its template and length.
+    heads bring the corrupt run towards the clean one. Resampling is left out, and said so in the study's memo, where
+    a prompt has no other of its template and length. `report(done, of)` counts sets.
     """
     found: Harm = {}
-    for measure in measures:
+    for number, measure in enumerate(measures):
         known = study.memo.setdefault(f"harm:{measure}:{sorted((at or {}).items())}", {})
         new = [one for one in dict.fromkeys(sets) if one not in known]
         if new:
             try:
-                effects = _MEASURES[measure](study, [list(one) for one in new], at, seed)
+                effects = _run(measure, study, new, at, seed, _part(report, number, len(measures)))
             except InputError:
                 if measure != "resample":
                     raise
@@ -69,6 +74,13 @@ def ways(
             known.update(shares(study, effects, new, towards_clean=measure == "denoise"))
         found[measure] = {one: known[one] for one in sets}
     return found
+
+
+def _part(report: Report | None, number: int, of: int) -> Report | bool:
+    """The progress of one measure among several, in thousandths of the whole."""
+    if report is None:
+        return False
+    return lambda done, total: report(int(1000 * (number + (done / total if total else 1.0)) / of), 1000)
 
 
 def shares(
