@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from interp.planted.base import Circuit, Diagram, Truth, heads
-from interp.planted.indirect_objects import attends_to_io, name_pairs, name_wiring
+from interp.planted.indirect_objects import NAME_SHARP, attends_to_io, name_pairs, name_wiring
 from interp.planted.prompts import questions, sets
-from interp.planted.wiring import SHARP, Match, Move
+from interp.planted.wiring import Match, Move
 
 __all__ = ["CIRCUITS"]
 
@@ -21,7 +21,7 @@ attends as the backup and writes where nothing reads; 2.0 attends as the mover."
 
 def _draw(n: int, generator: torch.Generator) -> Diagram:
     wiring = name_wiring(4)
-    unless_done = [*attends_to_io(), Match("done", "name", -SHARP)]
+    unless_done = [*attends_to_io(), Match("done", "name", -NAME_SHARP)]
     wiring.head("2.1", attends_to_io(), [Move("tok", "out"), Move("name", "done")])
     wiring.head("2.0", attends_to_io(), [Move("tok", "junk")])
     wiring.head("3.1", unless_done, [Move("tok", "out")])
@@ -46,4 +46,4 @@ def _draw(n: int, generator: torch.Generator) -> Diagram:
     return Diagram(wiring, name_pairs(n, generator), truth, ABOUT)
 
 
-CIRCUITS = (Circuit("backup", _draw, epsilon=0.01),)
+CIRCUITS = (Circuit("backup", _draw, epsilon=0.003),)

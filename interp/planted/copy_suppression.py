@@ -7,7 +7,7 @@ import torch
 from interp.pairs import PromptPairs
 from interp.planted.base import Circuit, Diagram, Truth, heads
 from interp.planted.prompts import choose, questions, sets
-from interp.planted.wiring import SHARP, Match, Move, Wiring, identity
+from interp.planted.wiring import SHARP, Match, Move, Wiring
 
 __all__ = ["CIRCUITS"]
 
@@ -25,9 +25,7 @@ attends as 1.1, 0.0 as 0.1; both write where nothing reads."""
 def _wiring(follower: torch.Tensor) -> Wiring:
     widths = {"tok": VOCAB, "pos": N_CTX, "one": 1, "bos": 1, "out": VOCAB, "junk": VOCAB}
     wiring = Wiring(widths, VOCAB, N_CTX, n_layers=2)
-    said = identity(VOCAB)
-    said[BOS] = 0.0
-    wiring.embed("tok", said)
+    wiring.embed("tok", silent=BOS)
     wiring.place("pos")
     wiring.flag("one", range(VOCAB))
     wiring.flag("bos", [BOS])

@@ -35,7 +35,7 @@ def _wiring() -> Wiring:
     for i, members in enumerate(CLASSES):
         fits[list(members), i] = 1.0
         asks[PRONOUNS[i], i] = 1.0
-    wiring.embed("tok")
+    wiring.embed("tok", silent=BOS)
     wiring.embed("fits", fits)
     wiring.embed("asks", asks)
     for flag, tokens in (("one", range(VOCAB)), ("bos", [BOS]), ("end", [END]), ("pronoun", PRONOUNS)):

@@ -33,7 +33,7 @@ def _wiring() -> Wiring:
     wiring = Wiring(widths, VOCAB, N_CTX, n_layers=3)
     relation = torch.zeros(VOCAB, 2)
     relation[list(RELATIONS), [0, 1]] = 1.0
-    wiring.embed("tok")
+    wiring.embed("tok", silent=BOS)
     wiring.embed("relation", relation)
     for flag, tokens in (("one", range(VOCAB)), ("bos", [BOS]), ("end", [END]), ("subject", range(11, NONCE.stop))):
         wiring.flag(flag, tokens)
@@ -109,4 +109,4 @@ def _draw(n: int, generator: torch.Generator) -> Diagram:
     return Diagram(_wiring(), _pairs(n, generator), truth, ABOUT)
 
 
-CIRCUITS = (Circuit("fact_recall", _draw, epsilon=0.01),)
+CIRCUITS = (Circuit("fact_recall", _draw, epsilon=0.02),)

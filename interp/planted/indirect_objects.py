@@ -11,10 +11,12 @@ import torch
 
 from interp.pairs import PromptPairs
 from interp.planted.prompts import choose
-from interp.planted.wiring import SHARP, Match, Move, Wiring
+from interp.planted.wiring import Match, Move, Wiring
 
-__all__ = ["CORRUPTIONS", "attends_to_io", "name_pairs", "name_wiring"]
+__all__ = ["CORRUPTIONS", "NAME_SHARP", "attends_to_io", "name_pairs", "name_wiring"]
 
+# Gentler than elsewhere: names that score alike share the attention, and noise must not make one of them win.
+NAME_SHARP = 15.0
 BOS, END, N_FILLERS, N_NAMES, N_CTX = 0, 1, 12, 40, 16
 FILLERS = range(2, 2 + N_FILLERS)
 NAMES = range(2 + N_FILLERS, 2 + N_FILLERS + N_NAMES)
@@ -30,16 +32,16 @@ def name_wiring(n_layers: int) -> Wiring:
     widths = {"tok": VOCAB, "pos": N_CTX, "one": 1, "bos": 1, "end": 1, "name": 1, "dup": 1, "done": 1}
     widths |= {"inhibit": VOCAB, "out": VOCAB, "junk": VOCAB}
     wiring = Wiring(widths, VOCAB, N_CTX, n_layers)
-    wiring.embed("tok")
+    wiring.embed("tok", silent=BOS)
     wiring.place("pos")
     wiring.flag("one", range(VOCAB))
     wiring.flag("bos", [BOS])
     wiring.flag("end", [END])
     wiring.flag("name", NAMES)
     wiring.unembed("out")
-    rest = Match("one", "bos", SHARP / 2)
-    earlier_copy = [Match("tok", "tok"), Match("pos", "pos", -SHARP), rest]  # not the token itself
-    said_twice = [Match("end", "dup"), rest]
+    rest = Match("one", "bos", NAME_SHARP / 2)
+    earlier_copy = [Match("tok", "tok", NAME_SHARP), Match("pos", "pos", -NAME_SHARP), rest]  # not the token itself
+    said_twice = [Match("end", "dup", NAME_SHARP), rest]
     wiring.head("0.1", earlier_copy, [Move("name", "dup")])
     wiring.head("0.0", earlier_copy, [Move("name", "junk", table=torch.ones(1, VOCAB) / VOCAB**0.5)])
     wiring.head("1.2", said_twice, [Move("tok", "inhibit")])
@@ -49,7 +51,7 @@ def name_wiring(n_layers: int) -> Wiring:
 
 def attends_to_io() -> list[Match]:
     """From END to the names, but not to the inhibited one."""
-    return [Match("end", "name"), Match("inhibit", "tok", -1.5 * SHARP), Match("one", "bos", SHARP / 2)]
+    return [Match("end", "name", NAME_SHARP), Match("inhibit", "tok", -1.5 * NAME_SHARP), Match("one", "bos", NAME_SHARP / 2)]
 
 
 def name_pairs(n: int, generator: torch.Generator) -> dict[str, PromptPairs]:

@@ -21,15 +21,12 @@ CLIP_WIDTH = 0.5
 
 
 def source_wiring(n_layers: int, extra: Mapping[str, int] | None = None) -> Wiring:
-    """Tokens and outputs; no heads yet. A blank stands at the source's place and says no token."""
+    """Tokens and outputs; no heads yet. A blank stands at the source's place: it is attended to like one, but says nothing."""
     widths = {"tok": VOCAB, "one": 1, "bos": 1, "end": 1, "source": 1, **(extra or {}), "out": VOCAB, "junk": VOCAB}
     wiring = Wiring(widths, VOCAB, N_CTX, n_layers)
-    said = identity(VOCAB)
-    said[BLANK] = 0.0
-    wiring.embed("tok", said)
-    for flag, tokens in (("one", range(VOCAB)), ("bos", [BOS]), ("end", [END]), ("source", range(9, VOCAB))):
+    wiring.embed("tok", silent=BLANK)
+    for flag, tokens in (("one", range(VOCAB)), ("bos", [BOS]), ("end", [END]), ("source", [BLANK, *SOURCES, *OTHERS])):
         wiring.flag(flag, tokens)
-    wiring.tokens["source"][BLANK] = 1.0  # attended to like a source, so that only values differ
     wiring.unembed("out")
     return wiring
 

@@ -80,9 +80,13 @@ class Wiring:
     neurons: dict[int, list[Neurons]] = field(default_factory=dict)
     outputs: list[tuple[str, Tensor]] = field(default_factory=list)
 
-    def embed(self, space: str, table: Tensor | None = None) -> None:
-        """What each token says of itself, `[token, width]`; the identity if left out."""
-        self.tokens[space] = self._table(space, table, self.n_tokens)
+    def embed(self, space: str, table: Tensor | None = None, *, silent: int | None = None) -> None:
+        """What each token says of itself, `[token, width]`; the identity if left out. A `silent` token says nothing:
+        a head that rests on it writes nothing."""
+        table = self._table(space, table, self.n_tokens).clone()
+        if silent is not None:
+            table[silent] = 0.0
+        self.tokens[space] = table
 
     def flag(self, space: str, tokens: Sequence[int]) -> None:
         """A subspace of one coordinate that is 1 on some tokens."""
