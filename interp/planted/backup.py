@@ -46,4 +46,4 @@ def _draw(n: int, generator: torch.Generator) -> Diagram:
     return Diagram(wiring, name_pairs(n, generator), truth, ABOUT)
 
 
-CIRCUITS = (Circuit("backup", _draw, epsilon=0.003),)
+CIRCUITS = (Circuit("backup", _draw, epsilon=0.001),)

@@ -44,4 +44,4 @@ def _draw(n: int, generator: torch.Generator) -> Diagram:
     return Diagram(wiring, name_pairs(n, generator), truth, ABOUT)
 
 
-CIRCUITS = (Circuit("ioi", _draw, epsilon=0.003),)
+CIRCUITS = (Circuit("ioi", _draw, epsilon=0.001),)

@@ -43,4 +43,4 @@ def _draw(n: int, generator: torch.Generator) -> Diagram:
     return Diagram(wiring, name_pairs(n, generator), truth, ABOUT)
 
 
-CIRCUITS = (Circuit("negative", _draw, epsilon=0.003),)
+CIRCUITS = (Circuit("negative", _draw, epsilon=0.001),)
