@@ -128,5 +128,3 @@ def make(
     diagram = circuits()[name].draw(n, torch.Generator().manual_seed(seed))
     model = build_model(diagram.wiring, name, norm=norm, rotate=rotate, noise=noise, seed=seed, dtype=dtype)
     return Planted(name, model, diagram.pairs, diagram.tokens, diagram.truth, diagram.about)
-
-

@@ -51,7 +51,11 @@ def name_wiring(n_layers: int) -> Wiring:
 
 def attends_to_io() -> list[Match]:
     """From END to the names, but not to the inhibited one."""
-    return [Match("end", "name", NAME_SHARP), Match("inhibit", "tok", -1.5 * NAME_SHARP), Match("one", "bos", NAME_SHARP / 2)]
+    return [
+        Match("end", "name", NAME_SHARP),
+        Match("inhibit", "tok", -1.5 * NAME_SHARP),
+        Match("one", "bos", NAME_SHARP / 2),
+    ]
 
 
 def name_pairs(n: int, generator: torch.Generator) -> dict[str, PromptPairs]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -34,6 +35,12 @@ def made() -> Callable[..., planted.Planted]:
         return planted.make(name, **{"n": N, **options})
 
     return make
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As outside the tests: no beartype in front of the package, so its own checks meet the bad input."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def targets(model: interp.HookedTransformer) -> list[str]:

@@ -39,7 +39,9 @@ def test_heads_that_lower_the_logit_difference_raise_it_when_ablated(made: Make)
     for name in lowering:
         one = made(name)
         effects = interp.ablate(one.model, next(iter(one.pairs.values())), "heads", "zero")
-        raised = {str(t) for t, x in zip(effects.values["target"].values, effects.mean().values, strict=True) if x > 0.1}
+        raised = {
+            str(t) for t, x in zip(effects.values["target"].values, effects.mean().values, strict=True) if x > 0.1
+        }
         assert raised == {str(head) for head in one.truth.raises}, name
 
 
@@ -66,7 +68,7 @@ def test_the_backup_writes_only_where_the_mover_is_missing(made: Make) -> None:
 
         with one.model.hooks([("blocks.2.attn.hook_z", silence)]):
             _, cache = one.model.run_with_cache(torch.tensor(row), ["result.3"])
-        return float(cache["result", 3][0, read, 1].norm())
+        return cache["result", 3][0, read, 1].detach().norm().item()
 
     for row, read in list(zip(pairs.clean, pairs.read, strict=True))[:4]:
         assert written(row, read, without_mover=False) < 0.02
@@ -82,7 +84,7 @@ def test_the_nearest_noun_head_is_perfect_until_the_orders_are_balanced(made: Ma
         _, cache = one.model.run_with_cache(torch.tensor(row), ["pattern.0"])
         (asked,), (antecedent,), (other,) = (pairs.positions[p][i] for p in ("pronoun", "antecedent", "distractor"))
         for head, found in right.items():
-            pattern = cache["pattern", 0][0, head, asked]
+            pattern = cache["pattern", 0][0, head, asked].detach()
             found.append(float(pattern[antecedent] > pattern[other]))
         last.append(antecedent > other)
     nearest = np.array(right[2])

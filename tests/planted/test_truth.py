@@ -23,7 +23,9 @@ ALL = [(norm, rotate, seed) for norm in ("none", "rms", "layer") for rotate in (
 
 def _correct(one: planted.Planted) -> float:
     pairs = one.pairs[next(iter(one.pairs))]
-    said = [one.model(torch.tensor(row))[0, read].argmax().item() for row, read in zip(pairs.clean, pairs.read, strict=True)]
+    said = [
+        one.model(torch.tensor(row))[0, read].argmax().item() for row, read in zip(pairs.clean, pairs.read, strict=True)
+    ]
     return float(np.mean([token == answer[0][0] for token, answer in zip(said, pairs.answer, strict=True)]))
 
 
@@ -49,9 +51,7 @@ def test_norms_a_rotation_and_the_stated_noise_leave_the_circuit_what_it_is(
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "rotate", "seed"), ALL)
 @pytest.mark.parametrize("name", NAMES)
-def test_the_circuit_survives_every_variant(
-    name: str, norm: str, rotate: bool, seed: int, ask: Any
-) -> None:
+def test_the_circuit_survives_every_variant(name: str, norm: str, rotate: bool, seed: int, ask: Any) -> None:
     one = planted.make(name, norm=norm, rotate=rotate, noise=planted.EPSILON[name], seed=seed, n=24)
     _holds(one, ask, HOWS)
 
@@ -109,14 +109,12 @@ def _distance(one: planted.Planted, a: Head, b: Head) -> float:
     for row in next(iter(one.pairs.values())).clean:
         _, cache = one.model.run_with_cache(torch.tensor(row), [("pattern", a.layer), ("pattern", b.layer)])
         first, second = cache["pattern", a.layer][0, a.head], cache["pattern", b.layer][0, b.head]
-        worst = max(worst, float((first - second).abs().max()))
+        worst = max(worst, (first - second).detach().abs().max().item())
     return worst
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_not_planted_has_an_effect_of_exactly_zero_in_double_precision(
-    name: str, made: Make, ask: Any
-) -> None:
+def test_what_is_not_planted_has_an_effect_of_exactly_zero_in_double_precision(name: str, made: Make, ask: Any) -> None:
     one = made(name, dtype=torch.float64)
     for (corruption, how), declared in one.truth.effects.items():
         if how == "noise":
