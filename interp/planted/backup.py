@@ -12,11 +12,12 @@ from interp.planted.wiring import Match, Move
 __all__ = ["CIRCUITS"]
 
 ABOUT = """\
-The circuit for indirect objects with a backup. The name mover 2.1 also writes `done`. The backup 3.1 has the mover's
-query, less what `done` takes away: as long as the mover has written, it rests on BOS and writes nothing. Zero ablation
-of 2.1 alone therefore changes nothing (the backup writes the same name), nor does that of 3.1; both together do. The
-mover is found by its direct path to the logits, and by patching, which brings another name along with `done`. 3.0
-attends as the backup and writes where nothing reads; 2.0 attends as the mover."""
+The circuit for indirect objects (0.1 flags the name said twice, 1.2 brings it to END) with a backup. The name mover
+2.1 also writes `done`. The backup 3.1 has the mover's query, less what `done` takes away: as long as the mover has
+written, it rests on BOS and writes nothing. Zero ablation of 2.1 alone therefore changes nothing (the backup writes
+the same name), nor does that of 3.1; both together do. The mover is found by its direct path to the logits, and by
+patching, which brings another name along with `done`. 3.0 attends as the backup and writes where nothing reads; 2.0
+attends as the mover."""
 
 
 def _draw(n: int, generator: torch.Generator) -> Diagram:

@@ -13,9 +13,9 @@ __all__ = ["CIRCUITS"]
 
 ABOUT = """\
 Head 0.2 copies the source into the output: it does the work. Head 0.1 copies it into `mid`, from where 1.1 adds it to
-the output and 1.2 takes the same away. Whatever is done to 0.1, both of its paths change by opposite amounts and nothing
-happens: patching and ablation give it 0. Path patching finds both paths, of equal size and opposite sign. 0.0 attends
-as 0.1 and 1.0 as 1.1; both write where nothing reads, and no path of theirs has an effect either."""
+the output and 1.2 takes the same away. Whatever is done to 0.1, both of its paths change by opposite amounts and
+nothing happens: patching and ablation give it 0. Path patching finds both paths, of equal size and opposite sign. 0.0
+attends as 0.1 and 1.0 as 1.1; both write where nothing reads, and no path of theirs has an effect either."""
 
 
 def _draw(n: int, generator: torch.Generator) -> Diagram:

@@ -15,11 +15,11 @@ BOS, N_WORDS, LENGTH, N_CTX = 0, 60, 9, 64
 WORDS = range(1, 1 + N_WORDS)
 VOCAB = WORDS.stop
 ABOUT = """\
-Every word has one that follows it. Head 0.1 attends to the token itself and writes its follower into the output: that is
-the prediction. Head 1.1 looks for the *predicted* word among the earlier tokens; where it stands, 1.1 attends to it and
-writes −0.6 of it. Clean prompts hold the word that will be predicted, prompts corrupted by `absent` hold another in its
-place, so their logit difference is higher. Corruption `last` changes the last word and with it the prediction. 1.0
-attends as 1.1, 0.0 as 0.1; both write where nothing reads."""
+Every word has one that follows it. Head 0.1 attends to the token itself and writes its follower into the output: that
+is the prediction. Head 1.1 looks for the *predicted* word among the earlier tokens; where it stands, 1.1 attends to
+it and writes −0.6 of it. Clean prompts hold the word that will be predicted, prompts corrupted by `absent` hold
+another in its place, so their logit difference is higher. Corruption `last` changes the last word and with it the
+prediction. 1.0 attends as 1.1, 0.0 as 0.1; both write where nothing reads."""
 
 
 def _wiring(follower: torch.Tensor) -> Wiring:

@@ -18,13 +18,13 @@ VOCAB = PRONOUNS.stop + 4 * N_EACH
 CLASSES = [range(PRONOUNS.stop + i * N_EACH, PRONOUNS.stop + (i + 1) * N_EACH) for i in range(4)]
 FRAMES = ((1, 3, 6, 8), (2, 5, 8, 10))  # places of the nouns, of the pronoun, and the last one
 ABOUT = """\
-"… Ann … Bob … he … END" wants Bob. Nouns carry the class of pronoun that fits them (gender for two of the four classes,
-number for the others: he, she, it, they). The coreference head 0.1 attends from a pronoun to the noun of its class and
-writes its name there; the answering head 1.1 attends from END to the pronoun and copies that name. Four heads do
-nothing: 0.0 attends as 0.1, 1.0 as 1.1, 0.2 from the pronoun to the nearest noun, 0.3 to the first. On prompts whose
-antecedent always comes last, 0.2 looks perfect; over both orders it is right in half. Corruption `pronoun` changes
-the pronoun, `antecedent` the noun it means; `names` only changes the order of the nouns, so that attention moves and the
-answer stays: no patch has an effect."""
+"… Ann … Bob … he … END" wants Bob. Nouns carry the class of pronoun that fits them (gender for two of the four
+classes, number for the others: he, she, it, they). The coreference head 0.1 attends from a pronoun to the noun of its
+class and writes its name there; the answering head 1.1 attends from END to the pronoun and copies that name. Four
+heads do nothing: 0.0 attends as 0.1, 1.0 as 1.1, 0.2 from the pronoun to the nearest noun, 0.3 to the first. On
+prompts whose antecedent always comes last, 0.2 looks perfect; over both orders it is right in half. Corruption
+`pronoun` changes the pronoun, `antecedent` the noun it means; `names` only changes the order of the nouns, so that
+attention moves and the answer stays: no patch has an effect."""
 
 
 def _wiring() -> Wiring:

@@ -19,12 +19,12 @@ ATTRIBUTES = [range(NONCE.stop + i * N_SUBJECTS, NONCE.stop + (i + 1) * N_SUBJEC
 VOCAB = ATTRIBUTES[1].stop
 FRAMES = ((1, 3, 6), (2, 5, 8))  # places of the relation, of the subject's title (its name follows), and the last one
 ABOUT = """\
-"BOS … capital … of Mount X … END" wants X's capital. The relation mover 0.1 brings the relation to END. The MLP of layer
-1 has a neuron for each known subject, which writes at the subject's last token both its attributes, one in each of two
-subspaces. The extraction head 2.1 attends from END to the subject if the relation is the first one, and copies the
-attribute of the first kind; 2.2 does so for the second. 2.0 attends as 2.1 and 2.3 as 2.2; both write where nothing
-reads. Changing the subject (`subject`, or `nonce`: to one that no neuron knows) is carried by the MLP and the extraction
-heads; changing the relation (`relation`) by the mover and the extraction heads, not by the MLP."""
+"BOS … capital … of Mount X … END" wants X's capital. The relation mover 0.1 brings the relation to END. The MLP of
+layer 1 has a neuron for each known subject, which writes at the subject's last token both its attributes, one in each
+of two subspaces. The extraction head 2.1 attends from END to the subject if the relation is the first one, and copies
+the attribute of the first kind; 2.2 does so for the second. 2.0 attends as 2.1 and 2.3 as 2.2; both write where
+nothing reads. Changing the subject (`subject`, or `nonce`: to one that no neuron knows) is carried by the MLP and the
+extraction heads; changing the relation (`relation`) by the mover and the extraction heads, not by the MLP."""
 
 
 def _wiring() -> Wiring:

@@ -12,16 +12,16 @@ from interp.planted.wiring import Move, Wiring
 __all__ = ["CIRCUITS"]
 
 OR = """\
-Heads 0.1 and 0.2 both copy the source into `found`, 1.5 each; the MLP writes the output where `found` is above 1, and as
-much for 3 as for 1.5. Either head is enough. With the source absent from the corrupt prompts, denoising finds both
+Heads 0.1 and 0.2 both copy the source into `found`, 1.5 each; the MLP writes the output where `found` is above 1, and
+as much for 3 as for 1.5. Either head is enough. With the source absent from the corrupt prompts, denoising finds both
 heads, noising and ablation find neither, and both together are found by all. 0.0 attends as both and writes where
 nothing reads. With another source in its place (`swap`) the redundancy does not show in noising: a single head that
 says the foil is enough for that too."""
 AND = """\
-Heads 0.1 and 0.2 both copy the source into `found`, 1 each; the MLP writes the output where `found` is above 1.75, and
-nothing below 1.25. Both heads are needed. With the source absent from the corrupt prompts, noising and ablation find
-both, denoising finds neither, and both together are found by all. 0.0 attends as both and writes where nothing reads.
-With another source in its place (`swap`) denoising finds each: one missing head is enough to silence the foil."""
+Heads 0.1 and 0.2 both copy the source into `found`, 1 each; the MLP writes the output where `found` is above 1.75,
+and nothing below 1.25. Both heads are needed. With the source absent from the corrupt prompts, noising and ablation
+find both, denoising finds neither, and both together are found by all. 0.0 attends as both and writes where nothing
+reads. With another source in its place (`swap`) denoising finds each: a missing head is enough to silence the foil."""
 PAIR = heads("0.1 0.2")
 
 

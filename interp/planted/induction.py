@@ -13,11 +13,12 @@ __all__ = ["CIRCUITS"]
 
 VOCAB, N_CTX, HALF, AT = 80, 104, 10, 4  # the block has 10 tokens; the prompt ends on its fifth
 ABOUT = """\
-Head 0.1 attends to the previous token and writes it into `prev`: "the token before me was A". Head 1.2 looks, from the
-second A, for a position that says so, and copies the token there, B, into the output: A B … A → B. Head 0.0 attends
-exactly as 0.1 and head 1.0 exactly as 1.2, but both write where nothing reads; head 0.3 attends to earlier copies of
-the token, and does nothing either. Corruption `answer` changes B: only the induction head carries that. Corruption
-`prefix` changes the A in front of it: now the previous-token head has an effect too, through the keys of 1.2."""
+Head 0.1 attends to the previous token and writes it into `prev`: "the token before me was A". Head 1.2 looks, from
+the second A, for a position that says so, and copies the token there, B, into the output: A B … A → B. Head 0.0
+attends exactly as 0.1 and head 1.0 exactly as 1.2, but both write where nothing reads; head 0.3 attends to earlier
+copies of the token, and does nothing either. Corruption `answer` changes B: only the induction head carries that.
+Corruption `prefix` changes the A in front of it: now the previous-token head has an effect too, through the keys of
+1.2."""
 
 
 def _wire(n_kv_heads: int) -> Wiring:

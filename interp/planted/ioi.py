@@ -12,12 +12,13 @@ from interp.planted.wiring import Move
 __all__ = ["CIRCUITS"]
 
 ABOUT = """\
-"… A … B … B … END" wants A. The duplicate-token head 0.1 flags the second B. The S-inhibition head 1.2 attends from END
-to the flag and brings B's name to END. The name mover 2.1 attends from END to names, but a name that was brought to END
-loses more score than names have: it attends to A, and copies it. 0.0, 1.0 and 2.0 attend as these three and write where
-nothing reads. With S2 → IO (`swap`) the duplicate is still flagged at the same place, so 0.1 has no effect, and its mean
-over such prompts is what it always writes; with a third name it has one, in noising only: a flag is necessary, but
-not sufficient to bring a name that is not there. With three other names (`abc`) only the mover is sufficient."""
+"… A … B … B … END" wants A. The duplicate-token head 0.1 flags the second B. The S-inhibition head 1.2 attends from
+END to the flag and brings B's name to END. The name mover 2.1 attends from END to names, but a name that was brought
+to END loses more score than names have: it attends to A, and copies it. 0.0, 1.0 and 2.0 attend as these three and
+write where nothing reads. With S2 → IO (`swap`) the duplicate is still flagged at the same place, so 0.1 has no
+effect, and its mean over such prompts is what it always writes; with a third name it has one, in noising only: a flag
+is necessary, but not sufficient to bring a name that is not there. With three other names (`abc`) only the mover is
+sufficient."""
 
 
 def _draw(n: int, generator: torch.Generator) -> Diagram:

@@ -7,8 +7,8 @@ row is read along it, whatever the basis. Three things have to be true for this 
 *ballast*: a constant of 100 along a row of its own, that nothing reads. It makes the length of all residuals equal to
 some 1 in 1,000, and the gain of each norm is set to that length: what a head reads is what was written, to 1 in 1,000.
 
-*Centre.* A LayerNorm subtracts the mean, so with one all rows are orthogonal to the vector of ones (the basis is that of
-a reflection which takes the last axis to the ones, or a random rotation of it). Nothing written has a mean.
+*Centre.* A LayerNorm subtracts the mean, so with one all rows are orthogonal to the vector of ones (the basis is that
+of a reflection which takes the last axis to the ones, or a random rotation of it). Nothing written has a mean.
 
 *Rotation.* Gains are equal in all coordinates and there are no biases, so a rotation commutes with an RMSNorm, and one
 that leaves the vector of ones alone with a LayerNorm: logits stay as they are to rounding.

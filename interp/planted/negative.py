@@ -12,10 +12,10 @@ from interp.planted.wiring import Move
 __all__ = ["CIRCUITS"]
 
 ABOUT = """\
-The circuit for indirect objects, with a second head behind the name mover's query: 2.3 attends exactly as the mover 2.1
-but writes −0.4 of the name it attends to. Ablating it raises the logit difference; copying it from the corrupt run moves
-the logit difference *away* from the corrupt run (a share of −0.67). 2.0 attends like both and writes where nothing
-reads: attention tells none of the three apart."""
+The circuit for indirect objects (0.1 flags the name said twice, 1.2 brings it to END), with a second head behind the
+name mover's query: 2.3 attends exactly as the mover 2.1 but writes −0.4 of the name it attends to. Ablating it raises
+the logit difference; copying it from the corrupt run moves the logit difference *away* from the corrupt run (a share
+of −0.67). 2.0 attends like both and writes where nothing reads: attention tells none of the three apart."""
 
 
 def _draw(n: int, generator: torch.Generator) -> Diagram:

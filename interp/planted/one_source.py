@@ -21,7 +21,7 @@ CLIP_WIDTH = 0.5
 
 
 def source_wiring(n_layers: int, extra: Mapping[str, int] | None = None) -> Wiring:
-    """Tokens and outputs; no heads yet. A blank stands at the source's place: it is attended to like one, but says nothing."""
+    """Tokens and outputs; no heads yet. A blank at the source's place is attended to like one, but says nothing."""
     widths = {"tok": VOCAB, "one": 1, "bos": 1, "end": 1, "source": 1, **(extra or {}), "out": VOCAB, "junk": VOCAB}
     wiring = Wiring(widths, VOCAB, N_CTX, n_layers)
     wiring.embed("tok", silent=BLANK)

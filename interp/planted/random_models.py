@@ -14,9 +14,10 @@ __all__ = ["null"]
 
 VOCAB, LENGTH, D_HEAD = 40, 8, 8
 ABOUT = """\
-Random weights and random prompts. Every head changes the logits, so no effect is exactly 0; but which of two tokens is
-called the answer and which the foil is a coin flip for every item. An effect on the logit difference is therefore as
-likely +x as −x, independently of all else, and sign flips over items are an exact test: whatever it finds is false."""
+Random weights and random prompts. Every head changes the logits, so no effect is exactly 0; but which of two tokens
+is called the answer and which the foil is a coin flip for every item. An effect on the logit difference is therefore
+as likely +x as −x, independently of all else, and sign flips over items are an exact test: whatever it finds is
+false."""
 
 
 def null(n_layers: int = 2, n_heads: int = 4, seed: int = 0, *, n: int = 40) -> Planted:

@@ -16,11 +16,11 @@ FILLERS, WORDS = range(4, 10), range(10, 60)
 VOCAB = WORDS.stop
 FRAMES = ((1, 4, 7), (2, 6, 9))  # places before the two words, and the last one
 ABOUT = """\
-"BOS ! X . Y END" wants X, the word behind the mark; "BOS . X ! Y END" wants Y. The previous-token head 0.1 flags the word
-behind a mark; the reader 1.1 attends from END to the flag and copies the word. Its scores are so far apart that its
-attention does not move at all until a flag is at least half set: exact patching of 0.1 has the full effect, its gradient
-is 0 to rounding, and attribution patching misses it. The reader's own output is linear in the logits, so attribution
-finds that. 0.0 attends as 0.1 and 1.0 as 1.1; both write where nothing reads."""
+"BOS ! X . Y END" wants X, the word behind the mark; "BOS . X ! Y END" wants Y. The previous-token head 0.1 flags the
+word behind a mark; the reader 1.1 attends from END to the flag and copies the word. Its scores are so far apart that
+its attention does not move at all until a flag is at least half set: exact patching of 0.1 has the full effect, its
+gradient is 0 to rounding, and attribution patching misses it. The reader's own output is linear in the logits, so
+attribution finds that. 0.0 attends as 0.1 and 1.0 as 1.1; both write where nothing reads."""
 
 
 def _wiring() -> Wiring:

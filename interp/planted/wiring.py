@@ -130,7 +130,7 @@ class Wiring:
         """The widest head's number of channels."""
         scores = [sum(self.spaces[one.key] for one in matches) for matches, _ in self.heads.values()]
         values = [sum(self.spaces[one.read] for one in moves) for _, moves in self.heads.values()]
-        return max(scores + values)
+        return max([1, *scores, *values])
 
     @property
     def d_mlp(self) -> int:

@@ -15,7 +15,7 @@ import interp
 from interp import planted
 
 THRESHOLD = 0.05  # of clean − corrupt: what counts as an effect
-N = 16  # prompts of each corruption: four templates and orders, four times
+N = 12  # prompts of each corruption: two templates in two orders, three times
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ NINE = {"induction", "ioi", "coreference", "fact_recall", "or", "and", "negative
 
 
 def test_the_nine_circuits_are_there() -> None:
-    assert NINE <= set(planted.names())
+    assert set(planted.names()) >= NINE
     assert set(planted.EPSILON) == set(planted.names())
     assert all(0 < size < 1 for size in planted.EPSILON.values())
 
@@ -116,7 +118,7 @@ def test_wired_neurons_fire_where_they_should() -> None:
 
 def test_a_diagram_refuses_what_is_not_in_it() -> None:
     wiring = _small()
-    with pytest.raises(InputError, match="no subspace 'toc'. Known are tok, pos, out"):
+    with pytest.raises(InputError, match=r"no subspace 'toc'\. Known are tok, pos, out"):
         wiring.head("0.0", [Match("toc", "tok")], [])
     with pytest.raises(InputError, match=r"0\.7 is not there: 1 layers of 2 heads"):
         wiring.head("0.7", [], [])
@@ -136,3 +138,20 @@ def test_truth_speaks_of_heads(made: Make) -> None:
     truth = made("ioi").truth
     assert truth.heads["name_mover"] == {Head(2, 1)}
     assert truth.decoys["name_mover"] == {Head(2, 0)}
+
+
+def test_the_examples_of_the_docs_run(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "planted.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    assert "frozenset({'0.1', '1.2', '2.1'})" in _sorted_sets(capsys.readouterr().out)
+
+
+def _sorted_sets(text: str) -> str:
+    """Sets of names as text, their order made one."""
+    return re.sub(
+        r"frozenset\(\{('\d.*?)\}\)", lambda m: "frozenset({" + ", ".join(sorted(m[1].split(", "))) + "})", text
+    )

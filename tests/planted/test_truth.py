@@ -16,8 +16,6 @@ from interp.sites import Head
 Make = Callable[..., planted.Planted]
 NAMES = planted.names()
 HOWS = ("denoise", "noise", "zero", "mean", "resample")
-# Everything at once, in the order of cost: two norms, a rotation, and the noise that the circuit states.
-HARD = [("rms", False, 1), ("layer", True, 2)]
 ALL = [(norm, rotate, seed) for norm in ("none", "rms", "layer") for rotate in (False, True) for seed in range(1, 6)]
 
 
@@ -31,21 +29,24 @@ def _correct(one: planted.Planted) -> float:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_effect_is_declared_and_every_declared_one_is_found(name: str, made: Make, ask: Any) -> None:
-    one = made(name)
+    """In double precision, so that heads outside the circuit have an effect of exactly 0."""
+    one = made(name, dtype=torch.float64)
     assert _correct(one) == 1.0
     assert set(one.truth.effects) == {(corruption, how) for corruption in one.pairs for how in HOWS}
+    planted_heads = {str(head) for heads in one.truth.heads.values() for head in heads}
     for (corruption, how), declared in one.truth.effects.items():
         shares = ask.shares(one, corruption, how)
         assert ask.found(shares) == declared, (corruption, how, shares)
+        assert max(abs(x) for n, x in shares.items() if n not in planted_heads | declared) < 1e-9
+        assert max([0.0, *(abs(x) for n, x in shares.items() if n not in declared)]) < 0.01
 
 
-@pytest.mark.parametrize(("norm", "rotate", "seed"), HARD)
 @pytest.mark.parametrize("name", NAMES)
-def test_norms_a_rotation_and_the_stated_noise_leave_the_circuit_what_it_is(
-    name: str, norm: str, rotate: bool, seed: int, made: Make, ask: Any
-) -> None:
-    one = made(name, norm=norm, rotate=rotate, noise=planted.EPSILON[name], seed=seed)
-    _holds(one, ask, ("denoise", "noise") if seed == 1 else ("zero",))
+def test_norms_a_rotation_and_the_stated_noise_leave_the_circuit_what_it_is(name: str, made: Make, ask: Any) -> None:
+    """Both norms in turn; the slow test below takes every variant of every circuit."""
+    norm = ("layer", "rms")[NAMES.index(name) % 2]
+    one = made(name, norm=norm, rotate=True, noise=planted.EPSILON[name], seed=2)
+    _holds(one, ask, ("denoise", "noise"))
 
 
 @pytest.mark.slow
@@ -66,7 +67,7 @@ def _holds(one: planted.Planted, ask: Any, hows: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_path_patching_finds_every_declared_path_and_no_other(name: str, made: Make, ask: Any) -> None:
-    one = made(name)
+    one = made(name, n=8)
     assert one.truth.paths
     for (corruption, direction), receivers in one.truth.paths.items():
         for receiver, senders in receivers.items():
@@ -74,9 +75,10 @@ def test_path_patching_finds_every_declared_path_and_no_other(name: str, made: M
             assert ask.found(shares) == senders, (corruption, direction, receiver, shares)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if planted.make(name, n=4).truth.joint])
+@pytest.mark.parametrize("name", ["or", "and", "backup"])
 def test_redundant_heads_have_an_effect_together(name: str, made: Make, ask: Any) -> None:
     one = made(name)
+    assert one.truth.joint
     for heads, questions in one.truth.joint.items():
         for corruption, how in questions:
             names, pairs = {str(head) for head in heads}, one.pairs[corruption]
@@ -94,7 +96,7 @@ def test_redundant_heads_have_an_effect_together(name: str, made: Make, ask: Any
 
 @pytest.mark.parametrize("name", NAMES)
 def test_decoys_attend_like_the_real_heads_and_do_nothing(name: str, made: Make, ask: Any) -> None:
-    one = made(name)
+    one = made(name, n=4)
     declared = frozenset().union(*one.truth.effects.values())
     for kind, decoys in one.truth.decoys.items():
         assert not {str(head) for head in decoys} & declared
@@ -113,15 +115,6 @@ def _distance(one: planted.Planted, a: Head, b: Head) -> float:
     return worst
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_not_planted_has_an_effect_of_exactly_zero_in_double_precision(name: str, made: Make, ask: Any) -> None:
-    one = made(name, dtype=torch.float64)
-    for (corruption, how), declared in one.truth.effects.items():
-        if how == "noise":
-            others = {n: x for n, x in ask.shares(one, corruption, how).items() if n not in declared}
-            assert max(map(abs, others.values())) < 1e-5
-
-
 @pytest.mark.parametrize("norm", ["none", "rms", "layer"])
 @pytest.mark.parametrize("name", ["induction_grouped", "fact_recall"])
 def test_a_rotation_of_the_residual_space_changes_no_logit(name: str, norm: str, made: Make) -> None:
@@ -136,9 +129,9 @@ def test_a_rotation_of_the_residual_space_changes_no_logit(name: str, norm: str,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_norms_change_what_the_model_says_by_little(name: str, made: Make) -> None:
-    plain = made(name)
+    plain = made(name, n=4)
     for norm in ("rms", "layer"):
-        normed = made(name, norm=norm)
+        normed = made(name, norm=norm, n=4)
         assert normed.model.cfg.normalization_type == {"rms": "RMS", "layer": "LN"}[norm]
         pairs = next(iter(plain.pairs.values()))
         for row, read in list(zip(pairs.clean, pairs.read, strict=True))[:4]:
