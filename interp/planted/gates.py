@@ -37,13 +37,14 @@ def _wiring(gain: float, low: float) -> Wiring:
 def _either(n: int, generator: torch.Generator) -> Diagram:
     mlp, both = "mlp_out.0", "0.1 0.2 mlp_out.0"
     ablated = {"zero": mlp, "mean": mlp, "resample": mlp}
-    hidden = [(one, how) for one in ("absent", "swap") for how in ("zero", "mean", "resample")]
+    hidden = [("absent", "zero"), ("absent", "mean"), ("absent", "resample"), ("swap", "zero"), ("swap", "mean")]
     truth = Truth(
         heads={"or": PAIR},
         decoys={"or": heads("0.0")},
         effects={
             **questions("absent", denoise=both, noise=mlp, **ablated),
-            **questions("swap", denoise=both, noise=both, **ablated),
+            # Not resampled: chance may draw a prompt's own foil, and then a head by itself has an effect.
+            **questions("swap", denoise=both, noise=both, zero=mlp, mean=mlp),
         },
         joint={PAIR: frozenset([*hidden, ("absent", "noise")])},
         paths={

@@ -32,7 +32,8 @@ def test_every_effect_is_declared_and_every_declared_one_is_found(name: str, mad
     """In double precision, so that heads outside the circuit have an effect of exactly 0."""
     one = made(name, dtype=torch.float64)
     assert _correct(one) == 1.0
-    assert set(one.truth.effects) == {(corruption, how) for corruption in one.pairs for how in HOWS}
+    unasked = {("swap", "resample")} if name == "or" else set()  # chance decides that one, see there
+    assert set(one.truth.effects) == {(corruption, how) for corruption in one.pairs for how in HOWS} - unasked
     planted_heads = {str(head) for heads in one.truth.heads.values() for head in heads}
     for (corruption, how), declared in one.truth.effects.items():
         shares = ask.shares(one, corruption, how)
