@@ -35,7 +35,7 @@ def heads(text: str) -> Heads:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is planted. Whatever a declared question does not name has no effect; the tests hold the causal methods to that.
+    """What is planted. What a declared question does not name has no effect; the tests hold the causal methods to that.
 
     `heads`: kind -> its heads. `decoys`: kind -> heads that attend like that kind and do nothing; those under the name
     of a kind in `heads` have the same attention as its heads.
