@@ -32,22 +32,45 @@ FRAMES: dict[str, tuple[Frame, ...]] = {
         Frame("Across the road from {A} lives {B}. {P} full name is", " on the door.", "B", "possessive"),
     ),
     "number": (
-        Frame("Yesterday the {A} met the {B} near the barn. {P} made a noise. The noise came from the", " left.", "A", "subject"),
+        Frame(
+            "Yesterday the {A} met the {B} near the barn. {P} made a noise. The noise came from the",
+            " left.",
+            "A",
+            "subject",
+        ),
         Frame("After the {A} came the {B}. {P} stood still, and everyone looked at the", " right.", "B", "subject"),
-        Frame("Once the {A} looked for the {B} in the woods. {P} slept. Nobody wanted to wake the", " others.", "A", "subject"),
+        Frame(
+            'Today the {A} saw the {B}. {P} slept. "Be quiet," we said, "do not wake the', ' others."', "A", "subject"
+        ),
         Frame("Beside the {A} waited the {B}. {P} had no water, so we gave some to the", " group.", "B", "subject"),
-        Frame("Slowly the {A} followed the {B} home. {P} got tired. We had to wait for the", " others.", "A", "subject"),
+        Frame(
+            "Slowly the {A} followed the {B} home. {P} got tired. We had to wait for the", " others.", "A", "subject"
+        ),
         Frame("Behind the {A} walked the {B}. {P} began to sing. It was the song of the", " day.", "B", "subject"),
     ),
     "occupation": (
         Frame("The {A} phoned the {B} because {P} {V} help. The one who {W} help was the", " first.", "A", "lower"),
-        Frame("To the {A} wrote the {B} because {P} {V} money. The person who {W} money was the", " other.", "B", "lower"),
-        Frame("The {A} spoke to the {B} because {P} {V} advice. The one who {W} advice was the", " first.", "A", "lower"),
-        Frame("With the {A} met the {B} because {P} {V} support. The one who {W} support was the", " other.", "B", "lower"),
+        Frame(
+            "Next to the {A} waited the {B} because {P} {V} money. The person who {W} money was the",
+            " other.",
+            "B",
+            "lower",
+        ),
+        Frame(
+            "The {A} spoke to the {B} because {P} {V} advice. The one who {W} advice was the", " first.", "A", "lower"
+        ),
+        Frame(
+            "Behind the {A} came the {B} because {P} {V} support. The one who {W} support was the",
+            " other.",
+            "B",
+            "lower",
+        ),
         Frame("The {A} visited the {B} because {P} {V} work. The person who {W} work was the", " first.", "A", "lower"),
-        Frame("From the {A} heard the {B} because {P} {V} food. The person who {W} food was the", " other.", "B", "lower"),
+        Frame(
+            "Near the {A} stayed the {B} because {P} {V} food. The person who {W} food was the", " other.", "B", "lower"
+        ),
     ),
-}  # fmt: skip
+}
 # The pronoun of the first and of the second kind: woman and man, one and several.
 PRONOUNS = {
     "gender": {"subject": ("She", "He"), "possessive": ("Her", "His")},

@@ -20,7 +20,7 @@ def names() -> tuple[str, ...]:
 
 def load(
     name: str,
-    model: HookedTransformer,
+    model: Any,
     corruption: str | None = None,
     *,
     split: str = "all",
@@ -59,9 +59,7 @@ def load(
     return task.make(model, Request(chosen, splits, int(n), int(seed), bool(bos), options))
 
 
-def from_csv(
-    name: str, path: str | os.PathLike[str], model: HookedTransformer | None = None, *, bos: bool | None = None
-) -> Task:
+def from_csv(name: str, path: str | os.PathLike[str], model: Any = None, *, bos: bool | None = None) -> Task:
     """A task from a table of the user's: the columns of `PromptPairs.from_csv` (clean, corrupt, answer, and here foil
     too; item, template, read), one `pos:NAME` for each place that the task names, and any `label:NAME`.
 

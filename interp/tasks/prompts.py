@@ -100,7 +100,7 @@ def made_task(
     definition: TaskDefinition, request: Request, pairs: PromptPairs, labels: Mapping[str, tuple], about: Mapping
 ) -> Task:
     """Pairs and labels with what every task says of itself."""
-    by_split = labels.get("split", ())
+    by_split = labels.get("split", ("given",) * len(pairs))
     counts = {one: len({i for i, s in zip(pairs.items, by_split, strict=True) if s == one}) for one in request.splits}
     facts = {"definition": definition.definition, "metric": metric_of(pairs), "n": request.n, "items": counts}
     split = "all" if len(request.splits) > 1 else request.splits[0]

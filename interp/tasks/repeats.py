@@ -38,7 +38,7 @@ def _make(model: HookedTransformer, request: Request) -> Task:
 def task_of_rows(request: Request, tokens: RepeatedTokens, splits: list[str], layout: str) -> Task:
     """Rows as a task: every row is an item of its own."""
     labels = {
-        "item": tuple(f"{split} {i}" for i, split in enumerate(splits)),
+        "item": tuple(f"{split} {splits[:i].count(split)}" for i, split in enumerate(splits)),
         "template": tuple(f"{split} {layout}" for split in splits),
         "period": tuple(tokens.period.tolist()),
         "split": tuple(splits),

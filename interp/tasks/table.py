@@ -84,7 +84,12 @@ def read_task(definition: TaskDefinition, path: str | os.PathLike[str], model: A
     if model is not None:
         labels |= {ours: tuple(table.arguments[name]) for name, ours in _TEXTS.items()}
     has_bos = bos if model is None else bool(with_bos(model, bos))
-    about = {"bos": has_bos, "corruption": f"as in {path}", "source": str(path), "items": len(set(pairs.items))}
+    about = {
+        "bos": has_bos,
+        "corruption": f"as in {path}",
+        "source": str(path),
+        "items": {"given": len(set(pairs.items))},
+    }
     return replace(made_task(definition, request, pairs, labels, about), split="given")
 
 
