@@ -45,6 +45,7 @@ class _Fact:
     frame: int  # in its split
     split: str
     filled: Filled
+    size: int  # tokens of the subject
 
     @property
     def answer(self) -> str:
@@ -59,7 +60,7 @@ def _make(model: HookedTransformer, request: Request) -> Task:
         raise InputError(f"relations is {relations!r}. Choose among {', '.join(RELATIONS)}.")
     answers = {one: sorted({c.answers[one] for c in countries() if one in c.answers}) for one in RELATIONS}
     ids = {one: {text: _ids(model, text) for text in texts} for one, texts in answers.items()}
-    asked = [fact for split in request.splits for fact in _facts(split, relations, request)]
+    asked = [fact for split in request.splits for fact in _facts(model, split, relations, request)]
     right, top = _judge(model, asked, ids, request.bos)
     known = [fact for fact, ok in zip(asked, right, strict=True) if ok]
     first = dict(zip(map(id, asked), top, strict=True))
@@ -94,17 +95,19 @@ def _make(model: HookedTransformer, request: Request) -> Task:
     return task_of(TASK, model, request, prompts, about)
 
 
-def _facts(split: str, relations: Sequence[str], request: Request) -> list[_Fact]:
+def _facts(model: HookedTransformer, split: str, relations: Sequence[str], request: Request) -> list[_Fact]:
     """Every country of a split with each relation, in one frame each, in the order in which they are taken."""
     frames = half(FRAMES, split)
     mine = list(half(countries(), split))
     rng(request.seed, "fact_recall", split).shuffle(mine)
     made = []
     for i, country in enumerate(mine):
+        size = len(_ids(model, country.name))
         for k, relation in enumerate(relations):
             if relation in country.answers:
                 frame = (i + k) % len(frames)
-                made.append(_Fact(country, relation, frame, split, _asked(frames[frame], country.name, relation)))
+                filled = _asked(frames[frame], country.name, relation)
+                made.append(_Fact(country, relation, frame, split, filled, size))
     return made
 
 
@@ -126,10 +129,9 @@ def _prompt(
 ) -> Prompt | str:
     """The pair of a fact, or why there is none."""
     generator = rng(request.seed, "fact_recall", request.corruption, fact.country.name, fact.relation)
-    size = len(_ids(model, fact.country.name))
     frames = half(FRAMES, fact.split)
     others = [one for one in pool if one.answer != fact.answer]
-    alike = [one for one in others if len(_ids(model, one.country.name)) == size]
+    alike = [one for one in others if one.size == fact.size]
     if request.corruption == "relation":
         corrupt = _other_relation(model, fact, frames, generator)
         if corrupt is None:
@@ -144,7 +146,7 @@ def _prompt(
         if request.corruption == "noise":
             filled = fact.filled
         elif request.corruption == "nonce":
-            name = _nonce(model, size, generator)
+            name = _nonce(model, fact.size, generator)
             if name is None:
                 return "no made-up name of as many tokens"
             filled = _asked(frames[fact.frame], name, fact.relation)
