@@ -7,6 +7,7 @@ antecedent and distractor is balanced over both orders, where "nearest" and "fir
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from interp.causal.knockout import knockout
 from interp.heads.ablation import HeadSet
 from interp.heads.study import Study
 from interp.heads.task_finder import Behaviour, TaskFinder, TaskWriting, Test
-from interp.heads.ways import Harm, Report, baseline, shares, ways
+from interp.heads.ways import Harm, Report, baseline, ways
 
 __all__ = ["FINDER"]
 
@@ -59,32 +60,37 @@ def _start(study: Study, name: str, prompt: int) -> int:
     return study.span(name, prompt)[0]
 
 
-def _moved(study: Study) -> Grid:
-    """What a head moves from the antecedent to the pronoun adds to the antecedent's logit there, over the other's."""
-    return study.writes(PRONOUN, ANTECEDENT, up=study.answers, down=study.foils)
-
-
 def _exchange_and_cut(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
     """Exchanges at the pronoun, ablations everywhere, and the edge from pronoun to antecedent cut."""
     found = ways(study, sets, seed, report, measures=("noise", "denoise"), at={"pos": PRONOUN})
     found |= ways(study, sets, seed, report, measures=("mean", "resample"))
-    known = study.memo.setdefault("harm:knockout", {})
+    found["knockout"] = _cut(study, sets, study.metric)
+    if study.model.cfg.has_unembed:
+        clean, corrupt = baseline(study)
+        gap = clean.mean() - corrupt.mean()  # in logits, not as a share
+        found["carried"] = {one: harm * gap for one, harm in _cut(study, sets, _answer_alone(study)).items()}
+    return found
+
+
+def _answer_alone(study: Study) -> str:
+    """The metric of the antecedent by itself: its logit, or its log-probability where it is several tokens."""
+    return "logit" if study.metric == "logit_diff" else "log_prob"
+
+
+def _cut(study: Study, sets: Sequence[HeadSet], metric: Any) -> dict[HeadSet, Grid]:
+    """Harm of cutting the edge from pronoun to antecedent in each set of heads."""
+    known: dict[HeadSet, Grid] = study.memo.setdefault(f"harm:knockout:{metric}", {})
     new = [one for one in dict.fromkeys(sets) if one not in known]
-    singles = [one[0] for one in new if len(one) == 1]
-    options = {"queries": f"{PRONOUN}:last", "keys": ANTECEDENT, "metric": study.metric, "progress": False}
-    if singles:
+    options = {"queries": f"{PRONOUN}:last", "keys": ANTECEDENT, "metric": metric, "progress": False}
+    if singles := [one[0] for one in new if len(one) == 1]:
         heads = [str(head) for head in singles]
         effects = knockout(study.model, study.main, heads=heads, over=("layer", "head"), **options)
         for head in singles:
-            one = effects.values.sel(layer=head.layer, head=head.head).values
-            known[(head,)] = _share(study, one)
+            known[(head,)] = _share(study, effects.values.sel(layer=head.layer, head=head.head).values)
     for one in (one for one in new if len(one) > 1):
         effects = knockout(study.model, study.main, heads=[str(head) for head in one], over=(), **options)
-        known |= (
-            shares(study, effects, [one]) if effects.values.ndim == 2 else {one: _share(study, effects.values.values)}
-        )
-    found["knockout"] = {one: known[one] for one in sets}
-    return found
+        known[one] = _share(study, effects.values.values)
+    return {one: known[one] for one in sets}
 
 
 def _share(study: Study, values: Grid) -> Grid:
@@ -103,7 +109,7 @@ FINDER = TaskFinder(
     behaviour=_choice,
     score_cutoff=0.7,
     margin=0.1,
-    writing=TaskWriting("direct logit of the antecedent over the distractor, at the pronoun", _moved),
+    writing=TaskWriting("logit of the antecedent that is lost when the edge to it is cut", tested="carried"),
     test=Test(
         "logit difference of the copied answer, head exchanged at the pronoun",
         _exchange_and_cut,

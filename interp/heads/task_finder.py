@@ -35,10 +35,13 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class TaskWriting:
-    """What a head writes, as one number `[prompt layer head]`, and on which side of the cutoff it is the kind's."""
+    """What a head writes, as one number `[prompt layer head]`, and on which side of the cutoff it is the kind's.
+    `tested` names a measure of the kind's test that says it, where only an intervention can; heads that were not tested
+    then have none."""
 
     label: str
-    measure: Callable[[Study], Grid]
+    measure: Callable[[Study], Grid] | None = None
+    tested: str = ""
     side: Literal["≥", "<"] = "≥"
     cutoff: float = 0.0
 

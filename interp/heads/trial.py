@@ -165,15 +165,7 @@ def _plan(
     else:
         singles = tuple(sorted({head for heads in candidates.values() for head in heads}, key=_order))
         layers = sorted({head.layer for head in singles})
-        controls = {
-            layer: matched_set(
-                [Head(layer, 0, "attn", grid.stack)] * CONTROLS_PER_LAYER,
-                study.model.main.config.blocks[layer].attn.n_heads,
-                set(singles),
-                generator,
-            )
-            for layer in layers
-        }
+        controls = {layer: _controls(study, layer, set(singles), grid, generator) for layer in layers}
     randoms = {
         kind: tuple(
             drawn
@@ -183,6 +175,16 @@ def _plan(
         for kind, heads in tops.items()
     }
     return _Plan(singles, controls, tops, randoms)
+
+
+def _controls(
+    study: Study, layer: int, singles: set[Head], grid: HeadGrid, generator: np.random.Generator
+) -> tuple[Head, ...]:
+    """Random heads of a layer that are no candidates; all of the layer where every one is."""
+    n_heads = study.model.main.config.blocks[layer].attn.n_heads
+    wanted = [Head(layer, 0, "attn", grid.stack)] * CONTROLS_PER_LAYER
+    drawn = matched_set(wanted, n_heads, singles, generator)
+    return drawn or tuple(Head(layer, head, "attn", grid.stack) for head in range(n_heads))
 
 
 def _candidates(score: Grid, estimate: Grid | None, grid: HeadGrid, top: int) -> list[Head]:
@@ -198,7 +200,7 @@ def _candidates(score: Grid, estimate: Grid | None, grid: HeadGrid, top: int) ->
 def _joint(one: TaskFinder, study: Study, score: Grid, candidates: Sequence[Head], grid: HeadGrid) -> HeadSet:
     """The candidates whose attention and writing pass on the selecting prompts; the best by attention if none does."""
     writing = None
-    if one.writing is not None and study.model.cfg.has_unembed:
+    if one.writing is not None and one.writing.measure is not None and study.model.cfg.has_unembed:
         writing = study.by_item(one.writing.measure(study)).mean(axis=0).reshape(grid.n_layers, grid.n_heads)
     passing = [
         head
@@ -226,9 +228,9 @@ class _View:
 
     def frame(self) -> pd.DataFrame:
         """One row per head."""
-        study, one = self.splits.report, self.one
+        study, one, effects = self.splits.report, self.one, self._effects()
         columns = {"score": self.shown.score, **self.shown.beside}
-        if one.writing is not None and study.model.cfg.has_unembed:
+        if one.writing is not None and one.writing.measure is not None and study.model.cfg.has_unembed:
             columns["writing"] = one.writing.measure(study)
         by_item = {name: study.by_item(values) for name, values in columns.items()}
         table = pd.DataFrame({name: _mean(values) for name, values in by_item.items()})
@@ -236,7 +238,8 @@ class _View:
             if name in by_item:
                 table[f"{name}_low"], table[f"{name}_high"] = self._interval(by_item[name])
         if "writing" not in table:
-            table["writing"] = np.nan
+            name = one.writing.tested if one.writing is not None else ""
+            table["writing"] = [effects.get(_head(self.grid, i), {}).get(name, np.nan) for i in range(len(table))]
         table["score_select"] = _mean(self.splits.select.by_item(self.chosen.score))
         table["score_no_bos"] = np.nan if self.bare is None else _mean(self.splits.bare.by_item(self.bare))  # type: ignore[union-attr]
         table["baseline"] = max(self.shown.baselines.values(), default=np.nan)
@@ -251,8 +254,8 @@ class _View:
                 "head": [head.head for head in heads],
             }
         )
-        effects = pd.DataFrame([self._effects().get(head, {}) for head in heads])
-        whole = pd.concat([address, table, effects], axis=1)
+        tested = pd.DataFrame([effects.get(head, {}) for head in heads])
+        whole = pd.concat([address, table, tested], axis=1)
         for name in ("effect", "effect_low", "effect_high", "control", "p", "p_corrected"):
             if name not in whole:
                 whole[name] = np.nan
