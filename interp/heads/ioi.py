@@ -19,6 +19,7 @@ from interp.sites import Head
 __all__ = [
     "CORRUPTIONS",
     "EXCHANGE",
+    "KNOCKOUTS",
     "MOVER_CUTOFF",
     "N_MOVERS",
     "attends_to_io",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 Grid = NDArray[np.floating]
+KNOCKOUTS = ("mean", "zero")
 CORRUPTIONS = ("abc", "swap", "third_name")
 MOVER_CUTOFF = 0.3
 N_MOVERS = 4
@@ -105,13 +107,16 @@ def path_to_movers(study: Study, sets: Sequence[HeadSet], seed: int, report: Rep
 
 def beyond_movers(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
     """What ablating each set costs more once the name movers are ablated too than by itself, and its plain harms."""
-    movers = study.memo["movers"]
-    alone = ways(study, [movers, *sets], seed, measures=("mean",))["mean"]
-    joint = [tuple(dict.fromkeys((*movers, *one))) for one in sets]
-    effects = ablate(study.model, study.main, [list(one) for one in joint], "mean", metric=study.metric, progress=False)
-    both = shares(study, effects, joint)
-    extra = {
-        one: both[whole] - alone[movers] - (0.0 if set(one) <= set(movers) else alone[one])
-        for one, whole in zip(sets, joint, strict=True)
-    }
-    return {"backup": extra, **ways(study, sets, seed, report)}
+    movers, found = study.memo["movers"], ways(study, sets, seed, report)
+    joint = {one: tuple(dict.fromkeys((*movers, *one))) for one in sets}
+    for how in KNOCKOUTS:
+        wanted = list(dict.fromkeys([movers, *sets, *joint.values()]))
+        effects = ablate(
+            study.model, study.main, [list(one) for one in wanted], how, metric=study.metric, progress=False
+        )
+        harm = shares(study, effects, wanted)
+        found[f"backup_{how}"] = {
+            one: harm[whole] - harm[movers] - (0.0 if set(one) <= set(movers) else harm[one])
+            for one, whole in joint.items()
+        }
+    return found

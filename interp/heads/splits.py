@@ -22,7 +22,7 @@ __all__ = ["as_pairs", "halves", "of_pairs", "of_task"]
 def of_task(model: HookedTransformer, group: Sequence[TaskFinder], *, n: int, seed: int) -> Splits:
     """Studies of a task's selecting and reporting split, and of the latter without BOS where the model has one."""
     queries = tuple(dict.fromkeys(query for one in group for query in one.queries))
-    corruptions = tuple(dict.fromkeys(one for kind in group for one in kind.corruptions))
+    corruptions = group[0].corruptions[:1]  # the one that decides
 
     def study(split: str, *, bos: bool, which: Sequence[str]) -> Study:
         tasks = {one: load_task(group[0].task, model, one, split=split, n=n, seed=seed, bos=bos) for one in which}

@@ -49,7 +49,8 @@ class Study:
     about: Mapping[str, Any] = field(default_factory=dict)
     metric: Any = "logit_diff"
     memo: dict[str, Any] = field(default_factory=dict)  # what kinds find out and share, by name
-    knocked_out: tuple[Head, ...] = ()  # whose output is its mean over the corrupt prompts in all passes
+    knocked_out: tuple[Head, ...] = ()  # whose output is replaced in all passes
+    by: str = ""  # by "zero", or by the "mean" over corrupt prompts
 
     @property
     def corruption(self) -> str:
@@ -141,12 +142,13 @@ class Study:
                 rows = [row - mean(one) for row, one in zip(rows, down, strict=True)]
             return torch.stack(rows)
 
-    def without(self, heads: tuple[Head, ...]) -> Study:
-        """The same prompts read while some heads write their mean over the corrupt prompts, taken at each query."""
+    def without(self, heads: tuple[Head, ...], by: str) -> Study:
+        """The same prompts read while some heads write, at each query, nothing (by "zero") or their "mean" over the
+        corrupt prompts."""
         known = self.memo.setdefault("without", {})
-        if heads not in known:
-            known[heads] = replace(self, knocked_out=heads, memo={})
-        return known[heads]
+        if (heads, by) not in known:
+            known[heads, by] = replace(self, knocked_out=heads, by=by, memo={})
+        return known[heads, by]
 
     def _key(self, name: str) -> int:
         names = self._names
@@ -211,9 +213,9 @@ class Study:
         """Writes that put the mean of each knocked-out head at the queries of a batch."""
         if not self.knocked_out:
             return []
-        corrupt = replace(self, pairs={"": self.main.swapped()}, knocked_out=(), memo={})
         known = self.memo.setdefault("means", {})
-        if not known:
+        if self.by == "mean" and not known:
+            corrupt = replace(self, pairs={"": self.main.swapped()}, knocked_out=(), memo={})
             known |= {query: corrupt._seen(query).z[0].mean(0) for query in self.queries}
         hooks: list[tuple[Any, Any]] = []
         for head in self.knocked_out:
@@ -222,7 +224,7 @@ class Study:
             def put(x: Tensor, hook: object, head: Head = head) -> Tensor:
                 x = x.clone()
                 for query, places in at.items():
-                    mean = known[query][head.layer, head.head, : x.shape[-1]].to(x)
+                    mean = known[query][head.layer, head.head, : x.shape[-1]].to(x) if known else 0.0
                     x[torch.arange(len(places)), places, head.head] = mean
                 return x
 
