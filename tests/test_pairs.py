@@ -268,9 +268,11 @@ def test_ids_and_text_come_to_the_same_pairs(reader):
         ),
         ({"positions": {"s": "it"}}, r"position 's' is 'it', which means characters, but these pairs are token ids"),
         ({"positions": {"s": (0, 1)}}, r"position 's' is \(0, 1\), which means characters"),
+        ({"clean": ["it is"]}, r"a text\. Texts go to PromptPairs\.from_text"),
+        ({"clean_decoder": [[1]], "decoder": [[1]]}, r"two names for one thing"),
         ({"clean": [["it", "is"]]}, r"Pair 0: clean is \['it', 'is'\], not a row of token ids.*from_text"),
         ({"clean": [[1.0, 2.0]]}, r"clean is \[1\.0, 2\.0\], not a row"),
-        ({"clean": "it is"}, r"clean is 'it is'\. Give rows of token ids"),
+        ({"clean": "it is"}, r"clean is 'it is', a text\. Texts go to PromptPairs\.from_text"),
         ({"clean": []}, r"clean is \[\]\. Give rows"),
         ({"clean": [[5, 6], [7]]}, r"There are 2 clean prompts and 1 corrupt ones"),
         ({"clean": [[]]}, r"Pair 0: the clean prompt is empty"),
@@ -281,7 +283,7 @@ def test_ids_and_text_come_to_the_same_pairs(reader):
         ({"answer": [-2]}, r"the answer holds a negative token id"),
         ({"answer": [[]]}, r"Pair 0: the answer is empty"),
         ({"answer": [1.5]}, r"the answer is 1\.5\. Give a text, a token id"),
-        ({"answer": None}, r"answer is None\. Give one text or token id"),
+        ({"answer": None, "foil": 7}, r"There is a foil but no answer"),
         ({"answer": [7, 8]}, r"There are 1 pairs, but answer has 2\..*answer=\[\[\"a\", \"b\"\]"),
         (
             {"answer": [[7, (8, 9)]]},
@@ -352,7 +354,6 @@ def test_a_model_without_tokenizer_is_sent_to_from_tokens():
     ("changes", "message"),
     [
         ({"clean": (), "corrupt": (), "answer": ()}, r"There are no pairs"),
-        ({"answer": ()}, r"There are 1 clean prompts, but answer has 0"),
         ({"positions": {"s": ((0,), (1,))}}, r"but positions\['s'\] has 2"),
         ({"positions": {"s": ((4,),)}}, r"Pair 0: position 's' is \(4,\)\. Give at least one index from 0 to 1"),
         ({"positions": {"s": ((),)}}, r"position 's' is \(\)"),
@@ -577,3 +578,37 @@ def test_a_table_of_token_ids_takes_indices_for_positions_only(tmp_path):
     path.write_text("clean,corrupt,answer,pos:name\n1 2,1 3,4,cat\n")
     with pytest.raises(InputError, match=r"Row 1 .*names position name by text"):
         PromptPairs.from_csv(path)
+
+
+# ---- what an encoder is asked, and pairs without answers ----
+
+
+def test_a_read_that_was_not_chosen_is_known_through_every_copy(reader):
+    last = PromptPairs.from_tokens([[1, 2], [3, 4]], [[1, 3], [3, 5]], 4)
+    chosen = PromptPairs.from_tokens([[1, 2], [3, 4]], [[1, 3], [3, 5]], 4, read=-1)
+    assert last == chosen and last.reads_last and not chosen.reads_last
+    for copy in (last[0], last.swapped(), last.select([1, 0])):
+        assert copy.reads_last
+    assert not chosen[0].reads_last and not chosen.swapped().reads_last
+    assert PromptPairs.from_text(reader, "it is", "it of", "Paris").reads_last
+
+
+def test_pairs_without_answers_are_pairs(encoder):
+    pairs = PromptPairs.from_text(encoder, ["it is", "it of"], ["it of", "it is"])
+    assert pairs.answer == () and pairs.foil == () and len(pairs[1]) == 1 and "answer" not in pairs.show()
+    assert PromptPairs.from_tokens([1, 2], [1, 3]).answer == ()
+
+
+def test_the_read_is_a_position_unless_a_name_says_otherwise():
+    pairs = PromptPairs.from_tokens([[1, 2, 3]], [[1, 2, 4]], 4, read=1)
+    assert pairs.span("read", 0) == (1,)
+    named = PromptPairs.from_tokens([[1, 2, 3]], [[1, 2, 4]], 4, read=1, positions={"read": 0})
+    assert named.span("read", 0) == (0,)
+
+
+def test_a_model_in_the_place_of_the_rows_is_told_where_it_goes(reader, two_stacks):
+    with pytest.raises(InputError, match=r"clean is a model. from_tokens takes ids first.*model=model"):
+        PromptPairs.from_tokens(reader, [[1, 2]], [[1, 3]], 4)
+    one = PromptPairs.from_tokens([[5, 6]], [[5, 7]], 4, decoder=[[1]], model=two_stacks)
+    assert one == PromptPairs.from_tokens([[5, 6]], [[5, 7]], 4, clean_decoder=[[1]], model=two_stacks)
+    assert one.clean_decoder == one.corrupt_decoder == ((1,),)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.causal.analysis import Analysis
-from interp.causal.bundles import Bundle, Op
+from interp.causal.bundles import Bundle, Op, in_order
 from interp.causal.plan import Plan, Progress
 from interp.causal.questions import Asked, ask, reference_texts
 from interp.causal.reach import felt, start_of
@@ -54,10 +54,11 @@ def ablate(
     `data`: PromptPairs, whose clean prompts are run and judged by `metric` ("logit_diff" unless given); or texts or
     token ids, judged by their mean next-token loss (of the tokens `counted [batch pos]`, if given). `targets`: heads
     ("23.4"), tensors of a layer ("mlp_out.3", ("attn_out", 5)), lists of them as sets ablated together, or "heads" for
-    every head by itself. `how`: "zero"; "mean" over the `reference` prompts, over the axes `mean_axes`: ("prompt",)
-    position by position over prompts of the same template and length, ("prompt", "pos") one mean for all positions;
-    "resample": what was written on a random reference prompt of the same template and length. The reference is,
-    unless given, the corrupt prompts of the pairs, or the texts themselves.
+    every head by itself: with two stacks those of the encoder, of the decoder and its cross-attention ("encoder.heads",
+    "decoder.heads", "decoder.cross_attn.heads" choose). `how`: "zero"; "mean" over the `reference` prompts, over the
+    axes `mean_axes`: ("prompt",) position by position over prompts of the same template and length, ("prompt", "pos")
+    one mean for all positions; "resample": what was written on a random reference prompt of the same template and
+    length. The reference is, unless given, the corrupt prompts of the pairs, or the texts themselves.
 
     Returns `Effects` `[prompt, target]`. With pairs, `.source` is the corrupt run's metric, so that
     `normalize="pooled"` gives shares of clean − corrupt with the sign of harm. Exact. Cost: 2 to 3 passes, and for
@@ -80,7 +81,7 @@ def ablate(
     bundles = []
     for text, one in enumerate(asked.texts):
         for number, target in enumerate(wanted):
-            ops = tuple(op for site, units in target.by_site().items() for op in values.ops(text, one, site, units))
+            ops = in_order(op for site, units in target.by_site().items() for op in values.ops(text, one, site, units))
             if ops:
                 bundles.append(Bundle(text, torch.tensor([number]), ops, start_of(model, ops)))
     sweep = Sweep(
@@ -119,9 +120,6 @@ def _check(sites: Sequence[Site], how: str, axes: tuple[str, ...]) -> None:
             raise InputError(f"{site} has no mean over prompts. Choose how='zero' or 'resample'.")
         if how == "zero" and site.name == "hook_attn_scores":
             raise InputError(f"Zero in {site} would let queries see keys that are masked. Zero the pattern or z.")
-    stacks = {site.stack for site in sites}
-    if len(stacks) > 1:
-        raise InputError(f"The targets are in two stacks, {' and '.join(sorted(stacks))}. Ablate one stack at a time.")
 
 
 @dataclass(frozen=True)

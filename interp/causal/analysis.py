@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import update_wrapper
+from inspect import signature
 from typing import Generic, ParamSpec
 
 from interp.causal.plan import Plan
@@ -21,10 +22,13 @@ class Analysis(Generic[P]):
     def __init__(self, make: Callable[P, Plan]):
         self._make = make
         update_wrapper(self, make)
+        self.__signature__ = signature(make).replace(return_annotation=Effects)
+        self.__annotations__ = {**make.__annotations__, "return": Effects}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Effects:
         return self._make(*args, **kwargs).run()
 
-    def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan:
-        """The checked plan, not yet run."""
-        return self._make(*args, **kwargs)
+    @property
+    def plan(self) -> Callable[P, Plan]:
+        """The function that checks the same arguments and returns their plan, not yet run."""
+        return self._make

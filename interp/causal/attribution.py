@@ -19,6 +19,7 @@ from interp.causal.questions import Question, pose
 from interp.causal.reach import in_memory
 from interp.causal.texts import PATTERN_SITES, Recording, Text, record
 from interp.errors import InputError
+from interp.metrics import BoundMetric
 from interp.model.taps import Tap
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
@@ -52,6 +53,8 @@ def attribute(
     question = pose(model, pairs, metric)
     into, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
     base_texts, source_texts = question.texts(into), question.texts(source)
+    if "key_pos" in (*over, *(at or {})):
+        raise InputError("Attribution sums over the keys of each query, so it has no axis 'key_pos'. Use interp.patch.")
     in_encoder = question.counts_in_encoder(SitePlaces.resolve(model, site).one)
     n_pos = max(question.prompt_length(text, in_encoder) for text in range(len(base_texts)))
     grid = Grid.make(model, pairs, site, over, at, window=window, n_pos=n_pos)
@@ -133,7 +136,7 @@ def _differentiated(
     with torch.enable_grad():
         leaves = _Leaves(names)
         base = record(model, base_texts, tap=leaves)
-        scores = metric.scores(_logits(model, base, metric.tokens), slot)
+        scores = _scores(model, metric, base, part, slot)
         flat = [x for name in sorted(names) for x in leaves.patterns.get(name, [leaves.values.get(name)])]
         if not scores.requires_grad:
             raise InputError(f"The metric {metric.name} has no gradient. Give one that can be differentiated.")
@@ -148,16 +151,23 @@ def _differentiated(
             gradients[name] = next(grads)[0]
             base.values[name] = leaves.values[name].detach()[0]
     with torch.no_grad():
-        there = metric.scores(_logits(model, source, metric.tokens), slot)
-    for i, score in enumerate((scores.detach(), there)):
-        sums = np.add.reduceat(score.double().cpu().numpy(), slots[list(part)] - slots[part[0]])
-        metrics[("base", "source")[i]][list(part)] = sums
+        there = _scores(model, metric, source, part, slot)
+    for side, score in (("base", scores.detach()), ("source", there)):
+        metrics[side][list(part)] = score.cpu().numpy()
     return gradients, base, source
 
 
-def _logits(model: HookedTransformer, made: Recording, tokens: Tensor | None) -> Tensor:
+def _scores(
+    model: HookedTransformer, metric: BoundMetric, made: Recording, part: Sequence[int], slot: Tensor
+) -> Tensor:
+    """The metric of each text, `[text]`."""
     assert made.final is not None
-    return model.logits(made.final[None], tokens=tokens)[0]
+    n_reads = [len(text.reads) for text in made.texts]
+    if metric.of_residuals:
+        resid = zip(made.final.split(n_reads), part, strict=True)
+        return torch.cat([metric.text_scores(one[None], row) for one, row in resid]).double()
+    scores = metric.scores(model.logits(made.final[None], tokens=metric.tokens)[0], slot).double()
+    return torch.stack([one.sum() for one in scores.split(n_reads)])
 
 
 def _share(

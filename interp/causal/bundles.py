@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.sites import Site
 
-__all__ = ["Bundle", "Op", "chunks"]
+__all__ = ["Bundle", "Op", "chunks", "in_order"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class Op:
     `units [cell unit]` (None: the whole vector), values are set to those of a bank.
 
     `bank` names it: a recording of the same texts ("source", "base"), of which the same places are taken unless
-    `index [pos]` says which, or "zero". `kind="block"` sets scores of the queries `pos` at `keys` to −∞;
-    `kind="add"` adds the bank's values times `factor`.
+    `index [pos]` says which, or "zero". Patterns and scores are set
+    for the queries `pos` over all keys, or at `keys` alone; `kind="block"` sets scores there to −∞. `kind="add"` adds
+    the bank's values times `factor`.
     """
 
     site: Site
@@ -52,7 +53,8 @@ class Op:
 @dataclass(frozen=True)
 class Bundle:
     """Cells of one text that are edited at the same places: `cells` numbers them in the grid, `start` is the first
-    position that can feel them (0 wherever later tokens are seen)."""
+    position that can feel them (0 wherever later tokens are seen). Ops of an encoder stand before those of a decoder
+    over it."""
 
     text: int
     cells: Int[Tensor, " cell"]
@@ -76,6 +78,11 @@ class Bundle:
         """Some of its cells."""
         ops = tuple(op if op.units is None else replace(op, units=op.units[cells]) for op in self.ops)
         return replace(self, cells=self.cells[cells], ops=ops)
+
+
+def in_order(ops: Iterable[Op]) -> tuple[Op, ...]:
+    """Ops as a bundle takes them: an encoder's first."""
+    return tuple(sorted(ops, key=lambda op: op.site.stack != "encoder"))
 
 
 def chunks(

@@ -64,15 +64,23 @@ class PatternChange:
         heads = torch.arange(x.shape[1])[None] if self.op.units is None else self.op.units
         heads = heads.expand(self.n, -1).to(x.device)[:, :, None]
         at = self.at.to(x.device)[None, None]
-        if self.op.kind == "block":
-            keys = torch.tensor(self.op.keys, device=x.device)
-            blocked = (cells[..., None], heads[..., None], at[..., None], keys[None, None, None])
-            x.index_put_(blocked, x.new_tensor(-torch.inf))
+        if self.op.keys:
+            keys = torch.tensor(self.op.keys, device=x.device)[None, None, None]
+            x.index_put_((cells[..., None], heads[..., None], at[..., None], keys), self._at_keys(x, heads, keys))
         elif self.source is None:
             x.index_put_((cells, heads, at), x.new_zeros(()))
         else:
             query = torch.arange(len(self.at), device=x.device)[None, None]
             x.index_put_((cells, heads, at), self.source.to(x)[heads, query])
+
+    def _at_keys(self, x: Tensor, heads: Tensor, keys: Tensor) -> Tensor:
+        """What is put at `op.keys`, `[cell head query key]`."""
+        if self.op.kind == "block":
+            return x.new_tensor(-torch.inf)
+        if self.source is None:
+            return x.new_zeros(())
+        query = torch.arange(len(self.at), device=x.device)[None, None, :, None]
+        return self.source.to(x)[heads[..., None], query, keys]
 
 
 @dataclass

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.causal.questions import named_positions
+from interp.causal.targets import check_prefix
 from interp.errors import InputError, UnknownSiteError
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.pairs.checks import is_index, plain
 from interp.sites import Site
 
-__all__ = ["Grid", "SitePlaces", "named_positions"]
+__all__ = ["Grid", "SitePlaces"]
 
 UNIT_AXES = {"head": "head", "kv_head": "kv_head", "neuron": "d_mlp"}  # axis of a grid -> axis of a site
-AXES = ("layer", "pos", "position", *UNIT_AXES)
+AXES = ("layer", "pos", "position", *UNIT_AXES, "key_pos")
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,22 @@ class SitePlaces:
 
     name: str
     sites: dict[int, Site]
+    has_layer: bool = False  # its name says the one layer
 
     @classmethod
-    def resolve(cls, model: HookedTransformer, name: str) -> SitePlaces:
-        """The sites that a name without a layer means, e.g. "z", "resid_pre", "encoder.z", "cross_attn.pattern".
+    def resolve(cls, model: HookedTransformer, name: Any) -> SitePlaces:
+        """The sites that a name without a layer means, e.g. "z", "resid_pre", "encoder.z", "cross_attn.pattern"; of
+        one with its layer ("z.3", "blocks.3.attn.hook_z") that one.
 
         `result` is patched as z, which it is a linear map of. Raises `UnknownSiteError` for an unknown name."""
-        if not isinstance(name, str):
+        if not isinstance(name, (str, Site)):
             raise InputError(f"site is {name!r}. Give a name such as 'resid_pre', 'z', 'k' or 'mlp_out'.")
+        name = str(name)
+        check_prefix(model, name)
+        if re.search(r"\d", name):
+            site = _in_layer(model, name)
+            if site is not None:
+                return cls(name, {_layer(site): site}, has_layer=True)
         name = {"neurons": "mlp_post", "neuron": "mlp_post"}.get(name, name)
         short = "z".join(name.rsplit("result", 1)) if name.endswith("result") else name
         named = [stack for stack in model.cfg.stacks if not stack or name.startswith(f"{stack}.")]
@@ -59,6 +70,16 @@ class SitePlaces:
         site = self.one
         keys = site.part == "cross_attn" and site.name in ("hook_k", "hook_v", "hook_rot_k")
         return site.stack == "encoder" or keys
+
+    @property
+    def keys_in_encoder(self) -> bool:
+        """Whether the keys of a pattern count in the encoder's text, in a model with two stacks."""
+        return self.one.stack == "encoder" or self.one.part == "cross_attn"
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether it has an axis of keys beside that of queries."""
+        return "q_pos" in self.one.axes
 
     def unit_axis(self, model: HookedTransformer) -> tuple[str, int] | None:
         """Its axis of heads or neurons in a grid's terms, with the largest size over its layers; None without one."""
@@ -91,6 +112,7 @@ class Grid:
     layers: list[int]
     units: list[int] | None  # None: the whole vector
     at_pos: tuple[int | str, ...] | None  # None: every position
+    at_keys: tuple[int | str, ...] | None = None  # None: every key
     window: int = 1
     ungroup: bool = False
     _strides: dict[str, int] = field(default_factory=dict)
@@ -107,6 +129,7 @@ class Grid:
         window: int = 1,
         ungroup: bool = False,
         n_pos: int,
+        n_keys: int = 0,
     ) -> Grid:
         """Check what the user asked for; raises `InputError` for axes that the site does not have."""
         places = SitePlaces.resolve(model, site)
@@ -124,43 +147,41 @@ class Grid:
             if window != 1 or "layer" not in over:
                 raise InputError("ungroup=True edits one layer at a time. Use window=1 and over=('layer', …).")
         _check_axes(places, over, at, unit)
-        if pairs.clean_decoder and not places.in_encoder and _names_positions(over, at):
-            raise InputError(
-                f"Named positions count in the encoder's text; {places.name} is a tensor of the decoder. Use 'pos'."
-            )
+        _check_names(pairs, places, over, at)
         if not is_index(window) or window < 1:
             raise InputError(f"window is {window!r}. Give the number of layers edited together, at least 1.")
         if window != 1 and "layer" not in over:
             raise InputError(f"window={window} is around each layer, and over={over} has no layer axis. Leave one out.")
-        ragged = (
-            len({len(row) for row in (pairs.clean if places.in_encoder else pairs.clean_decoder or pairs.clean)}) > 1
-        )
-        if ragged and "pos" in over and any(is_index(one) and one < 0 for one in _listed(at.get("pos", ()))):
-            raise InputError(
-                "The prompts differ in length, so a negative position is another one in each. Leave 'pos' out of over: "
-                "at={'pos': …} alone counts from the end of each prompt."
-            )
+        for axis, in_encoder in (("pos", places.in_encoder), ("key_pos", places.keys_in_encoder)):
+            ragged = len({len(row) for row in (pairs.clean if in_encoder else pairs.clean_decoder or pairs.clean)}) > 1
+            if ragged and axis in over and any(is_index(one) and one < 0 for one in _listed(at.get(axis, ()))):
+                raise InputError(
+                    f"The prompts differ in length, so a negative position is another one in each. Leave {axis!r} out "
+                    f"of over: at={{{axis!r}: …}} alone counts from the end of each prompt."
+                )
         layers = _layers(places, at.get("layer"))
         units = _units(at.get(unit[0]), *unit) if unit is not None else None
         axes: dict[str, list[Any]] = {}
         for axis in over:
             if axis == "layer":
                 axes[axis] = layers
-            elif axis == "pos":
-                axes[axis] = _whole_numbers(at["pos"], n_pos, "pos") if "pos" in at else list(range(n_pos))
+            elif axis in ("pos", "key_pos"):
+                size = n_pos if axis == "pos" else n_keys
+                axes[axis] = _whole_numbers(at[axis], size, axis) if axis in at else list(range(size))
             elif axis == "position":
                 axes[axis] = _names(at.get("position"), pairs)
             else:
                 assert units is not None
                 axes[axis] = units
         named = tuple(_names(at["position"], pairs)) if "position" in at else None
-        at_pos = None if "pos" in axes or "position" in axes else _places(at["pos"]) if "pos" in at else named
+        at_pos = None if "pos" in axes or "position" in axes else _places(at, "pos") if "pos" in at else named
+        at_keys = _places(at, "key_pos") if "key_pos" in at and "key_pos" not in axes else None
         whole = units if unit is not None and (unit[0] in axes or unit[0] in at) else None
         strides, size = {}, 1
         for axis in reversed(list(axes)):
             strides[axis] = size
             size *= len(axes[axis])
-        return cls(places, axes, layers, whole, at_pos, window, ungroup, strides)
+        return cls(places, axes, layers, whole, at_pos, at_keys, window, ungroup, strides)
 
     @property
     def n_cells(self) -> int:
@@ -183,25 +204,27 @@ class Grid:
     def pos_choices(self, pairs: PromptPairs, pair: int, n_prompt: int, n_text: int) -> list[tuple[int, tuple | None]]:
         """(index along the axis of positions, the positions edited; None where this text has no such position)."""
         if "position" in self.axes:
-            return [(i, named_positions(pairs, name, pair)) for i, name in enumerate(self.axes["position"])]
+            names = enumerate(self.axes["position"])
+            return [(i, named_positions(pairs, name, pair, in_encoder=self.places.in_encoder)) for i, name in names]
         if "pos" in self.axes:
             return [(i, (pos,) if pos < n_prompt else None) for i, pos in enumerate(self.axes["pos"])]
         if self.at_pos is None:
             return [(0, tuple(range(n_text)))]
-        chosen: set[int] = set()
-        for one in self.at_pos:
-            if isinstance(one, str):
-                chosen.update(named_positions(pairs, one, pair))
-            elif not -n_prompt <= one < n_prompt:
-                raise InputError(f"at has position {one}; the text of pair {pair} has {n_prompt} tokens.")
-            else:
-                chosen.add(one % n_prompt)
-        return [(0, tuple(sorted(chosen)))]
+        return [(0, _chosen(self.at_pos, pairs, pair, n_prompt, self.places.in_encoder))]
 
-    def cells(self, layer: int, pos: int, n_units: int) -> NDArray[np.int64]:
-        """Flat numbers of the cells at one layer and position, along the axis of heads or neurons."""
+    def key_choices(self, pairs: PromptPairs, pair: int, n_prompt: int) -> list[tuple[int, tuple[int, ...] | None]]:
+        """(index along the axis of keys, the keys edited; () for all of them; None where this text has none such)."""
+        if "key_pos" in self.axes:
+            return [(i, (key,) if key < n_prompt else None) for i, key in enumerate(self.axes["key_pos"])]
+        if self.at_keys is None:
+            return [(0, ())]
+        return [(0, _chosen(self.at_keys, pairs, pair, n_prompt, self.places.keys_in_encoder))]
+
+    def cells(self, layer: int, pos: int, n_units: int, key: int = 0) -> NDArray[np.int64]:
+        """Flat numbers of the cells at one layer, position and key, along the axis of heads or neurons."""
         along = "pos" if "pos" in self.axes else "position"
         first = layer * self._strides.get("layer", 0) + pos * self._strides.get(along, 0)
+        first += key * self._strides.get("key_pos", 0)
         return first + np.arange(n_units) * self._strides.get(self.unit_axis or "", 0)
 
 
@@ -216,9 +239,50 @@ def _layers_with(model: HookedTransformer, name: str, stack: str) -> dict[int, S
     return found
 
 
-def named_positions(pairs: PromptPairs, name: str, pair: int) -> tuple[int, ...]:
-    """The tokens of a named position in one pair."""
-    return tuple(pairs.span(name, pair))
+def _in_layer(model: HookedTransformer, name: str) -> Site | None:
+    """The site of a name that says its layer; None where it does not."""
+    try:
+        site = model.sites.resolve(name)
+    except UnknownSiteError:
+        return None
+    return replace(site, name="hook_z") if site.name == "hook_result" else site if site.layer is not None else None
+
+
+def _layer(site: Site) -> int:
+    assert site.layer is not None
+    return site.layer
+
+
+def _chosen(
+    asked: Sequence[int | str], pairs: PromptPairs, pair: int, n_prompt: int, in_encoder: bool
+) -> tuple[int, ...]:
+    """Positions of one prompt from names and indices."""
+    chosen: set[int] = set()
+    for one in asked:
+        if isinstance(one, str):
+            chosen.update(named_positions(pairs, one, pair, in_encoder=in_encoder))
+        elif not -n_prompt <= one < n_prompt:
+            raise InputError(f"at has position {one}; the text of pair {pair} has {n_prompt} tokens.")
+        else:
+            chosen.add(one % n_prompt)
+    return tuple(sorted(chosen))
+
+
+def _check_names(pairs: PromptPairs, places: SitePlaces, over: Sequence[str], at: Mapping[str, Any]) -> None:
+    """Refuse names of positions in a text that they do not count in."""
+    listed = list(pairs.positions) if "position" in over and "position" not in at else []
+    for axis, in_encoder in (
+        ("position", places.in_encoder),
+        ("pos", places.in_encoder),
+        ("key_pos", places.keys_in_encoder),
+    ):
+        names = listed if axis == "position" else []
+        for name in (*names, *(one for one in _listed(at.get(axis, ())) if isinstance(one, str))):
+            if pairs.clean_decoder and not in_encoder and name != "read":
+                raise InputError(
+                    f"Named positions count in the encoder's text; {places.name} is a tensor of the decoder. Use 'pos'."
+                )
+            named_positions(pairs, name, 0, in_encoder=in_encoder)
 
 
 def _check_axes(places: SitePlaces, over: Sequence[str], at: Mapping[str, Any], unit: tuple[str, int] | None) -> None:
@@ -229,6 +293,13 @@ def _check_axes(places: SitePlaces, over: Sequence[str], at: Mapping[str, Any], 
         raise InputError("over is empty. Name at least one axis, e.g. over=('layer', 'pos').")
     if len(set(over)) != len(over) or {"pos", "position"} <= {*over, *at}:
         raise InputError(f"over={tuple(over)} and at={dict(at)} name the same axis twice. Name each once.")
+    if places.has_layer and "layer" in (*over, *at):
+        raise InputError(
+            f"{places.name!r} names its layer, and so does the axis 'layer'. Drop the layer, e.g. "
+            f"{places.one.row.short[0]!r}, or leave 'layer' out of over and at."
+        )
+    if "key_pos" in (*over, *at) and not places.has_keys:
+        raise InputError(f"{places.name} has no axis 'key_pos': only pattern and attn_scores have queries and keys.")
     wrong = [axis for axis in (*over, *at) if axis in UNIT_AXES and (unit is None or axis != unit[0])]
     if not wrong:
         return
@@ -262,15 +333,11 @@ def _listed(asked: Any) -> tuple[Any, ...]:
     return tuple(plain(one) for one in values) if isinstance(values, (list, tuple, range)) else (values,)
 
 
-def _places(asked: Any) -> tuple[int | str, ...]:
-    found = _listed(asked)
+def _places(at: Mapping[str, Any], axis: str) -> tuple[int | str, ...]:
+    found = _listed(at[axis])
     if not found or not all(isinstance(one, str) or is_index(one) for one in found):
-        raise InputError(f"at['pos'] is {asked!r}. Give positions, as whole numbers or names, at least one.")
+        raise InputError(f"at[{axis!r}] is {at[axis]!r}. Give positions, as whole numbers or names, at least one.")
     return found
-
-
-def _names_positions(over: Sequence[str], at: Mapping[str, Any]) -> bool:
-    return "position" in (*over, *at) or any(isinstance(one, str) for one in _listed(at.get("pos", ())))
 
 
 def _whole_numbers(asked: Any, size: int, axis: str) -> list[int]:
@@ -279,7 +346,7 @@ def _whole_numbers(asked: Any, size: int, axis: str) -> list[int]:
         if not is_index(one) or not -size <= one < size:
             ways = (
                 " A named position goes into at without 'pos' in over, or into over as the axis 'position'."
-                if axis == "pos" and isinstance(one, str)
+                if axis in ("pos", "key_pos") and isinstance(one, str)
                 else ""
             )
             raise InputError(f"at[{axis!r}] holds {one!r}. Give whole numbers from 0 to {size - 1}.{ways}")

@@ -7,6 +7,7 @@ Nanda 2024, §2). Every cell is exact; what cannot matter is not computed (METHO
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +27,7 @@ from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.sites import Site
 
-__all__ = ["CellBuilder", "patch"]
+__all__ = ["CellBuilder", "longest_keys", "patch"]
 
 
 @Analysis
@@ -46,15 +47,18 @@ def patch(
 ) -> Plan:
     """Copy a site from one run of each pair into the other, cell by cell, and measure what it does.
 
-    `site`: resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z, result, pattern, attn_scores, mlp_post
-    (the neurons), or any other tensor of a layer, with a stack in front where a model has two
-    ("decoder.cross_attn.z"). `over` names the grid's axes: layer, pos, position (named), head, kv_head, neuron; what
+    `site`: resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z, result, pattern, attn_scores, mlp_post (the
+    neurons), or any other tensor of a layer, with a stack in front where a model has two ("decoder.cross_attn.z"); with
+    its layer in the name ("z.5") where "layer" is no axis. `over` names the grid's axes: layer, pos, position (named),
+    head, kv_head, neuron, and of pattern and attn_scores key_pos (pos then counts the queries): a cell copies the
+    weights at that key for all its queries, or those of `at["pos"]`, and a row of the pattern is not renormalised. What
     is not spread out is edited together. With `over=("target",)` the site is a list of targets as for `ablate`: heads
-    ("23.4"), tensors of a layer ("mlp_out.3"), or lists of these, patched together. `at` restricts axes, e.g.
-    {"layer": [5, 6]}, or, without a pos axis, {"pos": "subject:last"}. `direction`: "denoise" copies clean into the
-    corrupt run, "noise" corrupt into the clean one. `window` edits that many layers around each together. `metric`:
-    "logit_diff", "logit", "prob", "log_prob", "log_prob_diff", "kl", or a function of (logits `[cell d_vocab]`, pair
-    `[cell]`). With grouped queries k and v go by kv_head, or with `ungroup=True` by query head.
+    ("23.4"), tensors of a layer ("mlp_out.3"), or lists of these, patched together. `at` restricts axes, e.g. {"layer":
+    [5, 6]}, or, without a pos axis, {"pos": "subject:last"}; the position "read" is the one that answers. `direction`:
+    "denoise" copies clean into the corrupt run, "noise" corrupt into the clean one. `window` edits that many layers
+    around each together. `metric`: "logit_diff", "logit", "prob", "log_prob", "log_prob_diff", "kl", a function of
+    (logits `[cell d_vocab]`, pair `[cell]`), or of residuals (`interp.metrics.residual_metric`,
+    `embedding_similarity`). With grouped queries k and v go by kv_head, or with `ungroup=True` by query head.
 
     Returns `Effects` `[prompt, *over]`; positions that a prompt does not have are NaN. Exact. Cost: 2 passes, and for
     each cell only the layers, positions and logits that its edit can reach; at most `max_bytes` of memory at a time
@@ -62,6 +66,8 @@ def patch(
     """
     if direction not in ("denoise", "noise"):
         raise InputError(f'direction is {direction!r}. Choose "denoise" (clean into corrupt) or "noise".')
+    if not isinstance(at, (Mapping, type(None))) or not isinstance(over, Sequence):
+        raise InputError(f"over={over!r}, at={at!r}: give axes, as in over=('layer', 'pos'), at={{'layer': [5, 6]}}.")
     question = pose(model, pairs, metric)
     into, source = ("corrupt", "clean") if direction == "denoise" else ("clean", "corrupt")
     base_texts, source_texts = question.texts(into), question.texts(source)
@@ -87,7 +93,8 @@ def patch(
         return Plan(sweep, {"target": names}, question.items, pairs.templates, {**about, "site": sites}, progress)
     is_encoder = question.counts_in_encoder(SitePlaces.resolve(model, site).one)
     n_pos = max(question.prompt_length(text, is_encoder) for text in range(len(base_texts)))
-    grid = Grid.make(model, pairs, site, over, at, window=window, ungroup=ungroup, n_pos=n_pos)
+    n_keys = longest_keys(question, model, site)
+    grid = Grid.make(model, pairs, site, over, at, window=window, ungroup=ungroup, n_pos=n_pos, n_keys=n_keys)
     builder = CellBuilder(model, pairs, question, grid, base_texts, source_texts)
     bundles = [bundle for text in range(len(base_texts)) for bundle in builder.bundles(text)]
     sweep = Sweep(
@@ -133,16 +140,18 @@ class CellBuilder:
         n_text = len(self.base[text].in_stack(in_encoder))
         n_prompt = self.question.prompt_length(text, in_encoder)
         same = shared_prefix(self.model, self.question, self.base[text], self.source[text], site)
-        for j, positions in grid.pos_choices(self.pairs, pair, n_prompt, n_text):
+        n_keys = self.question.prompt_length(text, self.question.two_stacks and grid.places.keys_in_encoder)
+        places = grid.pos_choices(self.pairs, pair, n_prompt, n_text)
+        for (j, positions), (k, keys) in product(places, grid.key_choices(self.pairs, pair, n_keys)):
             for i, layers in grid.layer_choices():
                 n_units = self._n_units(layers)
-                cells = grid.cells(i, j, len(grid.units) if grid.unit_axis and grid.units else 1)
-                if positions is None:
+                cells = grid.cells(i, j, len(grid.units) if grid.unit_axis and grid.units else 1, k)
+                if positions is None or keys is None:
                     self.absent[text, cells] = True
                     continue
                 units, cells = self._units(text, cells, n_units)
                 differing = tuple(pos for pos in positions if pos >= same)
-                ops = [op for layer in layers for op in self._ops(text, layer, differing, units)]
+                ops = [op for layer in layers for op in self._ops(text, layer, differing, units, keys)]
                 start = start_of(self.model, ops)
                 if ops and len(cells) and any(read >= start for read in self.base[text].reads):
                     yield Bundle(text, torch.from_numpy(cells), tuple(ops), start)
@@ -165,13 +174,22 @@ class CellBuilder:
         self.absent[text, cells[~there]] = True
         return torch.tensor(wanted)[torch.from_numpy(there)][:, None], cells[there]
 
-    def _ops(self, text: int, layer: int, positions: tuple[int, ...], units: torch.Tensor | None) -> Iterator[Op]:
+    def _ops(
+        self,
+        text: int,
+        layer: int,
+        positions: tuple[int, ...],
+        units: torch.Tensor | None,
+        keys: tuple[int, ...],
+    ) -> Iterator[Op]:
         site = self.grid.places.sites[layer]
         positions = felt(self.model, self.base[text], site, positions)
+        if keys and site.part == "attn" and self.model.cfg.stacks[site.stack].blocks[layer].attn.mask == "causal":
+            positions = tuple(pos for pos in positions if pos >= min(keys))  # others do not see them
         if not positions:
             return
         if not self.grid.ungroup or units is None:
-            yield Op(site, positions, units, "source")
+            yield Op(site, positions, units, "source", keys=keys)
             return
         # One query head of a group: give the group the other key or value, then put back what its other heads wrote.
         attn = self.model.cfg.stacks[site.stack].blocks[layer]
@@ -189,6 +207,12 @@ class CellBuilder:
         yield Op(site, positions, units // group, "source")
         if others[0]:
             yield Op(z, asking, torch.tensor(others), "base")
+
+
+def longest_keys(question: Question, model: HookedTransformer, site: Any) -> int:
+    """Keys of the longest prompt, in the text that a site's keys count in."""
+    in_encoder = question.two_stacks and SitePlaces.resolve(model, site).keys_in_encoder
+    return max(question.prompt_length(text, in_encoder) for text in range(len(question.metric.rows)))
 
 
 def _group_mates(heads: Sequence[int], group: int) -> list[int]:

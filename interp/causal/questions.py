@@ -12,15 +12,15 @@ from torch import Tensor
 
 from interp.causal.texts import Text
 from interp.errors import InputError
-from interp.metrics import BoundMetric, bind_metric, next_token_loss_metric
+from interp.metrics import BoundMetric, ResidualMetric, bind_metric, next_token_loss_metric, residual_metric
 from interp.model.taps import active_writes
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
-from interp.pairs.checks import check_sizes
+from interp.pairs.checks import check_reads, check_sizes
 from interp.sites import Site
 
-__all__ = ["Asked", "Question", "ask", "pose", "position_tokens", "reference_texts"]
+__all__ = ["Asked", "Question", "ask", "named_positions", "pose", "position_tokens", "reference_texts"]
 
 Which = Literal["clean", "corrupt"]
 
@@ -81,7 +81,29 @@ def pose(model: Any, pairs: Any, metric: Any) -> Question:
     check_sizes(pairs, model)
     if any(owner == id(model) for owner, _ in active_writes.get()):
         raise InputError("This would run without the hooks of `with model.hooks(…)` around it. Call it outside.")
-    return Question(model, pairs, bind_metric(metric, pairs, n_vocab=model.cfg.d_vocab, device=model.device))
+    if model.unembed is None and not isinstance(metric, ResidualMetric):
+        raise InputError(
+            f"{model.cfg.model_name} has no head that predicts tokens, so it has no logits for metric={metric!r}. "
+            "Measure its residuals: metric=embedding_similarity() or residual_metric(function), both of interp.metrics."
+        )
+    bound = bind_metric(metric, pairs, n_vocab=model.cfg.d_vocab, device=model.device, model=model)
+    if bound.needs_read and pairs.reads_last:
+        check_reads(model)
+    return Question(model, pairs, bound)
+
+
+def named_positions(pairs: PromptPairs, name: str, pair: int, *, in_encoder: bool) -> tuple[int, ...]:
+    """The tokens of a named position in one pair, where the names count: with two texts in the encoder's, but for
+    "read", which is the decoder's."""
+    is_read = name == "read" and "read" not in pairs.positions
+    if pairs.clean_decoder and is_read and in_encoder:
+        raise InputError("'read' is a position in the decoder's text, and this counts in the encoder's. Give another.")
+    if pairs.clean_decoder and not is_read and not in_encoder:
+        raise InputError(
+            f"{name!r} is a position in the encoder's text: named positions count in the encoder's text, and this "
+            "counts in the decoder's. Give indices, or 'read'."
+        )
+    return pairs.span(name, pair)
 
 
 def position_tokens(question: Question, which: Which, in_encoder: bool) -> dict[str, list[str]]:
@@ -133,7 +155,7 @@ def reference_texts(model: HookedTransformer, asked: Asked, reference: Any) -> A
         # Only the texts are wanted, so any metric would do, unless the answers are read on behind the prompts: then
         # means and donors need what stands there too.
         longer = any(row.continuation for row in asked.metric.rows)
-        given = ask(model, reference, asked.asked_for if longer else lambda logits, pair: logits[:, 0])
+        given = ask(model, reference, asked.asked_for if longer else residual_metric(_of_nothing, at="first"))
         return Asked(given.texts, [], given.metric, given.items, given.templates, "clean prompts of other pairs")
     if reference is not None:
         rows = _rows_of(model, reference)
@@ -143,6 +165,10 @@ def reference_texts(model: HookedTransformer, asked: Asked, reference: Any) -> A
     if asked.corrupt:
         return Asked(asked.corrupt, [], asked.metric, asked.items, asked.templates, "corrupt prompts")
     return asked
+
+
+def _of_nothing(resid: Tensor, pair: Tensor) -> Tensor:
+    return resid[:, 0, 0]
 
 
 def _rows_of(model: HookedTransformer, data: Any) -> list[tuple[int, ...]]:

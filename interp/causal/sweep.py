@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from interp.causal.budget import Budget, carried, weights_per_token, working_rate
 from interp.causal.bundles import Bundle, chunks
+from interp.causal.scoring import Scorer
 from interp.causal.texts import Recording, Text, record
 from interp.causal.wave import Bank, Outputs, Wave, final_scale
 from interp.errors import InputError
@@ -56,7 +55,8 @@ class Sweep:
     `absent[text, cell]` marks cells that a text does not have. `reference` says which texts' logits a metric
     compares with: "base" or "source". `banks` holds tables of values by site, for ops that take means; `donors` other
     texts, one for each text, whose recordings are banks too. `run_wave` may make more of a wave than one run (then
-    `also_resid` names layers that cells join beyond their bundles'); `freeze_final` keeps the final norm's scale.
+    `also_resid` names layers that cells join beyond their bundles'); `freeze_final` names a
+    stack whose final norm keeps its scale.
     """
 
     model: HookedTransformer
@@ -71,7 +71,7 @@ class Sweep:
     max_bytes: Any = None
     run_wave: Callable[[Wave, Sequence[Bundle]], Outputs] = lambda wave, bundles: wave.run(bundles)[0]
     also_resid: frozenset[tuple[str, int]] = frozenset()
-    freeze_final: bool = False
+    freeze_final: str | None = None
     values: Values | None = None
     _done: set[int] = field(default_factory=set)
 
@@ -136,12 +136,13 @@ class Sweep:
             assert clean is not None and clean.final is not None
             here = torch.tensor([slot for some in slots for slot in some], device=clean.final.device)
             metric = metric.with_reference(self.model.logits(clean.final[None])[0], here)
-        scores = self._scores(metric, base.final, slots)
+        scorer = Scorer(self.model, metric, texts, slots, self._budget.limit // 8)
+        scores = scorer.of_runs(base.final)
         for text, i in local.items():
             self.values.base[text] = float(sum(scores[i]))
             self.values.patched[text, self._untouched(text)] = self.values.base[text]
         if source is not None and self.values.source is not None:
-            there = self._scores(metric, source.final, slots)
+            there = scorer.of_runs(source.final)
             for text, i in local.items():
                 self.values.source[text] = float(sum(there[i]))
         banks: dict[str, Bank] = {"base": base, **self.banks, **({"source": source} if source is not None else {})}
@@ -154,40 +155,19 @@ class Sweep:
 
         number_of = {id(bundle): number for bundle, number in zip(mine, numbers, strict=True)}
         left = {number: len(self.bundles[number].cells) for number in numbers}
-        for part in chunks(_ordered(mine), size, self._budget.wave_tokens):
-            outputs = self.run_wave(wave, [bundle for bundle, _ in part])
-            self._keep(metric, [bundle for bundle, _ in part], outputs, texts, scores, slots)
-            for bundle, whole in part:
-                number = number_of[id(whole)]
-                left[number] -= len(bundle.cells)
-                if left[number] == 0:
-                    self._done.add(number)
-            yield sum(len(bundle.cells) for bundle, _ in part)
-
-    def _keep(
-        self,
-        metric: BoundMetric,
-        bundles: Sequence[Bundle],
-        outputs: Outputs,
-        texts: Sequence[int],
-        unedited: Sequence[Sequence[float]],
-        slots: Sequence[Sequence[int]],
-    ) -> None:
-        """The metric of all cells of a wave. Reads before a bundle's start cannot feel its edit: they keep their
-        scores."""
-        assert self.values is not None
-        late = []
-        for bundle, output in zip(bundles, outputs, strict=True):
-            late.append(slots[bundle.text][-output.shape[1] :])
-        slot = torch.tensor([s for some, x in zip(late, outputs, strict=True) for _ in range(len(x)) for s in some])
-        flat = torch.cat([x.flatten(0, 1) for x in outputs])
-        scores = self._in_parts(metric, flat, slot.to(flat.device)).double().cpu().numpy()
-        start = 0
-        for bundle, some, x in zip(bundles, late, outputs, strict=True):
-            mine = scores[start : start + len(x) * len(some)].reshape(len(x), len(some))
-            early = sum(unedited[bundle.text][: len(slots[bundle.text]) - len(some)])
-            self.values.patched[texts[bundle.text], bundle.cells.numpy()] = early + mine.sum(axis=1)
-            start += mine.size
+        for stack in sorted({bundle.stack for bundle in mine}):
+            ordered = _ordered([bundle for bundle in mine if bundle.stack == stack])
+            for part in chunks(ordered, size, self._budget.wave_tokens):
+                some = [bundle for bundle, _ in part]
+                outputs = self.run_wave(wave, some)
+                for bundle, values in zip(some, scorer.of_cells(some, outputs, scores, base.final), strict=True):
+                    self.values.patched[texts[bundle.text], bundle.cells.numpy()] = values
+                for bundle, whole in part:
+                    number = number_of[id(whole)]
+                    left[number] -= len(bundle.cells)
+                    if left[number] == 0:
+                        self._done.add(number)
+                yield sum(len(bundle.cells) for bundle in some)
 
     def _recordings(self, texts: Sequence[int], mine: Sequence[Bundle]) -> tuple[Recording, Recording | None]:
         main = self.model.main
@@ -197,7 +177,7 @@ class Sweep:
         base = record(
             self.model,
             [self.base[text] for text in texts],
-            sites=_sites(mine, "base") | ({final_scale(self.model)} if self.freeze_final else set()),
+            sites=_sites(mine, "base") | self._final_scales(),
             resid=resid,
             keys=any(bundle.start for bundle in mine),
         )
@@ -205,28 +185,9 @@ class Sweep:
             return base, None
         return base, record(self.model, [self.source[text] for text in texts], sites=_sites(mine, "source"))
 
-    def _scores(self, metric: BoundMetric, final: Tensor | None, slots: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Scores of every read of every text."""
-        assert final is not None
-        flat = torch.tensor([slot for some in slots for slot in some], device=final.device)
-        scores = iter(self._in_parts(metric, final, flat).tolist())
-        return [[next(scores) for _ in some] for some in slots]
-
-    def _in_parts(self, metric: BoundMetric, final: Float[Tensor, "read d_model"], slot: Tensor) -> Tensor:
-        """Unembed only the tokens that the metric needs, a part of the reads at a time."""
-        n_tokens = self.model.cfg.d_vocab if metric.tokens is None else len(metric.tokens)
-        step = max(1, self._budget.limit // 8 // (n_tokens * final.element_size()))
-        parts = []
-        for start in range(0, len(final), step):
-            part = slice(start, start + step)
-            logits = self.model.logits(final[None, part], tokens=metric.tokens)[0]
-            parts.append(metric.scores(logits, slot[part]))
-            if bool(parts[-1].isnan().any()):
-                raise InputError(
-                    f"The metric {metric.name} is not a number on some run, which could not be told from a cell that "
-                    "does not exist. Look for infinities in the logits, or in the metric."
-                )
-        return torch.cat(parts) if parts else final.new_zeros(0)
+    def _final_scales(self) -> set[str]:
+        scale = None if self.freeze_final is None else final_scale(self.freeze_final)
+        return {scale} if scale is not None and scale in self.model.sites else set()
 
     def _slots(self, texts: Sequence[int]) -> list[list[int]]:
         """The numbers of each text's reads among all reads of the sweep."""

@@ -10,7 +10,7 @@ from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 from interp.sites import Head, Site
 
-__all__ = ["Part", "Target", "all_heads", "is_address", "targets_of"]
+__all__ = ["Part", "Target", "all_heads", "check_prefix", "is_address", "targets_of"]
 
 
 @dataclass(frozen=True, order=True)
@@ -43,15 +43,18 @@ class Target:
 
 def targets_of(model: HookedTransformer, asked: Any) -> list[Target]:
     """Targets from "heads" (every head by itself), a head ("23.4"), a tensor of a layer ("mlp_out.3", ("attn_out",
-    5)), or a list of these; a set of several, edited together, is a list or set inside the list."""
-    if isinstance(asked, str) and asked == "heads":
-        return [Target((part,), part.name) for part in all_heads(model)]
+    5)), or a list of these; a set of several, edited together, is a list or set inside the list. With two stacks
+    "heads" are those of both, self-attention's and cross-attention's; "encoder.heads", "decoder.heads" (its
+    self-attention's) and "decoder.cross_attn.heads" are some of them."""
     if isinstance(asked, (str, Head, Site)) or is_address(asked):
         asked = [asked]
     if not isinstance(asked, Iterable):
         raise InputError(f'targets is {asked!r}. Give heads such as "23.4", tensors such as "mlp_out.3", or "heads".')
     found = []
     for one in asked:
+        if isinstance(one, str) and one.rpartition(".")[2] == "heads":
+            found += [Target((part,), part.name) for part in all_heads(model, one)]
+            continue
         several = not isinstance(one, (str, Head, Site)) and not is_address(one)
         if several and not isinstance(one, Iterable):
             raise InputError(f'{one!r} is no target. Give a head such as "23.4", or a tensor such as "mlp_out.3".')
@@ -65,14 +68,27 @@ def targets_of(model: HookedTransformer, asked: Any) -> list[Target]:
     return found
 
 
-def all_heads(model: HookedTransformer) -> list[Part]:
-    """Every self-attention head of the stack whose text is predicted."""
-    stack = model.main
-    return [
-        Part(Site("hook_z", "attn", layer, stack.name), head, str(Head(layer, head, "attn", stack.name)))
-        for layer, block in enumerate(stack.config.blocks)
-        for head in range(block.attn.n_heads)
-    ]
+def all_heads(model: HookedTransformer, which: str = "heads") -> list[Part]:
+    """Every head of a model, the encoder's first; or those of one kind, such as "decoder.cross_attn.heads"."""
+    kinds = {"heads" if stack == "" else f"{stack}.heads": (stack, "attn") for stack in model.cfg.stacks}
+    kinds |= {
+        f"{stack}.cross_attn.heads": (stack, "cross_attn")
+        for stack, config in model.cfg.stacks.items()
+        if stack and any(block.cross_attn is not None for block in config.blocks)
+    }
+    kinds = dict(sorted(kinds.items(), key=lambda kind: not kind[0].startswith("encoder")))
+    chosen = list(kinds) if which == "heads" else [which]
+    if which not in ("heads", *kinds):
+        ways = ", ".join(dict.fromkeys(("heads", *kinds)))
+        raise InputError(f"This model has no heads called {which!r}. Choose from {ways}.")
+    found = []
+    for stack, sublayer in (kinds[one] for one in chosen):
+        for layer, block in enumerate(model.cfg.stacks[stack].blocks):
+            attn = block.cross_attn if sublayer == "cross_attn" else block.attn
+            for head in range(attn.n_heads if attn else 0):
+                site = Site("hook_z", sublayer, layer, stack)
+                found.append(Part(site, head, str(Head(layer, head, sublayer, stack))))
+    return found
 
 
 def _part(model: HookedTransformer, one: Any) -> Part:
@@ -80,6 +96,7 @@ def _part(model: HookedTransformer, one: Any) -> Part:
         one = Head.parse(one)
     if isinstance(one, Head):
         return _head_part(model, one)
+    check_prefix(model, one)
     site = model.sites.resolve(one)
     if site.layer is None or site.name in ("hook_scale", "hook_normalized"):
         raise InputError(f"{site} cannot be a target. Give a head, or a tensor of a layer such as mlp_out or attn_out.")
@@ -91,8 +108,15 @@ def _part(model: HookedTransformer, one: Any) -> Part:
 def _head_part(model: HookedTransformer, head: Head) -> Part:
     stacks = model.cfg.stacks
     if head.stack not in stacks:
-        names = ", ".join(f"{name}.attn.{head.layer}.{head.head}" for name in stacks if name)
-        raise InputError(f"Head {head} names no stack of this model. " + (f"Write {names}." if names else "Drop it."))
+        names = [f"{name}.attn" for name in stacks if name]
+        names += [f"{name}.cross_attn" for name in stacks if stacks[name].blocks[0].cross_attn is not None]
+        ways = "Drop the prefix: this model has one stack."
+        if head.sublayer == "cross_attn":
+            names = [name for name in names if name.endswith("cross_attn")]
+            ways = "This model has no cross-attention."
+        if names:
+            ways = f"Write {' or '.join(f'{name}.{head.layer}.{head.head}' for name in names)}."
+        raise InputError(f"Head {head} names no stack of this model. {ways}")
     blocks = stacks[head.stack].blocks
     attn = None
     if head.layer < len(blocks):
@@ -107,6 +131,14 @@ def _head_part(model: HookedTransformer, head: Head) -> Part:
 
 def _short(site: Site) -> str:
     return f"{site.part}.{site.row.short[0]}" if site.part == "cross_attn" else site.row.short[0]
+
+
+def check_prefix(model: HookedTransformer, name: Any) -> None:
+    """Refuse the name of a stack in a model that has but one."""
+    first = str(name[0] if isinstance(name, tuple) and name else name)
+    stack, dot, rest = first.partition(".")
+    if dot and stack in ("encoder", "decoder") and len(model.cfg.stacks) == 1:
+        raise InputError(f"This model has one stack, so {first!r} names none of its. Drop the prefix: {rest!r}.")
 
 
 def _looks_like_head(text: str) -> bool:

@@ -15,7 +15,7 @@ from interp.model.stack import Stack
 from interp.model.taps import Tap
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["Recording", "Text", "first_difference", "record"]
+__all__ = ["Recording", "Text", "encoders_differ", "first_difference", "record"]
 
 PATTERN_SITES = ("hook_attn_scores", "hook_pattern")  # made text by text, so they are stored text by text
 
@@ -35,9 +35,15 @@ class Text:
         return self.encoder if is_encoder else self.tokens
 
 
+def encoders_differ(one: Text, other: Text) -> bool:
+    """Whether an encoder puts out another thing in two runs."""
+    noisy = any(text.noise is not None and bool(text.noise.any()) for text in (one, other))
+    return bool(one.encoder) and (one.encoder != other.encoder or noisy)
+
+
 def first_difference(one: Text, other: Text) -> int:
     """The first position of the predicted text at which two runs differ; its length where nothing does."""
-    if one.encoder != other.encoder:
+    if encoders_differ(one, other):
         return 0
     differ = [i for i, (a, b) in enumerate(zip(one.tokens, other.tokens, strict=True)) if a != b]
     if not one.encoder:

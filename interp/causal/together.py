@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from interp.causal.bundles import Bundle, Op
-from interp.causal.questions import Question
+from interp.causal.bundles import Bundle, Op, in_order
+from interp.causal.questions import Question, named_positions
 from interp.causal.reach import felt, is_causal, start_of
 from interp.causal.sweep import Sweep
 from interp.causal.targets import Target, targets_of
-from interp.causal.texts import Text, first_difference
+from interp.causal.texts import Text, encoders_differ, first_difference
 from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
@@ -39,8 +39,6 @@ def target_sweep(
     base, source = texts
     wanted = targets_of(model, targets)
     sites = list(dict.fromkeys(site for target in wanted for site in target.by_site()))
-    if len({site.stack for site in sites}) > 1:
-        raise InputError("The targets are in two stacks. Patch targets of one stack at a time.")
     if at is not None and set(at) - {"pos"}:
         raise InputError(f"at={dict(at)}: targets are whole heads or tensors, so only their 'pos' can be restricted.")
     bundles = []
@@ -81,7 +79,7 @@ def _ops(
         positions = felt(model, base, site, tuple(pos for pos in chosen if pos >= same))
         if positions:
             made.append(Op(site, positions, None if units is None else torch.tensor([sorted(units)]), "source"))
-    return tuple(made)
+    return in_order(made)
 
 
 def _positions(
@@ -94,9 +92,7 @@ def _positions(
     chosen: set[int] = set()
     for one in listed:
         if isinstance(one, str):
-            if pairs.clean_decoder and not in_encoder:
-                raise InputError("Named positions count in the encoder's text; these targets are in the decoder.")
-            chosen.update(pairs.span(one, pair))
+            chosen.update(named_positions(pairs, one, pair, in_encoder=in_encoder))
         elif not is_index(one) or not -n_prompt <= one < n_prompt:
             raise InputError(f"at has position {one!r}; the text of pair {pair} has {n_prompt} tokens.")
         else:
@@ -107,6 +103,6 @@ def _positions(
 def shared_prefix(model: HookedTransformer, question: Question, base: Text, source: Text, site: Site) -> int:
     """Leading positions at which both runs hold the same tensors, since they have read the same."""
     if question.counts_in_encoder(site):
-        return len(base.encoder) if base.encoder == source.encoder else 0
+        return 0 if encoders_differ(base, source) else len(base.encoder)
     differ = first_difference(base, source)
     return differ if differ == len(base.tokens) or is_causal(model, site.stack) else 0

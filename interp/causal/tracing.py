@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from interp.causal.analysis import Analysis
-from interp.causal.grid import Grid
-from interp.causal.patching import CellBuilder
+from interp.causal.grid import Grid, SitePlaces
+from interp.causal.patching import CellBuilder, longest_keys
 from interp.causal.plan import Plan, Progress
 from interp.causal.questions import pose
 from interp.causal.sweep import Sweep
 from interp.errors import InputError
+from interp.metrics import ResidualMetric
 from interp.pairs.checks import is_index
 
 __all__ = ["causal_trace"]
@@ -39,7 +40,8 @@ def causal_trace(
     progress: Progress = None,
 ) -> Plan:
     """Corrupt the clean prompts by Gaussian noise on the embeddings of `subject` (a named position), and restore
-    clean values of `site` cell by cell.
+    clean values of `site` cell by cell. With two stacks the noise is on the encoder's text, and states of either stack
+    are restored (`site="encoder.resid_post"`, `"decoder.resid_post"`).
 
     `noise` is in standard deviations of all the embedding matrix' entries; each prompt gets `draws` draws, whose
     effects are averaged. `window` layers are restored together (Meng takes 10 for "mlp_out" and "attn_out", and
@@ -57,13 +59,12 @@ def causal_trace(
         raise InputError(f"subject is {subject!r}. Give the name of a position of the pairs, e.g. 'subject:last'.")
     if not isinstance(noise, (int, float)) or not 0 < noise < float("inf"):
         raise InputError(f"noise is {noise!r}. Give standard deviations above 0; 3 is usual.")
-    if model.encoder is not None and model.decoder is not None:
-        raise InputError("Causal tracing noises the one text that a model reads; this model reads two. Use patch.")
     repeated = pairs.select([pair for pair in range(len(pairs)) for _ in range(draws)])
     question = pose(model, repeated, _of_prompts(metric, draws))
     clean = question.texts("clean")
     generator = torch.Generator().manual_seed(seed)
-    sigma = noise * float(model.main.embed.weight.detach().float().std()) * model.main.config.embed_scale
+    reader = model.encoder if question.two_stacks else model.main
+    sigma = noise * float(reader.embed.weight.detach().float().std()) * reader.config.embed_scale
     # Rows of one pair that a metric reads in several texts get the same noise: they are one corrupted prompt.
     drawn = [
         torch.randn(len(question.pairs.span(subject, pair)), model.cfg.d_model, generator=generator) * sigma
@@ -71,11 +72,13 @@ def causal_trace(
     ]
     noised = []
     for text, row in zip(clean, question.metric.rows, strict=True):
-        added = torch.zeros(len(text.tokens), model.cfg.d_model)
+        added = torch.zeros(len(text.in_stack(question.two_stacks)), model.cfg.d_model)
         added[list(question.pairs.span(subject, row.pair))] = drawn[row.pair]
         noised.append(replace(text, noise=added.to(model.device, model.dtype)))
-    n_pos = max(question.prompt_length(text, in_encoder=False) for text in range(len(clean)))
-    grid = Grid.make(model, repeated, site, over, at, window=window, n_pos=n_pos)
+    in_encoder = question.counts_in_encoder(SitePlaces.resolve(model, site).one)
+    n_pos = max(question.prompt_length(text, in_encoder) for text in range(len(clean)))
+    n_keys = longest_keys(question, model, site)
+    grid = Grid.make(model, repeated, site, over, at, window=window, n_pos=n_pos, n_keys=n_keys)
     builder = CellBuilder(model, repeated, question, grid, noised, clean)
     bundles = [bundle for text in range(len(clean)) for bundle in builder.bundles(text)]
     sweep = Sweep(
@@ -109,6 +112,8 @@ def causal_trace(
 
 def _of_prompts(metric: Any, draws: int) -> Any:
     """A metric function is told the pair, not the number of the draw."""
+    if isinstance(metric, ResidualMetric):
+        return metric.of_draws(draws)
     if not callable(metric):
         return metric
 

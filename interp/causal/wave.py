@@ -65,7 +65,7 @@ class Wave:
     base: Recording
     banks: Mapping[str, Bank]
     watch: frozenset[str] = frozenset()
-    freeze_final: bool = False  # the final norm divides by the unedited run's scale
+    freeze_final: str | None = None  # the stack whose final norm divides by the unedited run's scale
     parts: dict[str, PartRows] = field(default_factory=dict)  # by stack
 
     def run(
@@ -74,14 +74,23 @@ class Wave:
         """The finished residuals of each bundle's cells at its text's reads from `start` on, and what was watched.
         With `stop` the cells go only that far, and what they leave there is not finished."""
         main, encoder = self.model.main, self.model.encoder
-        stacks = {op.site.stack for bundle in bundles for op in bundle.ops}
-        assert len(stacks) == 1, "a wave edits one stack; edits of another would be lost"
-        n_layers = self.model.cfg.stacks[bundles[0].stack].n_layers
-        assert all(op.layer < n_layers for bundle in bundles for op in bundle.ops), "an edit of a layer beyond the last"
-        if encoder is None or encoder is main or bundles[0].ops[0].site.stack == main.name:
+        first = bundles[0].stack
+        assert all(bundle.stack == first for bundle in bundles), "a wave starts in one stack"
+        stacks = self.model.cfg.stacks
+        ops = [op for bundle in bundles for op in bundle.ops]
+        assert all(op.layer < stacks[op.site.stack].n_layers for op in ops), "an edit of a layer beyond the last"
+        if encoder is None or encoder is main or first == main.name:
+            assert all(op.site.stack == main.name for op in ops), "an edit of the encoder would be lost"
             return self._through(main, bundles, None, stop)
-        memory, _ = self._through(encoder, bundles, None)
+        memory, watched = self._through(encoder, bundles, None, stop)
+        if stop is not None:
+            return [], watched
         return self._through(main, [replace(bundle, start=0) for bundle in bundles], memory)
+
+    def encoded(self, bundles: Sequence[Bundle]) -> Outputs:
+        """What the encoders of each bundle's cells put out, `[cell pos d_model]`."""
+        assert self.model.encoder is not None
+        return self._through(self.model.encoder, bundles, None)[0]
 
     def _through(
         self, stack: Stack, bundles: Sequence[Bundle], memory: Outputs | None, stop: int | None = None
@@ -170,14 +179,17 @@ class Wave:
 
     def _finished(self, stack: Stack, strand: _Strand) -> Float[Tensor, "cell some_pos d_model"]:
         resid = torch.cat(strand.pieces)
-        norm = stack.config.final_norm
-        if not self.freeze_final or stack is not self.model.main or norm is None or norm.kind == "none":
+        norm, name = stack.config.final_norm, final_scale(stack.name)
+        if self.freeze_final != stack.name or norm is None or norm.kind == "none":
             return stack.finish(resid, NO_TAPS)
+        if stack is not self.model.main:  # every position is finished, not only what is read
+            place = self.base.place(stack.name, strand.text)
+            scale = self.base.values[name][place : place + self._length(stack, strand.text)]
+            return stack.finish(resid, _FixedScale(name, scale))
         reads = self.base.texts[strand.text].reads
         before = sum(len(text.reads) for text in self.base.texts[: strand.text])
         late = [before + i for i, read in enumerate(reads) if read >= strand.start]
-        scale = self.base.values[final_scale(self.model)][late]
-        return stack.finish(resid, _FixedScale(final_scale(self.model), scale))
+        return stack.finish(resid, _FixedScale(name, self.base.values[name][late]))
 
     def _joining(self, stack: Stack, layer: int, bundle: Bundle) -> Float[Tensor, "cell pos d_model"]:
         """The unedited residual that enters a layer, from the bundle's start on, once for each cell."""
@@ -260,9 +272,9 @@ class Wave:
         return bank.patterns[str(op.site)][text][:, torch.tensor(op.pos)]
 
 
-def final_scale(model: HookedTransformer) -> str:
-    """The name of the final norm's scale."""
-    return f"{model.main.address}ln_final.hook_scale"
+def final_scale(stack: str) -> str:
+    """The name of the scale of a stack's final norm."""
+    return f"{stack}{'.' if stack else ''}ln_final.hook_scale"
 
 
 class _FixedScale(Tap):

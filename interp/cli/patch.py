@@ -18,6 +18,10 @@ from interp.runs.store import RunStore
 __all__ = ["patch"]
 
 Texts = list[str] | None
+_CSV = (
+    "Pairs from a table with columns clean, corrupt, answer, and if wanted foil, item, template, read (an index or "
+    "mask) and pos:NAME (a substring or an index)."
+)
 
 
 def patch(
@@ -26,7 +30,10 @@ def patch(
     corrupt: Annotated[Texts, typer.Option(help="Corrupt prompt of the same number of tokens.")] = None,
     answer: Annotated[Texts, typer.Option(help="What the clean prompt goes on with; one for all, or each.")] = None,
     foil: Annotated[Texts, typer.Option(help="What the corrupt prompt goes on with.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Pairs from a table (clean, corrupt, answer, foil).")] = None,
+    csv: Annotated[Path | None, typer.Option(help=_CSV)] = None,
+    read: Annotated[str | None, typer.Option(help="Where the answer is read: an index, or mask (encoders).")] = None,
+    decoder: Annotated[Texts, typer.Option(help="What the decoder has read; one for all pairs, or each.")] = None,
+    corrupt_decoder: Annotated[Texts, typer.Option(help="The same in the corrupt run, if it differs.")] = None,
     position: Annotated[Texts, typer.Option(help="Name a place: NAME=substring of the clean prompt.")] = None,
     site: Annotated[str, typer.Option(help="What is copied: resid_pre, z, mlp_out, q, k, v, pattern, …")] = "resid_pre",
     over: Annotated[str, typer.Option(help="Axes of the grid, e.g. layer,pos or layer,head.")] = "layer,pos",
@@ -59,16 +66,18 @@ def patch(
         "at": {name: _numbers(value) for name, value in _each_once(at, "--at", "layer=0-11").items()},
     }
     _check_texts(texts, csv, places)
+    decoders = {"decoder": _one_or_all(decoder), "corrupt_decoder": _one_or_all(corrupt_decoder)}
+    asked = {name: one for name, one in {"read": _read(read), **decoders}.items() if one is not None}
     import interp
 
     timings: dict[str, float] = {}
     with timed(timings, "load"):
         loaded = interp.load(model)
     if csv is not None:
-        pairs = interp.PromptPairs.from_csv(csv, loaded)
+        pairs = interp.PromptPairs.from_csv(csv, loaded, **asked)
     else:
         sides = {name: _one_or_all(given) for name, given in texts.items() if given}
-        pairs = interp.PromptPairs.from_text(loaded, **sides, positions=places or None)
+        pairs = interp.PromptPairs.from_text(loaded, **sides, **asked, positions=places or None)
     planned = interp.patch.plan(loaded, pairs, site, **settings)
     if plan:
         print_json(vars(planned.cost)) if as_json else print(planned)
@@ -87,7 +96,8 @@ def patch(
     try:
         if runs is not None:
             given = {name: one for name, one in texts.items() if one} if csv is None else {"csv": str(csv)}
-            spec = {"analysis": "patch", "model": model, "site": site, "positions": places, **given, **settings}
+            spec = {"analysis": "patch", "model": model, "site": site, "positions": places, **given, **asked}
+            spec |= settings
             many = f"{len(pairs)} pairs" if len(pairs) > 1 else "1 pair"
             partial = "partial: " if stopped else ""
             title = f"{partial}patching {site} of {found.about.get('model', model)}: {direction}, {many}"
@@ -116,6 +126,14 @@ def _check_texts(texts: dict[str, Texts], csv: Path | None, places: dict[str, st
     missing = [name for name in ("clean", "corrupt", "answer") if not texts[name]]
     if csv is None and missing:
         raise InputError(f"--{missing[0]} is missing. Give --clean, --corrupt, --answer and --foil, or --csv.")
+
+
+def _read(given: str | None) -> int | str | None:
+    if given is None or given == "mask":
+        return given
+    if re.fullmatch(r"-?[0-9]+", given) is None:
+        raise InputError(f"--read is {given!r}. Give an index (negative counts from the end), or mask.")
+    return int(given)
 
 
 def _one_or_all(given: list[str] | None) -> Any:

@@ -13,7 +13,17 @@ from interp.model.tokens import TextMethods, too_long
 if TYPE_CHECKING:
     from interp.pairs.pairs import PromptPairs
 
-__all__ = ["PairError", "check_model", "check_pairs", "check_sizes", "id_rows", "is_index", "labels", "plain"]
+__all__ = [
+    "PairError",
+    "check_model",
+    "check_pairs",
+    "check_reads",
+    "check_sizes",
+    "id_rows",
+    "is_index",
+    "labels",
+    "plain",
+]
 
 
 class PairError(InputError):
@@ -42,6 +52,12 @@ def is_index(value: Any) -> bool:
 def id_rows(given: Any, what: str) -> tuple[tuple[int, ...], ...]:
     """Rows of token ids from lists or tensors; one flat row is one pair."""
     values = plain(given)
+    if isinstance(given, TextMethods):
+        raise InputError(
+            f"{what} is a model. from_tokens takes ids first: (clean, corrupt, answer, foil, model=model)."
+        )
+    if isinstance(given, str) or (isinstance(values, (list, tuple)) and values and isinstance(values[0], str)):
+        raise InputError(f"{what} is {_short(given)}, a text. Texts go to PromptPairs.from_text(model, clean, …).")
     if not isinstance(values, (list, tuple)) or not values:
         raise InputError(f"{what} is {_short(given)}. Give rows of token ids: lists, or a tensor [pair, pos].")
     if all(is_index(one) for one in values):
@@ -78,10 +94,9 @@ def check_pairs(pairs: PromptPairs) -> None:
     n = len(pairs.clean)
     if n == 0:
         raise InputError("There are no pairs. Give at least one clean and one corrupt prompt.")
-    counts = {"corrupt": len(pairs.corrupt), "answer": len(pairs.answer), "read": len(pairs.read)}
-    counts |= {"items": len(pairs.items)}
-    optional = {"foil": pairs.foil, "templates": pairs.templates, "clean_decoder": pairs.clean_decoder}
-    optional |= {"corrupt_decoder": pairs.corrupt_decoder}
+    counts = {"corrupt": len(pairs.corrupt), "read": len(pairs.read), "items": len(pairs.items)}
+    optional = {"answer": pairs.answer, "foil": pairs.foil, "templates": pairs.templates}
+    optional |= {"clean_decoder": pairs.clean_decoder, "corrupt_decoder": pairs.corrupt_decoder}
     counts |= {name: len(value) for name, value in optional.items() if value}
     counts |= {f"positions[{name!r}]": len(spans) for name, spans in pairs.positions.items()}
     for name, count in counts.items():
@@ -89,6 +104,8 @@ def check_pairs(pairs: PromptPairs) -> None:
             raise InputError(f"There are {n} clean prompts, but {name} has {count}. Give one per pair.")
     if pairs.combine not in ("mean", "logsumexp"):
         raise InputError(f'combine is {pairs.combine!r}. Choose "mean" or "logsumexp".')
+    if pairs.foil and not pairs.answer:
+        raise InputError("There is a foil but no answer to compare it with. Give answer= too, or neither.")
     if bool(pairs.clean_decoder) != bool(pairs.corrupt_decoder):
         raise InputError("Only one of clean_decoder and corrupt_decoder was given. Give both, or clean_decoder alone.")
     for pair in range(n):
@@ -96,12 +113,21 @@ def check_pairs(pairs: PromptPairs) -> None:
         _check_answers(pairs, pair)
 
 
+def check_reads(model: TextMethods) -> None:
+    """Raise for an encoder, which has no position to read unless one is named."""
+    if model.cfg.decoder is None:
+        raise InputError(
+            "This model is an encoder: it predicts at every position, not after the last. "
+            'Give read=, the position of the masked token, or read="mask".'
+        )
+
+
 def check_sizes(pairs: PromptPairs, model: TextMethods) -> None:
     """What only a model can tell: ids outside its vocabulary, rows longer than its context, answers it cannot give."""
     limit, n_ctx = model.cfg.d_vocab, model.cfg.n_ctx
     for pair in range(len(pairs)):
         rows = [side[pair] for side in (pairs.clean, pairs.corrupt, pairs.clean_decoder, pairs.corrupt_decoder) if side]
-        answers = [*pairs.answer[pair], *(pairs.foil[pair] if pairs.foil else ())]
+        answers = [one for sets in (pairs.answer, pairs.foil) if sets for one in sets[pair]]
         for row in [*rows, *answers]:
             if max(row) >= limit:
                 raise PairError(pair, f"token id {max(row)} is outside this model's vocabulary, 0 to {limit - 1}.")
@@ -115,7 +141,7 @@ def check_sizes(pairs: PromptPairs, model: TextMethods) -> None:
                 f"{pairs.spell(several)} is {len(several)} tokens, and an encoder fills one position. "
                 "Choose a text that is one token, or give one token's id.",
             )
-        behind = max(len(one) for one in answers) - 1
+        behind = max((len(one) for one in answers), default=1) - 1
         if pairs.predicted_lengths[pair] + behind > n_ctx:
             raise PairError(
                 pair, f"with its answer behind it: {too_long(pairs.predicted_lengths[pair] + behind, n_ctx)}"
@@ -146,6 +172,8 @@ def _check_rows(pairs: PromptPairs, pair: int) -> None:
 
 
 def _check_answers(pairs: PromptPairs, pair: int) -> None:
+    if not pairs.answer:
+        return
     answer = pairs.answer[pair]
     foil = pairs.foil[pair] if pairs.foil else None
     for what, given in (("answer", answer), ("foil", foil)):

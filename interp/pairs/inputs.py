@@ -7,7 +7,7 @@ from typing import Any
 
 from interp.errors import InputError
 from interp.model.tokens import TextMethods
-from interp.pairs.checks import PairError, id_rows, plain
+from interp.pairs.checks import PairError, check_reads, id_rows, plain
 from interp.pairs.places import TextRow, read_positions, text_row
 
 __all__ = ["decoder_ids", "decoder_rows", "decoder_texts", "need_tokenizer", "reads_of", "text_rows", "texts"]
@@ -41,12 +41,12 @@ def text_rows(tokenizer: Any, side: str, texts: Sequence[str], prepend_bos: bool
     return rows
 
 
-def reads_of(model: Any, read: Any, rows: Sequence[Sequence[int]], mask_id: int | None) -> tuple[int, ...]:
-    if read is None and model is not None and model.cfg.decoder is None:
-        raise InputError(
-            "This model is an encoder: it predicts at every position, not after the last. "
-            'Give read=, the position of the masked token, or read="mask".'
-        )
+def reads_of(
+    model: Any, read: Any, rows: Sequence[Sequence[int]], mask_id: int | None, *, answered: bool
+) -> tuple[int, ...]:
+    """The positions that are read: the last ones where none were named, which an encoder with answers may not do."""
+    if read is None and model is not None and answered:
+        check_reads(model)
     return read_positions(read, rows, mask_id)
 
 
@@ -55,8 +55,8 @@ def decoder_rows(model: TextMethods, clean: Any, corrupt: Any, n: int) -> tuple[
     two = model.cfg.encoder is not None and model.cfg.decoder is not None
     if two and clean is None:
         raise InputError(
-            "This model has an encoder and a decoder. Say what the decoder has read: decoder= (a text or ids) in "
-            "from_text, clean_decoder= in from_tokens."
+            "This model has an encoder and a decoder. Say what the decoder has read: decoder= (a text or ids; ids "
+            "alone in from_tokens)."
         )
     if not two and (clean is not None or corrupt is not None):
         raise InputError("This model has one stack, so there is no decoder text. Leave the decoder arguments out.")

@@ -28,15 +28,17 @@ class PromptPairs:
 
     Made by `from_text`, `from_tokens` or `from_csv`. Rows are token ids without padding and may differ in length
     from pair to pair, never within one. `answer` and `foil` hold per pair a set of alternatives of one token each, or
-    a single one of several tokens; an alternative given twice counts once. `read` is the position whose logits
-    answer; with `clean_decoder` (what the decoder of an encoder-decoder has read) it counts in that, and in `clean`
-    otherwise. `positions` always count in `clean`. `combine` says how the logits of several alternatives become one.
-    Left out, `read` is the last position, every pair an item of its own, and `corrupt_decoder` is `clean_decoder`.
+    a single one of several tokens; an alternative given twice counts once. Without `answer` pairs are judged by metrics
+    that need none ("kl", functions, residuals). `read` is the position whose logits answer; with `clean_decoder` (what
+    the decoder of an encoder-decoder has read) it counts in that, and in `clean` otherwise. `positions` always count
+    in `clean`; "read" names the read. `combine` says how the logits of several alternatives become one. Left out,
+    `read` is the last position (`reads_last` then says so: an encoder has to be told), every pair an item of its own,
+    and `corrupt_decoder` is `clean_decoder`.
     """
 
     clean: Rows
     corrupt: Rows
-    answer: Answers
+    answer: Answers = ()
     foil: Answers = ()
     read: tuple[int, ...] = ()
     positions: Mapping[str, Rows] = field(default_factory=dict, hash=False)
@@ -46,6 +48,7 @@ class PromptPairs:
     clean_decoder: Rows = ()
     corrupt_decoder: Rows = ()
     tokens_text: Mapping[int, str] = field(default_factory=dict, compare=False, repr=False)
+    reads_last: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         fill = {
@@ -53,6 +56,7 @@ class PromptPairs:
             "answer": tuple(tuple(dict.fromkeys(one)) for one in self.answer),
             "foil": tuple(tuple(dict.fromkeys(one)) for one in self.foil),
             "read": self.read or tuple(len(row) - 1 for row in self.clean_decoder or self.clean),
+            "reads_last": self.reads_last or not self.read,
             "items": self.items or tuple(str(i) for i in range(len(self.clean))),
             "positions": {n: tuple(tuple(sorted(set(s))) for s in spans) for n, spans in self.positions.items()},
         }
@@ -66,7 +70,7 @@ class PromptPairs:
         model: Any,
         clean: Any,
         corrupt: Any,
-        answer: Any,
+        answer: Any = None,
         foil: Any = None,
         *,
         positions: Any = None,
@@ -90,8 +94,8 @@ class PromptPairs:
         `positions`: name -> for all pairs or as a list with one per pair, in the clean text: a substring that stands
         there once, characters `(start, end)`, a token index (negative counts from the end), or a list of indices. A
         list with as many entries as there are pairs is one per pair. `read`: None for the last position, an index, one
-        per pair, or "mask"; an encoder needs one. `decoder`: for models with an encoder and a decoder, what the
-        decoder has read, as text (taken as written: no BOS or EOS is added) or ids. Raises `InputError` for a pair
+        per pair, or "mask"; an encoder's answers need one. `decoder`: for models with an encoder and a decoder, what
+        the decoder has read, as text (taken as written: no BOS or EOS is added) or ids. Raises `InputError` for a pair
         whose prompts differ in length, with both shown.
         """
         tokenizer = need_tokenizer(check_model(model))
@@ -102,12 +106,13 @@ class PromptPairs:
         rows = {side: text_rows(tokenizer, side, given[side], prepend_bos) for side in given}
         decoders = decoder_rows(model, decoder, corrupt_decoder, n)
         mask_id = getattr(tokenizer, "mask_id", None)
-        reads = reads_of(model, read, decoders[0] or [row.ids for row in rows["clean"]], mask_id)
+        answered = answer is not None
+        reads = reads_of(model, read, decoders[0] or [row.ids for row in rows["clean"]], mask_id, answered=answered)
         fills = model.cfg.decoder is None
         before = decoder_texts(tokenizer, decoders[0], reads) if decoders[0] else []
         before = before or [row.before(at, fills=fills) for row, at in zip(rows["clean"], reads, strict=True)]
         parts = {
-            "answer": answer_sets(answer, n, "answer", tokenizer=tokenizer, before=before),
+            "answer": answer_sets(answer, n, "answer", tokenizer=tokenizer, before=before) if answered else (),
             "foil": answer_sets(foil, n, "foil", tokenizer=tokenizer, before=before) if foil is not None else (),
         }
         lengths = [len(row.ids) for row in rows["clean"]]
@@ -117,7 +122,7 @@ class PromptPairs:
             clean=clean_ids,
             corrupt=corrupt_ids,
             **parts,
-            read=reads,
+            read=() if read is None else reads,
             positions=named_positions(positions, lengths, rows["clean"]),
             items=labels(items, n, "items"),
             templates=labels(templates, n, "templates"),
@@ -131,7 +136,7 @@ class PromptPairs:
         cls,
         clean: Any,
         corrupt: Any,
-        answer: Any,
+        answer: Any = None,
         foil: Any = None,
         *,
         read: Any = None,
@@ -139,32 +144,38 @@ class PromptPairs:
         items: Any = None,
         templates: Any = None,
         combine: str = "mean",
-        clean_decoder: Any = None,
+        decoder: Any = None,
         corrupt_decoder: Any = None,
         model: Any = None,
+        clean_decoder: Any = None,
     ) -> PromptPairs:
         """Pairs from token ids, as lists (rows may differ in length) or tensors; one flat row is one pair.
 
-        `answer`, `foil`, `positions` and `read` as in `from_text`, but ids and token indices only. With `model` ids and
-        lengths are checked against it, and tokens are shown as text.
+        `answer`, `foil`, `positions`, `read` and `decoder` (`clean_decoder` is another name for it) as in `from_text`,
+        but ids and token indices only. With `model` ids and lengths are checked against it, and tokens are shown as
+        text.
         """
+        if decoder is not None and clean_decoder is not None:
+            raise InputError("decoder= and clean_decoder= are two names for one thing. Give decoder= alone.")
+        decoder = clean_decoder if decoder is None else decoder
         rows, corrupt_rows = id_rows(clean, "clean"), id_rows(corrupt, "corrupt")
         n = len(rows)
         if n != len(corrupt_rows):
             raise InputError(f"There are {n} clean prompts and {len(corrupt_rows)} corrupt ones. Pair them.")
         if model is not None:
             check_model(model)
-            decoders = decoder_rows(model, clean_decoder, corrupt_decoder, n)
+            decoders = decoder_rows(model, decoder, corrupt_decoder, n)
         else:
-            decoders = decoder_ids(clean_decoder, corrupt_decoder, n)
+            decoders = decoder_ids(decoder, corrupt_decoder, n)
         mask_id = getattr(getattr(model, "tokenizer", None), "mask_id", None)
+        reads = reads_of(model, read, decoders[0] or rows, mask_id, answered=answer is not None)
         return _built(
             model,
             clean=rows,
             corrupt=corrupt_rows,
-            answer=answer_sets(answer, n, "answer"),
+            answer=answer_sets(answer, n, "answer") if answer is not None else (),
             foil=answer_sets(foil, n, "foil") if foil is not None else (),
-            read=reads_of(model, read, decoders[0] or rows, mask_id),
+            read=() if read is None else reads,
             positions=named_positions(positions, [len(row) for row in rows]),
             items=labels(items, n, "items"),
             templates=labels(templates, n, "templates"),
@@ -214,7 +225,13 @@ class PromptPairs:
             for name in (*per_pair, "clean_decoder", "corrupt_decoder")
         }
         positions = {name: tuple(spans[i] for i in pairs) for name, spans in self.positions.items()}
-        return PromptPairs(**parts, positions=positions, combine=self.combine, tokens_text=self.tokens_text)
+        return PromptPairs(
+            **parts,
+            positions=positions,
+            combine=self.combine,
+            tokens_text=self.tokens_text,
+            reads_last=self.reads_last,
+        )
 
     def swapped(self) -> PromptPairs:
         """Clean and corrupt exchanged; answers, foils and positions stay."""
@@ -236,8 +253,11 @@ class PromptPairs:
         return tuple(len(row) for row in self.clean_decoder or self.clean)
 
     def span(self, name: str, pair: int) -> tuple[int, ...]:
-        """Token positions of a name in one pair; `"subject:first"` and `"subject:last"` are one end of it."""
+        """Token positions of a name in one pair; `"subject:first"` and `"subject:last"` are one end of it. "read", if
+        not named otherwise, is the position that answers (in the decoder's text where there is one)."""
         base, _, end = name.partition(":")
+        if name == "read" and name not in self.positions:
+            return (self.read[self._pair(pair)],)
         if base not in self.positions:
             known = ", ".join(self.positions) or "none; name some with positions="
             raise InputError(f"There is no position named {base!r}. These pairs have {known}.")

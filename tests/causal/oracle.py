@@ -131,6 +131,25 @@ class _Job:
         two = bool(self.pairs.clean_decoder)
         return len((self.pairs.clean_decoder if two and not self.in_encoder else self.pairs.clean)[pair])
 
+    @property
+    def key_rows(self) -> Any:
+        """The prompts that keys of a pattern count in."""
+        site = next(iter(self.sites.values()))
+        in_encoder = site.stack == "encoder" or site.part == "cross_attn" or not self.pairs.clean_decoder
+        return self.pairs.clean if in_encoder else self.pairs.clean_decoder
+
+    def keys(self, cell: Mapping[str, Any], pair: int) -> list[int] | slice | None:
+        """The keys that a cell of scores or patterns edits; None where the prompt has none such."""
+        n_keys = len(self.key_rows[pair])
+        if "key_pos" in cell:
+            return [cell["key_pos"]] if cell["key_pos"] < n_keys else None
+        if "key_pos" not in self.at:
+            return slice(None)
+        asked = self.at["key_pos"]
+        if isinstance(asked, str):
+            return list(self.pairs.positions[asked][pair])
+        return [one % n_keys for one in ([asked] if isinstance(asked, int) else asked)]
+
     def axes(self) -> dict[str, list[Any]]:
         sizes = {"pos": max(self.n_prompt(pair) for pair in range(len(self.pairs)))}
         for layer, site in self.sites.items():
@@ -145,6 +164,8 @@ class _Job:
                 made[axis] = list(self.at.get(axis, self.pairs.positions))
             elif axis == "layer":
                 made[axis] = list(self.at.get(axis, self.sites))
+            elif axis == "key_pos":
+                made[axis] = list(self.at.get(axis, range(max(map(len, self.key_rows)))))
             else:
                 made[axis] = list(self.at.get(axis, range(sizes[axis])))
         return made
@@ -192,10 +213,11 @@ class _Job:
         edits: list[list[tuple[str, Any, Tensor]] | None] = []
         for cell in cells:
             where = self.positions(cell, pair, n_text)
-            if where is None or self.beyond(cell):
+            keys = self.keys(cell, pair)
+            if where is None or keys is None or self.beyond(cell):
                 edits.append(None)
             else:
-                edits.append(self.edits(cell, where, base_cache, source_cache))
+                edits.append(self.edits(cell, where, keys, base_cache, source_cache))
         values = np.full(len(cells), np.nan)
         there = [i for i, edit in enumerate(edits) if edit is not None]
         for start in range(0, len(there), self.at_once):
@@ -216,7 +238,9 @@ class _Job:
             sizes.append(block.mlp.d_mlp if "d_mlp" in site.axes else attn.n_key_value_heads if kv else attn.n_heads)
         return units is not None and max(units) >= min(sizes)
 
-    def edits(self, cell: Mapping[str, Any], where: list[int], base: Any, source: Any) -> list[tuple[str, Any, Tensor]]:
+    def edits(
+        self, cell: Mapping[str, Any], where: list[int], keys: Any, base: Any, source: Any
+    ) -> list[tuple[str, Any, Tensor]]:
         """What one cell writes: (site, index into a row, value)."""
         made, units = [], self.units(cell)
         for layer in self.layers(cell):
@@ -231,7 +255,7 @@ class _Job:
                 for unit in units if units is not None else [slice(None)]:
                     by_head = site.axes[1] == "head"  # scores and patterns: [head q_pos k_pos]
                     plain = "head" not in site.axes and "kv_head" not in site.axes and "d_mlp" not in site.axes
-                    index = (unit, pos) if by_head else (pos,) if plain else (pos, unit)
+                    index = (unit, pos, keys) if by_head else (pos,) if plain else (pos, unit)
                     made.append((str(site), index, value[index]))
         return made
 

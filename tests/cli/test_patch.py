@@ -6,15 +6,21 @@ import inspect
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers
 
 import interp
 from interp.cli.patch import _named, _numbers, patch
 from interp.errors import InputError
+from interp.model.transformer import HookedTransformer
 from interp.runs.store import RunStore
+from interp.text import Tokenizer
 from tests.browser.serving import tiny_model
+from tests.model.conftest import ZOO, randomize
 
 FAKE = """
 import interp
@@ -252,3 +258,71 @@ def test_text_that_is_no_range_is_refused_only_where_it_has_no_value():
     with pytest.raises(InputError, match="is not of the form"):
         _named("layer=", "--at", "layer=0-11")
     assert _named("a=b=c", "--position", "NAME=substring") == ("a", "b=c")
+
+
+FAKE_BERT = """
+import interp
+from tests.cli.test_patch import tiny_encoder
+interp.load = tiny_encoder
+"""
+FAKE_TWO = FAKE_BERT.replace("tiny_encoder", "tiny_two")
+MASKED = {"clean": "the [MASK] sat on", "corrupt": "a [MASK] mat on", "answer": "cat", "foil": "mat"}
+
+
+def _tiny(**stacks) -> HookedTransformer:
+    words = ["?", "[MASK]", "the", "a", "cat", "mat", "sat", "on"]
+    backend = Backend(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(["[MASK]"])
+    tokenizer = Tokenizer(backend, add_bos=False, bos_id=None, eos_id=None, pad_id=None, unk_id=0, mask_id=1)
+    config = replace(ZOO["two_stacks" if len(stacks) == 2 else "encoder"], d_vocab=len(words))
+    return randomize(HookedTransformer(config, tokenizer))
+
+
+def tiny_encoder(name: str = "bert", **ignored) -> HookedTransformer:
+    return _tiny(encoder=True)
+
+
+def tiny_two(name: str = "bart", **ignored) -> HookedTransformer:
+    return _tiny(encoder=True, decoder=True)
+
+
+@pytest.mark.parametrize("read", ["mask", "1", "-3"])
+def test_an_encoder_is_read_at_its_mask_or_at_a_position(run, read):
+    asked = [part for name, text in MASKED.items() for part in (f"--{name}", text)]
+    done = run("patch", "bert", *asked, "--read", read, "--json", code=FAKE_BERT)
+    assert done.code == 0, done.err
+    model = tiny_encoder()
+    exact = interp.patch(model, interp.PromptPairs.from_text(model, **MASKED, read="mask"), "resid_pre")
+    np.testing.assert_allclose(cells(done), exact.values.values.ravel(), atol=1e-5)
+
+
+def test_an_encoder_without_a_read_is_told_of_it(run):
+    asked = [part for name, text in MASKED.items() for part in (f"--{name}", text)]
+    done = run("patch", "bert", *asked, code=FAKE_BERT)
+    assert done.code == 2 and 'read="mask"' in done.err
+    done = run("patch", "bert", *asked, "--read", "last", code=NEVER)
+    assert done.code == 2 and "--read is 'last'. Give an index" in done.err
+
+
+def test_what_the_decoder_has_read_is_an_option(run, tmp_path):
+    texts = {"clean": "the cat sat", "corrupt": "the mat sat", "answer": "cat", "foil": "mat"}
+    model = tiny_two()
+    decoders = {"decoder": "on the", "corrupt_decoder": "on a"}
+    pairs = interp.PromptPairs.from_text(model, **texts, **decoders)
+    exact = interp.patch(model, pairs, "decoder.cross_attn.z", ("layer", "head")).values.values.ravel()
+    asked = [part for name, text in texts.items() for part in (f"--{name}", text)]
+    options = ["--decoder", "on the", "--corrupt-decoder", "on a", "--json"]
+    grid = ["--site", "decoder.cross_attn.z", "--over", "layer,head"]
+    done = run("patch", "bart", *asked, *options, *grid, code=FAKE_TWO)
+    assert done.code == 0, done.err
+    np.testing.assert_allclose(cells(done), exact, atol=1e-5)
+    (tmp_path / "pairs.csv").write_text("clean,corrupt,answer,foil\nthe cat sat,the mat sat,cat,mat\n")
+    done = run("patch", "bart", "--csv", "pairs.csv", *options, *grid, code=FAKE_TWO)
+    np.testing.assert_allclose(cells(done), exact, atol=1e-5)
+
+
+def test_the_help_names_every_column_of_a_table(run):
+    shown = " ".join(run("patch", "--help").out.replace("│", " ").split())
+    for column in ("clean", "corrupt", "answer", "foil", "item", "template", "read", "pos:NAME"):
+        assert column in shown[shown.index("Pairs from a table") :][:260], column

@@ -257,10 +257,11 @@ def test_both_stacks_of_a_model_are_ablated(model_of):
         got = interp.ablate(model, pairs[[2]], list(decoder), how, **one_each)
         patched, base = oracle(model, pairs, list(decoder.values()), value)
         agree(got, patched[[2]], base[[2]])
-    with pytest.raises(InputError, match="one stack at a time"):
-        interp.ablate(model, pairs, ["encoder.attn.0.0", "decoder.attn.0.0"])
-    with pytest.raises(InputError, match="two stacks, decoder and encoder"):
-        interp.ablate(model, pairs, ["encoder.attn.0.0", "decoder.attn.0.0"], joint=True)
+    both = ["encoder.attn.1.2", "decoder.cross_attn.1.1"]
+    parts = [[(e.format(1, "attn.hook_z"), 2)], [(d.format(1, "cross_attn.hook_z"), 1)]]
+    joint = oracle(model, pairs, [parts[0] + parts[1]], lambda pair, site: 0.0)
+    agree(interp.ablate(model, pairs, both), *oracle(model, pairs, parts, lambda pair, site: 0.0))
+    agree(interp.ablate(model, pairs, both, joint=True), *joint)
 
 
 @pytest.mark.parametrize("padding", ["left", "right", "none"])

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import interp
-from interp.errors import InputError
 from tests.causal.methods.plain import LAYOUTS, agree, cached, is_double, judge, pairs_for, run, text_of
 
 SPANS = [[2, 3], [1], [3, 4], [1, 2], [2]]
@@ -173,9 +172,3 @@ def test_the_answer_and_the_foil_are_read_under_the_same_noise(llama):
 def test_what_cannot_be_traced_is_refused(llama, options, message):
     with pytest.raises(interp.InterpError, match=message):
         interp.causal_trace(llama, pairs_for(llama), **options)
-
-
-def test_a_model_of_two_texts_is_refused(model_of):
-    model = model_of("two_stacks")
-    with pytest.raises(InputError, match="noises the one text that a model reads"):
-        interp.causal_trace(model, pairs_for(model))

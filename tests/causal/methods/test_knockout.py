@@ -171,7 +171,7 @@ def test_decoders_over_an_encoder_are_asked_by_their_own_tokens(model_of):
             hook = ("decoder." + SCORES.format(layer), blocked(queries[pair], [1], range(4)))
             patched[pair, layer] = judge(pairs, pair, run(model, text, [hook]))
     agree(got, patched, base)
-    with pytest.raises(InputError, match="holds 'subject', a position in the encoder's text"):
+    with pytest.raises(InputError, match="'subject' is a position in the encoder's text"):
         interp.knockout(model, pairs, -1, "subject")
 
 

@@ -223,7 +223,7 @@ def test_what_no_path_can_connect_is_refused(llama, options, message):
         interp.path_patch(llama, pairs_for(llama), **options)
 
 
-def test_unknown_rules_and_models_of_two_stacks_are_refused(llama, model_of, unchecked):
+def test_unknown_rules_are_refused(llama, unchecked):
     for options, message in (
         ({"mlps": "no"}, "mlps is 'no'"),
         ({"norms": "both"}, "norms is 'both'"),
@@ -231,6 +231,3 @@ def test_unknown_rules_and_models_of_two_stacks_are_refused(llama, model_of, unc
     ):
         with pytest.raises(InputError, match=message):
             interp.path_patch(llama, pairs_for(llama), **options)
-    model = model_of("two_stacks")
-    with pytest.raises(InputError, match="runs through one stack"):
-        interp.path_patch(model, pairs_for(model), ["decoder.attn.0.0"])

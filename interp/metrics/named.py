@@ -1,4 +1,5 @@
-"""What a run is judged by: which rows a model reads for it, at which positions, and how logits become one number.
+"""What a run is judged by, by name: which rows a model reads for it, at which positions, and how logits become one
+number.
 
 A metric is bound to pairs before anything runs. Its rows are the pairs' prompts, with an answer of several tokens
 behind them where it is scored by log-probability; each position it reads is a slot, numbered over all rows in order.
@@ -9,112 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.errors import InputError
+from interp.metrics.bound import BoundMetric, MetricRow, Score
+from interp.metrics.residuals import ResidualMetric
+from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 
-__all__ = ["METRICS", "BoundMetric", "MetricRow", "bind_metric", "next_token_loss_metric"]
+__all__ = ["METRICS", "bind_metric", "next_token_loss_metric"]
 
-Values = TypeVar("Values", np.ndarray, Tensor)
 Answers = tuple[tuple[tuple[int, ...], ...], ...]
-Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # logits [read token], slot [read], reference [read token]
-
-
-@dataclass(frozen=True)
-class MetricRow:
-    """One text the model reads for a metric: a pair's prompt, and for answers of several tokens the answer behind it.
-
-    `continuation` is appended to the predicted text (an answer's tokens but the last), `reads` are positions in both
-    together. A pair's value is the sum over its rows of `weight` × the sum of the scores at its reads.
-    """
-
-    pair: int
-    continuation: tuple[int, ...] = ()
-    reads: tuple[int, ...] = ()
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class BoundMetric:
-    """A metric of certain pairs. `tokens` are the only logits that `scores` takes, in that order; None is the whole
-    vocabulary. With `needs_reference` the clean run's logits have to be given first, to `with_reference`."""
-
-    name: str
-    unit: str
-    rows: tuple[MetricRow, ...]
-    tokens: Int[Tensor, " token"] | None
-    needs_reference: bool
-    score: Score
-    n_vocab: int | None = None
-    reference: Float[Tensor, "some_slots token"] | None = None
-    reference_row: Int[Tensor, " slot"] | None = None  # the row of the reference that a slot has; −1: none
-
-    @property
-    def n_slots(self) -> int:
-        return sum(len(row.reads) for row in self.rows)
-
-    def scores(self, logits: Float[Tensor, "read token"], slot: Int[Tensor, " read"]) -> Float[Tensor, " read"]:
-        """The score of each row of logits, which was read at `slot`; several may come from the same slot. Gradients
-        flow."""
-        if self.needs_reference:
-            raise InputError(f"{self.name} compares with the clean run. Give its logits first: with_reference(logits).")
-        self._check_width(logits)
-        return self.score(_wide(logits), slot, self._reference_of(slot.to(logits.device)))
-
-    def with_reference(
-        self, logits: Float[Tensor, "some_slots token"], slots: Int[Tensor, " some_slots"] | None = None
-    ) -> BoundMetric:
-        """The metric that compares with these logits, the clean run's at every slot, or at `slots` alone. One that
-        compares with nothing stays as it is."""
-        if not self.needs_reference and self.reference is None:
-            return self
-        if slots is None and len(logits) != self.n_slots:
-            raise InputError(f"The reference has {len(logits)} rows of logits; {self.name} reads {self.n_slots} slots.")
-        self._check_width(logits)
-        row = torch.full((self.n_slots,), -1, device=logits.device)
-        row[slice(None) if slots is None else slots] = torch.arange(len(logits), device=logits.device)
-        reference = _wide(logits).detach().log_softmax(-1)
-        return replace(self, needs_reference=False, reference=reference, reference_row=row)
-
-    def _reference_of(self, slot: Tensor) -> Tensor | None:
-        if self.reference is None or self.reference_row is None:
-            return None
-        row = self.reference_row.to(slot.device)[slot]
-        assert bool((row >= 0).all()), "a slot without its clean run"
-        return self.reference.to(slot.device)[row]
-
-    def combine(self, per_row: Values) -> Values:
-        """Values of rows `[row *rest]`, each the sum over its reads, to values of pairs `[pair *rest]`."""
-        if len(per_row) != len(self.rows):
-            raise InputError(f"{self.name} has {len(self.rows)} rows, but these are values of {len(per_row)}.")
-        values: Any = per_row  # either library's; the arithmetic is the same
-        pair, n_rest = [row.pair for row in self.rows], values.ndim - 1
-        weights, shape = [row.weight for row in self.rows], (max(pair) + 1, *values.shape[1:])
-        if isinstance(values, Tensor):
-            weighted = values * values.new_tensor(weights).reshape(-1, *(1,) * n_rest)
-            empty: Any = values.new_zeros(shape)
-            return empty.index_add(0, torch.tensor(pair, device=values.device), weighted)
-        total: Any = np.zeros(shape, values.dtype)
-        np.add.at(total, pair, values * np.asarray(weights, values.dtype).reshape(-1, *(1,) * n_rest))
-        return total
-
-    def _check_width(self, logits: Tensor) -> None:
-        wanted = self.n_vocab if self.tokens is None else len(self.tokens)
-        if self.reference is not None:
-            wanted = self.reference.shape[1]
-        if wanted is not None and logits.shape[1] != wanted:
-            what = "its own tokens, in the order of .tokens" if self.tokens is not None else "the whole vocabulary"
-            raise InputError(f"{self.name} takes logits of {wanted} tokens, {what}; these are of {logits.shape[1]}.")
 
 
 def bind_metric(
-    metric: Any, pairs: PromptPairs, *, n_vocab: int | None = None, device: torch.device | str = "cpu"
+    metric: Any,
+    pairs: PromptPairs,
+    *,
+    n_vocab: int | None = None,
+    device: torch.device | str = "cpu",
+    model: HookedTransformer | None = None,
 ) -> BoundMetric:
     """A metric on pairs, by name or as a function.
 
@@ -127,19 +46,27 @@ def bind_metric(
     | `log_prob_diff` | `log_prob` of the answer − that of the foil | nats |
     | `kl` | Σ p_clean (log p_clean − log p) over the vocabulary | nats |
 
-    A function `f(logits [cell d_vocab], pair [cell]) -> [cell]` gets the logits at the pairs' read positions.
-    `n_vocab`, where known, is checked. Raises `InputError` for a missing foil, and for an answer of several tokens
-    where the metric compares single ones.
+    A function `f(logits [cell d_vocab], pair [cell]) -> [cell]` gets the logits at the pairs' read positions; a
+    `ResidualMetric` (`residual_metric`, `embedding_similarity`) reads residuals instead, some of them with `model`.
+    "kl", functions and residuals need no answer. `n_vocab`, where known, is checked. Raises `InputError` for a missing
+    answer or foil, and for an answer of several tokens where the metric compares single ones.
     """
     if isinstance(metric, str):
         if metric not in METRICS:
             raise InputError(f"There is no metric {metric!r}. Choose {', '.join(METRICS)}, or give a function.")
+        if not pairs.answer and metric != "kl":
+            raise InputError(
+                f'{metric} reads the logit of an answer, and these pairs have none. Give answer=, or metric="kl", a '
+                "function of the logits, or a metric of residuals such as interp.metrics.embedding_similarity()."
+            )
         bound = METRICS[metric](pairs, torch.device(device))
+    elif isinstance(metric, ResidualMetric):
+        return metric.bind(pairs, model)
     elif callable(metric):
         bound = _of_function(metric, pairs)
     else:
         raise InputError(f"metric is {metric!r}. Choose {', '.join(METRICS)}, or give a function of (logits, pair).")
-    if n_vocab is not None:
+    if n_vocab is not None and pairs.answer:
         largest = max(max(one) for sets in (*pairs.answer, *pairs.foil) for one in sets)
         if largest >= n_vocab:
             raise InputError(f"An answer is token {largest}; the vocabulary has 0 to {n_vocab - 1}. Check the ids.")
@@ -346,7 +273,3 @@ def _need_foils(pairs: PromptPairs, name: str, instead: str) -> None:
         raise InputError(
             f"{name} compares the answer with a foil, and these pairs have none. Give foil=, or {instead}."
         )
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
