@@ -65,7 +65,7 @@ def _exchange_and_cut(study: Study, sets: Sequence[HeadSet], seed: int, report: 
     found = ways(study, sets, seed, report, measures=("noise", "denoise"), at={"pos": PRONOUN})
     found |= ways(study, sets, seed, report, measures=("mean", "resample"))
     found["knockout"] = _cut(study, sets, study.metric)
-    if study.model.cfg.has_unembed:
+    if isinstance(study.metric, str):
         clean, corrupt = baseline(study)
         gap = clean.mean() - corrupt.mean()  # in logits, not as a share
         found["carried"] = {one: harm * gap for one, harm in _cut(study, sets, _answer_alone(study)).items()}
@@ -79,7 +79,8 @@ def _answer_alone(study: Study) -> str:
 
 def _cut(study: Study, sets: Sequence[HeadSet], metric: Any) -> dict[HeadSet, Grid]:
     """Harm of cutting the edge from pronoun to antecedent in each set of heads."""
-    known: dict[HeadSet, Grid] = study.memo.setdefault(f"harm:knockout:{metric}", {})
+    name = metric if isinstance(metric, str) else metric.name
+    known: dict[HeadSet, Grid] = study.memo.setdefault(f"harm:knockout:{name}", {})
     new = [one for one in dict.fromkeys(sets) if one not in known]
     options = {"queries": f"{PRONOUN}:last", "keys": ANTECEDENT, "metric": metric, "progress": False}
     if singles := [one[0] for one in new if len(one) == 1]:
@@ -111,7 +112,7 @@ FINDER = TaskFinder(
     margin=0.1,
     writing=TaskWriting("logit of the antecedent that is lost when the edge to it is cut", tested="carried"),
     test=Test(
-        "logit difference of the copied answer, head exchanged at the pronoun",
+        "score of the resolution, head exchanged at the pronoun",
         _exchange_and_cut,
         ("noise", "denoise"),
         ("mean", "resample", "knockout"),

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from interp.errors import InputError
+from interp.heads.base import attention_kind
+from interp.heads.resolution import resolution
 from interp.heads.study import END, Study
 from interp.heads.task_finder import TaskFinder
 from interp.heads.trial import Splits
@@ -27,9 +29,14 @@ def of_task(model: HookedTransformer, group: Sequence[TaskFinder], *, n: int, se
     def study(split: str, *, bos: bool, which: Sequence[str]) -> Study:
         tasks = {one: load_task(group[0].task, model, one, split=split, n=n, seed=seed, bos=bos) for one in which}
         first = next(iter(tasks.values()))
+        if attention_kind(model) == "encoder":
+            texts = (first.labels["antecedent_text"], first.labels["distractor_text"])
+            metric: Any = resolution(model, *texts)
+            about = {**first.about, "metric": metric.name, "no logits": True}
+        else:
+            metric, about = str(first.about.get("metric", "logit_diff")), first.about
         pairs = {name: task.pairs for name, task in tasks.items() if task.pairs is not None}
-        metric = str(first.about.get("metric", "logit_diff"))
-        return Study(model, pairs, queries, first.labels, first.about, metric)
+        return Study(model, pairs, queries, first.labels, about, metric)
 
     has_bos = getattr(model.tokenizer, "bos_id", None) is not None
     return Splits(
@@ -67,6 +74,11 @@ def of_pairs(
 ) -> Splits:
     """Studies of the user's pairs. Raises `InputError` where a position that a kind needs is not named."""
     first = next(iter(pairs.values()))
+    if attention_kind(model) == "encoder":
+        raise InputError(
+            "In an encoder these kinds are judged by sentences that say who is meant, which pairs do not hold. Leave "
+            "pairs= out to use the task itself."
+        )
     for one in group:
         missing = [name for name in one.positions if name not in first.positions and name != END]
         if missing:

@@ -114,7 +114,7 @@ def _measured(test: Test, study: Study, sets: Sequence[HeadSet], seed: int, stag
 
 def _estimate(study: Study, screen: str) -> Grid | None:
     """Harm of exchanging each head, `[layer head]`: to first order, or exactly; None for a model without logits."""
-    if not study.model.cfg.has_unembed or screen == "none":
+    if not isinstance(study.metric, str) or screen == "none":
         return None
     options: dict[str, Any] = {"over": ("layer", "head"), "direction": "noise", "metric": study.metric}
     run = patch if screen == "exact" else attribute
@@ -362,7 +362,7 @@ def _about(
         "n_items": {"select": splits.select.n_items, "report": study.n_items},
         "templates": {"select": sorted(set(splits.select.main.templates)), "report": sorted(set(study.main.templates))},
         "corruption": study.corruption,
-        "metric": study.metric,
+        "metric": study.metric if isinstance(study.metric, str) else study.metric.name,
         "accuracy": float((clean > 0).mean()),
         "clean": float(clean.mean()),
         "corrupt": float(corrupt.mean()),
