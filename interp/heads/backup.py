@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from interp.heads.ioi import CORRUPTIONS, KNOCKOUTS, beyond_movers, direct_difference, find_movers
 from interp.heads.study import END, Study
 from interp.heads.task_finder import Behaviour, TaskFinder, Test
-from interp.heads.ways import baseline
+from interp.heads.ways import distance
 
 __all__ = ["FINDER"]
 
@@ -20,11 +20,10 @@ def _rise(study: Study) -> Behaviour:
     if not movers:
         nothing = np.full_like(study.attention(END, "IO"), np.nan)
         return Behaviour(nothing, problem="no name mover was found to knock out")
-    clean, corrupt = baseline(study)
     beside: dict[str, NDArray[np.floating]] = {"attention_to_IO": study.attention(END, "IO")}
     for by in KNOCKOUTS:
         without = study.without(movers, by)
-        rise = (direct_difference(without) - direct_difference(study)) / (clean.mean() - corrupt.mean())
+        rise = (direct_difference(without) - direct_difference(study)) / distance(study)
         for head in movers:
             rise[:, head.layer, head.head] = np.nan  # what is knocked out cannot back itself up
         beside |= {f"rise_{by}": rise, f"attention_to_IO_{by}": without.attention(END, "IO")}

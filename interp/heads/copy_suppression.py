@@ -38,5 +38,6 @@ FINDER = TaskFinder(
         ("noise", "denoise"),
         ("mean", "resample"),
     ),
+    either_way=True,  # a suppressed copy may be less likely than the word in its place
     sign=-1,  # without such a head the copy is likelier
 )

@@ -16,7 +16,7 @@ from interp.causal.knockout import knockout
 from interp.heads.ablation import HeadSet
 from interp.heads.study import Study
 from interp.heads.task_finder import Behaviour, TaskFinder, TaskWriting, Test
-from interp.heads.ways import Harm, Report, baseline, ways
+from interp.heads.ways import Harm, Report, distance, ways
 
 __all__ = ["FINDER"]
 
@@ -66,8 +66,7 @@ def _exchange_and_cut(study: Study, sets: Sequence[HeadSet], seed: int, report: 
     found |= ways(study, sets, seed, report, measures=("mean", "resample"))
     found["knockout"] = _cut(study, sets, study.metric)
     if isinstance(study.metric, str):
-        clean, corrupt = baseline(study)
-        gap = clean.mean() - corrupt.mean()  # in logits, not as a share
+        gap = distance(study)  # in logits, not as a share
         found["carried"] = {one: harm * gap for one, harm in _cut(study, sets, _answer_alone(study)).items()}
     return found
 
@@ -95,8 +94,7 @@ def _cut(study: Study, sets: Sequence[HeadSet], metric: Any) -> dict[HeadSet, Gr
 
 
 def _share(study: Study, values: Grid) -> Grid:
-    clean, corrupt = baseline(study)
-    return -values / (clean.mean() - corrupt.mean())
+    return -values / distance(study)
 
 
 FINDER = TaskFinder(

@@ -51,7 +51,7 @@ def attribute_logit(study: Study, source: str = "") -> Grid:
     return study.writes(END, source, up=study.answers, down=other_answers(study))
 
 
-def _roles(study: Study) -> NDArray[np.str_]:
+def _roles(study: Study) -> np.ndarray:
     """Where a head's attribute comes from: the subject, the relation, or both ("mixed")."""
     subject = np.nanmean(attribute_logit(study, "subject"), axis=0)
     if "relation" not in study.main.positions:

@@ -225,11 +225,17 @@ def _frame(
             "score_low": low[i],
             "score_high": high[i],
             "score_select": np.nanmean(measured.select[:, layer, head]),
-            "score_no_bos": np.nanmean(measured.no_bos[:, layer, head]),
+            "score_no_bos": _mean(measured.no_bos[:, layer, head]),
             "writing": np.nan if measured.writing is None else measured.writing[layer, head],
         }
         rows.append(row | dict(effects.get(Head(layer, head, "attn", grid.stack), absent)))
     return pd.DataFrame(rows)
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of what was measured; NaN where nothing was."""
+    measured = values[~np.isnan(values)]
+    return float(measured.mean()) if len(measured) else float("nan")
 
 
 def _set_row(

@@ -72,7 +72,7 @@ class Study:
         return [tuple(one[0] for one in alternatives) for alternatives in self.main.foil]
 
     @property
-    def items(self) -> NDArray[np.str_]:
+    def items(self) -> np.ndarray:
         """The item of each prompt."""
         return np.array(self.main.items)
 

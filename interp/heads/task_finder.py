@@ -41,9 +41,9 @@ class TaskWriting:
 
     label: str
     measure: Callable[[Study], Grid] | None = None
-    tested: str = ""
     side: Literal["≥", "<"] = "≥"
     cutoff: float = 0.0
+    tested: str = ""
 
     def passes(self, value: float, cutoff: float) -> bool:
         """Whether a measured value is on the right side; exactly 0 never is, nor is one that was not measured."""
@@ -70,7 +70,8 @@ class TaskFinder:
 
     `positions` are the named positions that pairs must have, `queries` those whose attention is read. `corruptions`
     are the task's, the deciding one first. `sign` is +1 where ablating such a head harms the task, −1 where it helps.
-    `margin` is how far the score must lie above the best baseline.
+    `margin` is how far the score must lie above the best baseline. With `either_way` the corruption may raise the
+    metric as well as lower it: shares are of the distance, whatever its sign.
     """
 
     name: str
@@ -85,10 +86,11 @@ class TaskFinder:
     effect_cutoff: float = 0.05
     margin: float | None = None
     sign: int = 1
+    either_way: bool = False
     writing: TaskWriting | None = None
     applies_to: frozenset[AttentionKind] = frozenset({"decoder"})
     prepare: Callable[[Study], object] | None = None  # what is found out on the selecting prompts first, in their memo
-    role: Callable[[Study], NDArray[np.str_]] | None = None  # a word behind the name, `[layer head]`
+    role: Callable[[Study], np.ndarray] | None = None  # a word behind the name, `[layer head]`
     tables: Mapping[str, Callable[[Study], object]] = field(default_factory=dict)  # what else is measured, by name
 
     def must_apply_to(self, model: HookedTransformer) -> None:

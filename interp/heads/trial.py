@@ -165,7 +165,7 @@ def _plan(
     else:
         singles = tuple(sorted({head for heads in candidates.values() for head in heads}, key=_order))
         layers = sorted({head.layer for head in singles})
-        controls = {layer: _controls(study, layer, set(singles), grid, generator) for layer in layers}
+        controls = {layer: _controls(study, layer, set(singles), estimate, generator) for layer in layers}
     randoms = {
         kind: tuple(
             drawn
@@ -178,13 +178,19 @@ def _plan(
 
 
 def _controls(
-    study: Study, layer: int, singles: set[Head], grid: HeadGrid, generator: np.random.Generator
+    study: Study, layer: int, singles: set[Head], estimate: Grid | None, generator: np.random.Generator
 ) -> tuple[Head, ...]:
-    """Random heads of a layer that are no candidates; all of the layer where every one is."""
+    """Random heads of a layer that are no candidates; where every head is one, the half that seemed to matter least on
+    the selecting prompts."""
+    stack = study.model.main.name
     n_heads = study.model.main.config.blocks[layer].attn.n_heads
-    wanted = [Head(layer, 0, "attn", grid.stack)] * CONTROLS_PER_LAYER
-    drawn = matched_set(wanted, n_heads, singles, generator)
-    return drawn or tuple(Head(layer, head, "attn", grid.stack) for head in range(n_heads))
+    wanted = [Head(layer, 0, "attn", stack)] * CONTROLS_PER_LAYER
+    if drawn := matched_set(wanted, n_heads, singles, generator):
+        return drawn
+    order = (
+        range(n_heads) if estimate is None else np.argsort(np.abs(estimate[layer, :n_heads]), kind="stable").tolist()
+    )
+    return tuple(Head(layer, head, "attn", stack) for head in list(order)[: max(n_heads // 2, min(n_heads, 2))])
 
 
 def _candidates(score: Grid, estimate: Grid | None, grid: HeadGrid, top: int) -> list[Head]:
@@ -367,7 +373,7 @@ def _about(
         "clean": float(clean.mean()),
         "corrupt": float(corrupt.mean()),
         "clean − corrupt (95%)": [float(gap.mean()), low, high],
-        "is done": bool(low > 0),
+        "is done": bool(low > 0 or (high < 0 and all(one.either_way for one in group))),
         **{name: value for name, value in study.about.items() if name not in _CLASSES},
     }
     if "no_resample" in study.memo:

@@ -16,7 +16,7 @@ from interp.heads.ablation import HeadSet
 from interp.heads.study import Study
 from interp.results import Effects
 
-__all__ = ["MEASURES", "Harm", "Report", "baseline", "four_ways", "shares", "ways"]
+__all__ = ["MEASURES", "Harm", "Report", "baseline", "distance", "four_ways", "shares", "ways"]
 
 Harm = dict[str, dict[HeadSet, NDArray[np.floating]]]
 Report = Callable[[int, int], None]
@@ -86,10 +86,15 @@ def _part(report: Report | None, number: int, of: int) -> Report | bool:
 def shares(
     study: Study, effects: Effects, sets: Sequence[HeadSet], *, towards_clean: bool = False
 ) -> dict[HeadSet, NDArray[np.floating]]:
-    """Effects `[prompt target]` as harm per prompt, in shares of clean − corrupt."""
-    clean, corrupt = baseline(study)
-    values = effects.values.values / (clean.mean() - corrupt.mean())
+    """Effects `[prompt target]` as harm per prompt, in shares of the distance between clean and corrupt."""
+    values = effects.values.values / distance(study)
     return {one: (values[:, i] if towards_clean else -values[:, i]) for i, one in enumerate(sets)}
+
+
+def distance(study: Study) -> float:
+    """How far the mean metrics of clean and corrupt prompts lie apart."""
+    clean, corrupt = baseline(study)
+    return float(abs(clean.mean() - corrupt.mean()))
 
 
 def baseline(study: Study) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
