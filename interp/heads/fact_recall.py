@@ -21,6 +21,7 @@ __all__ = ["FINDER", "attribute_logit", "other_answers"]
 Grid = NDArray[np.floating]
 _MLP_WINDOW = 5
 _KNOCKOUT_WINDOW = 5
+_TABLE_PROMPTS = 48  # of those that are tested; by layer, many interventions each
 _MUCH_MORE = 2.0  # times as much from one source makes a head of that source
 
 
@@ -66,6 +67,7 @@ def _roles(study: Study) -> np.ndarray:
 def _mlps(study: Study) -> pd.DataFrame:
     """Denoising and noising the MLP's output at the subject's last token, in windows of layers; layer 0 re-embeds
     tokens, so what it restores is no sign of storage."""
+    study = study.some(range(min(len(study.main), _TABLE_PROMPTS)))
     rows: dict[str, Effects] = {}
     for direction in ("denoise", "noise"):
         rows[direction] = patch(
@@ -84,6 +86,7 @@ def _mlps(study: Study) -> pd.DataFrame:
 
 def _residuals(study: Study) -> pd.DataFrame:
     """Denoising the residual stream at the subject's last token and at the end."""
+    study = study.some(range(min(len(study.main), _TABLE_PROMPTS)))
     ends = {"subject": "subject:last", "end": END} if END in study.main.positions else {"subject": "subject:last"}
     return _by_layer(
         {
@@ -103,6 +106,7 @@ def _residuals(study: Study) -> pd.DataFrame:
 
 def _cut(study: Study) -> pd.DataFrame:
     """Attention from the end cut in windows of layers: to the subject, and to the relation (Geva 2023, §5)."""
+    study = study.some(range(min(len(study.main), _TABLE_PROMPTS)))
     read = END if END in study.main.positions else -1
     found = {
         name: knockout(

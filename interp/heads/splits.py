@@ -31,12 +31,13 @@ def of_task(model: HookedTransformer, group: Sequence[TaskFinder], *, n: int, se
         first = next(iter(tasks.values()))
         if attention_kind(model) == "encoder":
             texts = (first.labels["antecedent_text"], first.labels["distractor_text"])
-            metric: Any = resolution(model, *texts)
+            metric_of: Any = lambda some: resolution(model, *([one[i] for i in some] for one in texts))  # noqa: E731
+            metric: Any = metric_of(range(len(texts[0])))
             about = {**first.about, "metric": metric.name, "no logits": True}
         else:
-            metric, about = str(first.about.get("metric", "logit_diff")), first.about
+            metric_of, metric, about = None, str(first.about.get("metric", "logit_diff")), first.about
         pairs = {name: task.pairs for name, task in tasks.items() if task.pairs is not None}
-        return Study(model, pairs, queries, first.labels, about, metric)
+        return Study(model, pairs, queries, first.labels, about, metric, metric_of)
 
     has_bos = getattr(model.tokenizer, "bos_id", None) is not None
     return Splits(

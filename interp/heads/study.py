@@ -3,7 +3,7 @@ positions, and what it writes there. Passes are made once and shared by all kind
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -25,11 +25,12 @@ from interp.pairs import PromptPairs
 from interp.sites import Head, Site
 from interp.stats import item_means
 
-__all__ = ["END", "Study"]
+__all__ = ["END", "SHARED", "Study"]
 
 END = "END"  # the position whose logits are read
 _WHOLE = ""  # all keys
 _ROWS_AT_ONCE = 16
+SHARED = ("movers",)  # of a memo: what is found on the selecting prompts and holds for all
 Grid = NDArray[np.floating]
 
 
@@ -48,6 +49,7 @@ class Study:
     labels: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
     metric: Any = "logit_diff"
+    metric_of: Callable[[Sequence[int]], Any] | None = None  # of some of the prompts, where it is made for these
     memo: dict[str, Any] = field(default_factory=dict)  # what kinds find out and share, by name
     knocked_out: tuple[Head, ...] = ()  # whose output is replaced in all passes
     by: str = ""  # by "zero", or by the "mean" over corrupt prompts
@@ -141,6 +143,35 @@ class Study:
             if down is not None:
                 rows = [row - mean(one) for row, one in zip(rows, down, strict=True)]
             return torch.stack(rows)
+
+    def thinned(self, per_item: int = 2) -> Study:
+        """At most some prompts of each item, spread over the item's own in turn: enough for interventions, which cost
+        far more than the passes that attention is read from. Of a quartet: one of each order."""
+        members: dict[str, list[int]] = {}
+        for prompt, item in enumerate(self.main.items):
+            members.setdefault(item, []).append(prompt)
+        if max(map(len, members.values())) <= per_item:
+            return self
+        chosen = sorted(
+            {
+                mine[(turn + step * len(mine) // per_item) % len(mine)]
+                for turn, mine in enumerate(members.values())
+                for step in range(min(per_item, len(mine)))
+            }
+        )
+        return self.some(chosen)
+
+    def some(self, prompts: Sequence[int]) -> Study:
+        """Some of the prompts as a study of its own."""
+        chosen = list(prompts)
+        return replace(
+            self,
+            pairs={name: pairs.select(chosen) for name, pairs in self.pairs.items()},
+            labels={name: tuple(values[i] for i in chosen) for name, values in self.labels.items()},
+            metric=self.metric if self.metric_of is None else self.metric_of(chosen),
+            metric_of=None if self.metric_of is None else (lambda some: self.metric_of([chosen[i] for i in some])),  # type: ignore[misc]
+            memo={name: value for name, value in self.memo.items() if name in SHARED},
+        )
 
     def without(self, heads: tuple[Head, ...], by: str) -> Study:
         """The same prompts read while some heads write, at each query, nothing (by "zero") or their "mean" over the

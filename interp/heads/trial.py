@@ -15,7 +15,7 @@ from interp.causal.patching import patch
 from interp.circuits.streaming import HeadGrid, head_grid
 from interp.heads.ablation import HeadSet, matched_set
 from interp.heads.plan import CONTROLS_PER_LAYER, stability
-from interp.heads.study import Study
+from interp.heads.study import SHARED, Study
 from interp.heads.task_finder import Behaviour, TaskFinder, Test
 from interp.heads.ways import baseline
 from interp.sites import Head
@@ -68,26 +68,31 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
     chosen = {one.name: one.behaviour(splits.select) for one in group}
     shown = {one.name: one.behaviour(splits.report) for one in group}
     bare = {one.name: one.behaviour(splits.bare).score for one in group} if splits.bare is not None else {}
-    estimate = _estimate(splits.select, settings.screen)
+    estimate, tested = _estimate(splits.select.thinned(), settings.screen), splits.report.thinned()
     progress(f"{task}: attention", 1, 1)
     frames, rows, tables, tests = [], [], {}, {}
     for test in dict.fromkeys(one.test for one in group):
         kinds = [one for one in group if one.test is test]
         plan = _plan(kinds, splits.select, chosen, estimate, grid, settings)
-        why_not = test.needs(splits.report) if test.needs is not None else ""
+        why_not = test.needs(tested) if test.needs is not None else ""
         stage = f"{task}: {test.label}"
         progress(stage, 0, len(plan.sets))
-        harm: Harm = {} if why_not else _measured(test, splits.report, plan.sets, settings.seed, stage, progress)
+        harm: Harm = {} if why_not else _measured(test, tested, plan.sets, settings.seed, stage, progress)
         for one in kinds:
-            view = _View(one, plan, harm, splits, chosen[one.name], shown[one.name], bare.get(one.name), grid, settings)
+            view = _View(
+                one, plan, harm, splits, tested, chosen[one.name], shown[one.name], bare.get(one.name), grid, settings
+            )
             frames.append(view.frame())
             rows.append(view.set_row() if harm else None)
-            tables |= {name: pd.DataFrame(make(splits.report)) for name, make in one.tables.items()}
+            for name, make in one.tables.items():
+                progress(f"{task}: {name}", 0, 1)
+                tables[name] = pd.DataFrame(make(tested))
+                progress(f"{task}: {name}", 1, 1)
         tests[test.label] = why_not
     return Trial(
         pd.concat(frames, ignore_index=True),
         pd.DataFrame([row for row in rows if row is not None]),
-        _about(group, splits, shown, tests),
+        _about(group, splits, tested, shown, tests),
         tables,
     )
 
@@ -98,7 +103,7 @@ def _prepare(group: Sequence[TaskFinder], splits: Splits) -> None:
         make(splits.select)
     for study in (splits.report, splits.bare):
         if study is not None:
-            study.memo |= {name: value for name, value in splits.select.memo.items() if name in ("movers",)}
+            study.memo |= {name: value for name, value in splits.select.memo.items() if name in SHARED}
 
 
 def _measured(test: Test, study: Study, sets: Sequence[HeadSet], seed: int, stage: str, progress: Progress) -> Harm:
@@ -226,6 +231,7 @@ class _View:
     plan: _Plan
     harm: Harm
     splits: Splits
+    tested: Study
     chosen: Behaviour
     shown: Behaviour
     bare: Grid | None
@@ -278,7 +284,7 @@ class _View:
         """Of each head tested alone: every measure's mean, the decisive one's interval, its controls' and p."""
         if not self.harm:
             return {}
-        study, test, plan = self.splits.report, self.one.test, self.plan
+        study, test, plan = self.tested, self.one.test, self.plan
         found: dict[Head, dict[str, float]] = {head: {} for head in plan.singles}
         for name, harm in self.harm.items():
             for head in plan.singles:
@@ -294,7 +300,7 @@ class _View:
     def _against_controls(self, harm: Mapping[HeadSet, Grid], n_measures: int) -> dict[Head, dict[str, float]]:
         """Mean harm with its interval, that of the controls, and p of the excess, corrected over heads, kinds and
         the measures that decide."""
-        study, plan = self.splits.report, self.plan
+        study, plan = self.tested, self.plan
         alone = np.concatenate([study.by_item(harm[(head,)][:, None]) for head in plan.singles], axis=1)
         control = np.stack([self._control(harm, head) for head in plan.singles], axis=1)
         low, high = bootstrap_interval(alone, seed=self.settings.seed)
@@ -319,12 +325,12 @@ class _View:
         """Mean harm per item of the controls of a head; NaN where there are none."""
         others = self.plan.others(head)
         if not others:
-            return np.full(self.splits.report.n_items, np.nan)
-        return self.splits.report.by_item(np.mean([harm[(other,)] for other in others], axis=0)[:, None])[:, 0]
+            return np.full(self.tested.n_items, np.nan)
+        return self.tested.by_item(np.mean([harm[(other,)] for other in others], axis=0)[:, None])[:, 0]
 
     def set_row(self) -> dict[str, Any]:
         """The candidates that pass on the selecting prompts, together, against random sets of the same layers."""
-        study, one = self.splits.report, self.one
+        study, one = self.tested, self.one
         heads, randoms, harm = self.plan.tops[one.name], self.plan.randoms[one.name], self.harm[one.test.decisive[0]]
         joint = study.by_item(harm[heads][:, None])
         low, high = bootstrap_interval(joint, seed=self.settings.seed)
@@ -356,15 +362,19 @@ class _View:
 
 
 def _about(
-    group: Sequence[TaskFinder], splits: Splits, shown: Mapping[str, Behaviour], tests: Mapping[str, str]
+    group: Sequence[TaskFinder],
+    splits: Splits,
+    tested: Study,
+    shown: Mapping[str, Behaviour],
+    tests: Mapping[str, str],
 ) -> dict[str, Any]:
     """What the model does on the task, and on what the kinds were tried."""
     study = splits.report
-    clean, corrupt = baseline(study)
-    gap = study.by_item((clean - corrupt)[:, None])
+    clean, corrupt = baseline(tested)
+    gap = tested.by_item((clean - corrupt)[:, None])
     low, high = (float(end[0]) for end in bootstrap_interval(gap))
     task = {
-        "prompts": {"select": len(splits.select.main), "report": len(study.main)},
+        "prompts": {"select": len(splits.select.main), "report": len(study.main), "tested": len(tested.main)},
         "n_items": {"select": splits.select.n_items, "report": study.n_items},
         "templates": {"select": sorted(set(splits.select.main.templates)), "report": sorted(set(study.main.templates))},
         "corruption": study.corruption,
@@ -376,8 +386,8 @@ def _about(
         "is done": bool(low > 0 or (high < 0 and all(one.either_way for one in group))),
         **{name: value for name, value in study.about.items() if name not in _CLASSES},
     }
-    if "no_resample" in study.memo:
-        task["resample"] = f"not measured: {study.memo['no_resample']}"
+    if "no_resample" in tested.memo:
+        task["resample"] = f"not measured: {tested.memo['no_resample']}"
     return {
         "tasks": {group[0].task: task},
         "baselines": {one.name: dict(shown[one.name].baselines) for one in group if shown[one.name].baselines},
