@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import interp.tasks as tasks
     from interp.causal.ablation import ablate as ablate
     from interp.causal.attribution import attribute as attribute
     from interp.causal.edits import Edit as Edit
@@ -64,6 +65,7 @@ _HOMES = {
     "save_edits": "interp.causal.edits",
     "steer": "interp.causal.edits",
 }
+_ROOMS = {"tasks"}  # whole rooms that are reached as interp.NAME
 __all__ = [
     "ActivationCache",
     "Edit",
@@ -91,11 +93,14 @@ __all__ = [
     "run_with_edits",
     "save_edits",
     "steer",
+    "tasks",
 ]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"interp.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'interp' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
@@ -104,4 +109,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_ROOMS})

@@ -5,7 +5,7 @@ Patterns are made in chunks of queries, so that long texts fit: the pattern of 4
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp.model.attention import Attention, attention_pattern, attention_scores
 from interp.model.positions import Rows
-from interp.model.taps import Taps
+from interp.model.taps import Taps, Write
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 
@@ -25,7 +25,8 @@ _CHUNK_BYTES = 64 << 20  # of one chunk of patterns
 
 @dataclass(frozen=True)
 class LayerHeads:
-    """The heads of one layer on one batch: rotated queries and keys, values, and the weights they came from."""
+    """The heads of one layer on one batch: rotated queries and keys, values, and the weights they came from.
+    `out_scale` is what the norm behind attention divides by, where the layer has one (Gemma 2, OLMo 2)."""
 
     stack: str
     sublayer: str
@@ -35,6 +36,7 @@ class LayerHeads:
     v: Float[Tensor, "batch k_pos kv_head d_head"]
     attn: Attention
     rows: Rows
+    out_scale: Float[Tensor, "batch pos one"] | None = None
 
     def patterns(self) -> Iterator[tuple[Int[Tensor, " q_pos"], Float[Tensor, "batch head q_pos k_pos"]]]:
         """Chunks of queries (their positions) with their attention over all keys."""
@@ -63,29 +65,41 @@ def head_grid(model: HookedTransformer) -> HeadGrid:
 
 
 @torch.no_grad()
-def stream_heads(model: HookedTransformer, batch: Batch, visit: Callable[[LayerHeads], None]) -> None:
-    """Call `visit` for every self-attention layer of the predicted text's stack, in order. Cost: one forward pass
-    without logits."""
+def stream_heads(
+    model: HookedTransformer,
+    batch: Batch,
+    visit: Callable[[LayerHeads], None],
+    *,
+    writes: Sequence[Write] = (),
+) -> Float[Tensor, "batch pos d_model"]:
+    """Call `visit` for every self-attention layer of the predicted text's stack, in order, under some `writes`; the
+    last residual comes back. Cost: one forward pass without logits."""
     stack = model.main
     rows = stack.rows(batch.tokens.shape[1], batch.mask)
-    waiting: dict[str, dict[str, Tensor]] = {}
+    waiting: dict[int, dict[str, Tensor]] = {}
     wanted: dict[str, tuple[int, str]] = {}
+    parts: dict[int, int] = {}
     for layer, block in enumerate(stack.config.blocks):
+        address = f"{stack.address}blocks.{layer}."
         names = ("rot_q", "rot_k", "v") if block.attn.rotary else ("q", "k", "v")
-        wanted |= {f"{stack.address}blocks.{layer}.attn.hook_{name}": (layer, name[-1]) for name in names}
+        of_layer = {f"{address}attn.hook_{name}": (layer, name[-1]) for name in names}
+        if block.norms in ("output", "both") and block.norm.kind != "none":
+            of_layer[f"{address}ln1_post.hook_scale"] = (layer, "scale")
+        wanted |= of_layer
+        parts[layer] = len(of_layer)
 
     def collect(name: str, x: Tensor) -> Tensor:
         layer, part = wanted[name]
-        found = waiting.setdefault(str(layer), {})
+        found = waiting.setdefault(layer, {})
         found[part] = x
-        if len(found) == 3:
-            attn = stack.block(layer).attn
-            visit(LayerHeads(stack.name, "attn", layer, found["q"], found["k"], found["v"], attn, rows))
-            del waiting[str(layer)]
-        return x[:0]
+        if len(found) == parts[layer]:
+            attn, scale = stack.block(layer).attn, found.get("scale")
+            visit(LayerHeads(stack.name, "attn", layer, found["q"], found["k"], found["v"], attn, rows, scale))
+            del waiting[layer]
+        return x if part == "scale" else x[:0]
 
-    resid = stack.embed_tokens(batch.tokens, rows, taps := Taps(wanted, keep=collect))
-    stack(resid, rows, taps)
+    resid = stack.embed_tokens(batch.tokens, rows, taps := Taps(wanted, writes, keep=collect))
+    return stack(resid, rows, taps)[0]
 
 
 def key_share(

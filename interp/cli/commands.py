@@ -15,6 +15,7 @@ from interp.cli.heads import heads
 from interp.cli.models import models
 from interp.cli.patch import patch
 from interp.cli.runs import runs
+from interp.cli.tasks import tasks
 from interp.errors import InterpError
 
 __all__ = ["app", "main"]
@@ -29,6 +30,7 @@ app.command("models")(models)
 app.command("heads")(heads)
 app.command("patch")(patch)
 app.add_typer(runs, name="runs")
+app.add_typer(tasks, name="tasks")
 app.command("app")(open_app)
 
 

@@ -21,10 +21,10 @@ from interp.heads.patterns import TargetRule
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["AttentionKind", "DataMaker", "Finder", "Writing", "attention_kind", "finder", "finders"]
+__all__ = ["MODELS", "AttentionKind", "DataMaker", "Finder", "Writing", "attention_kind", "finder", "finders"]
 
 AttentionKind = Literal["decoder", "encoder", "cross"]
-_MODELS = {
+MODELS = {
     "decoder": "causal decoders, which predict the next token",
     "encoder": "encoders, whose attention is bidirectional",
     "cross": "encoder-decoders, whose heads look at two texts",
@@ -73,10 +73,10 @@ class Finder:
         """Raise `InputError` for a model that this kind is not for, or whose behaviour cannot be measured."""
         kind = attention_kind(model)
         if kind not in self.applies_to:
-            known = [text for name, text in _MODELS.items() if name in self.applies_to]
+            known = [text for name, text in MODELS.items() if name in self.applies_to]
             raise InputError(
                 f"{self.name} heads can be found in {' or '.join(known)}; {model.cfg.model_name} is of the "
-                f"{_MODELS[kind]}. Their ablation is judged by the {CAUSES[self.cause].metric}. "
+                f"{MODELS[kind]}. Their ablation is judged by the {CAUSES[self.cause].metric}. "
                 "Patterns of any model can be read in its cache: model.run_with_cache(…, return_type=None)."
             )
         model.need_unembed()
@@ -91,15 +91,15 @@ def attention_kind(model: HookedTransformer) -> AttentionKind:
 
 
 @cache
-def finders() -> dict[str, Finder]:
-    """All kinds, by name."""
+def finders() -> dict[str, Any]:
+    """All kinds, by name: `Finder`s, known by a pattern, and `TaskFinder`s."""
     package = import_module("interp.heads")
     modules = (import_module(f"interp.heads.{info.name}") for info in pkgutil.iter_modules(package.__path__))
     found = [module.FINDER for module in modules if hasattr(module, "FINDER")]
     return {finder.name: finder for finder in sorted(found, key=lambda finder: finder.name)}
 
 
-def finder(name: str) -> Finder:
+def finder(name: str) -> Any:
     """One kind by name; an unknown one raises `InputError` with the names there are."""
     if name not in finders():
         raise InputError(f"There is no kind of head called {name!r}. Known are {', '.join(finders())}.")

@@ -12,10 +12,10 @@ from interp.circuits.streaming import HeadGrid
 from interp.heads.ablation import HeadSet, matched_set
 from interp.sites import Head
 
-__all__ = ["AblationPlan", "make_plan", "stability"]
+__all__ = ["CONTROLS_PER_LAYER", "AblationPlan", "make_plan", "stability"]
 
 Scores = NDArray[np.floating]
-_CONTROLS_PER_LAYER = 2
+CONTROLS_PER_LAYER = 2
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def make_plan(
     else:
         singles = tuple(dict.fromkeys(head for heads in tops.values() for head in heads))
         controls = {
-            layer: matched_set([_head(grid, layer, 0)] * _CONTROLS_PER_LAYER, grid.n_heads, set(singles), generator)
+            layer: matched_set([_head(grid, layer, 0)] * CONTROLS_PER_LAYER, grid.n_heads, set(singles), generator)
             for layer in sorted({head.layer for head in singles})
         }
     random_sets = {

@@ -1,25 +1,32 @@
-"""From numbers to words: a head is called by a kind's name only if all parts of the kind's definition pass."""
+"""From numbers to words: a head is called by a kind's name only if all parts of the kind's definition pass; otherwise
+the reason is given."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from interp.errors import InputError
 from interp.heads.base import Finder
+from interp.heads.task_finder import TaskFinder
 from interp.sites import Head
 
-__all__ = ["Cutoffs", "cutoffs_of", "verdicts"]
+__all__ = ["Cutoffs", "cutoffs_of", "judge"]
 
 Cutoffs = dict[str, dict[str, float]]
+Row = Mapping[Hashable, Any]
 
 
-def cutoffs_of(found: list[Finder], changed: Mapping[str, Mapping[str, float]] | None) -> Cutoffs:
-    """The cutoffs in force: each kind's defaults (score, writing, effect), and what the caller changed of them."""
+def cutoffs_of(found: Sequence[Finder | TaskFinder], changed: Mapping[str, Mapping[str, float]] | None) -> Cutoffs:
+    """The cutoffs in force: each kind's defaults (score, margin, writing, effect), and what the caller changed."""
     limits: Cutoffs = {}
     for one in found:
         limits[one.name] = {"score": one.score_cutoff}
+        if isinstance(one, TaskFinder) and one.margin is not None:
+            limits[one.name]["margin"] = one.margin
         if one.writing is not None:
             limits[one.name]["writing"] = one.writing.cutoff
         if one.effect_cutoff is not None:
@@ -33,29 +40,118 @@ def cutoffs_of(found: list[Finder], changed: Mapping[str, Mapping[str, float]] |
     return limits
 
 
-def verdicts(found: list[Finder], frame: pd.DataFrame, sets: pd.DataFrame, limits: Cutoffs, alpha: float) -> list[str]:
-    """One verdict per row: the kind's name, the name with "(jointly)", "attends like …", "matters for …", or ""."""
+def judge(
+    found: Sequence[Finder | TaskFinder],
+    frame: pd.DataFrame,
+    sets: pd.DataFrame,
+    limits: Cutoffs,
+    alpha: float,
+    about: Mapping[str, Any],
+) -> tuple[list[str], list[str]]:
+    """One verdict per row (the kind's name, perhaps with "(jointly)" or a role, "attends like …", "matters for …", or
+    "") and why it is no better, or "". "sufficient": only bringing the head's clean output into the corrupt run passes,
+    as where others back the head up."""
     by_name = {one.name: one for one in found}
     joint = {row["kind"]: row for row in sets.to_dict("records")}
-    return [
-        _verdict(by_name[row["kind"]], row, joint[row["kind"]], limits[row["kind"]], alpha)
-        for row in frame.to_dict("records")
-    ]
+    verdicts, reasons = [], []
+    for row in frame.to_dict("records"):
+        one, limit = by_name[row["kind"]], limits[row["kind"]]
+        if isinstance(one, TaskFinder):
+            verdict, reason = _of_task(one, row, limit, alpha, about)
+        else:
+            verdict, reason = _of_pattern(one, row, joint[row["kind"]], limit, alpha)
+        verdicts.append(verdict)
+        reasons.append(reason)
+    return verdicts, reasons
 
 
-def _verdict(one: Finder, row: dict, together: dict, limit: dict[str, float], alpha: float) -> str:
-    attends = row["score"] >= limit["score"]
+def _of_pattern(one: Finder, row: Row, together: Row, limit: Mapping[str, float], alpha: float) -> tuple[str, str]:
+    attends, why = _attends(row, limit)
     writes = one.writing is None or one.writing.passes(row["writing"], limit["writing"])
-    needed = limit.get("effect")
-    if needed is None:  # the kind asks for no harm
-        return one.name if attends and writes else f"attends like {one.name}" if attends else ""
-    alone = row["effect"] >= needed and row["effect"] > row["control"] and row["p_corrected"] <= alpha
+    why += [] if writes else [_writing_fails(row, one.writing, limit)]
+    if limit.get("effect") is None:  # the kind asks for no harm
+        verdict = one.name if attends and writes else f"attends like {one.name}" if attends else ""
+        return verdict, "; ".join(why)
+    failing = _effect_fails(row, limit["effect"], alpha, 1)
     head = str(Head(row["layer"], row["head"], row["sublayer"], row["stack"]))
     beats_random = together["effect"] > together["random_max"]  # never where there is none (NaN)
-    jointly = one.joint and head in together["heads"].split() and together["effect"] >= needed
+    jointly = one.joint and head in together["heads"].split() and together["effect"] >= limit["effect"]
     jointly = jointly and together["p"] <= alpha and beats_random
-    if attends and writes and (alone or jointly):
-        return one.name if alone else f"{one.name} (jointly)"
+    if attends and writes and (not failing or jointly):
+        return (f"{one.name} (jointly)", "; ".join(failing)) if failing else (one.name, "")
+    reason = "; ".join([*why, *failing])
     if attends:
-        return f"attends like {one.name}"
-    return f"matters for {one.cause}" if alone else ""
+        return f"attends like {one.name}", reason
+    return ("" if failing else f"matters for {one.cause}"), reason
+
+
+def _of_task(
+    one: TaskFinder, row: Row, limit: Mapping[str, float], alpha: float, about: Mapping[str, Any]
+) -> tuple[str, str]:
+    attends, why = _attends(row, limit)
+    if problem := about.get("problems", {}).get(one.name):
+        why.append(problem)
+    writes = True
+    if one.writing is not None and "writing" in row and not _absent(about, one):
+        writes = one.writing.passes(row["writing"], limit["writing"])
+        why += [] if writes else [_writing_fails(row, one.writing, limit)]
+    failing = _effect_fails(row, limit["effect"], alpha, one.sign)
+    if not failing and one.test.supporting:
+        supports = [name for name in one.test.supporting if one.sign * row.get(name, math.nan) >= limit["effect"]]
+        failing = [] if supports else [f"{' and '.join(one.test.supporting)} below {limit['effect']:g}"]
+    words = [str(row["role"])] if row.get("role") else []
+    if failing and len(one.test.decisive) > 1:
+        second = one.test.decisive[1]
+        other = {name: row.get(f"{second}_{name}", math.nan) for name in ("effect", "control", "p_corrected")}
+        if not _effect_fails(other, limit["effect"], alpha, one.sign):
+            failing, words = [], [*words, "sufficient"]
+    task = about.get("tasks", {}).get(one.task, {})
+    if not task.get("is done", True):
+        gap = task["clean − corrupt (95%)"][0]
+        return "", f"cannot tell: the model does not do the task {one.task} (clean − corrupt {gap:.2g})"
+    reason = "; ".join([*why, *failing])
+    if attends and writes and not failing and not problem:
+        return f"{one.name} ({', '.join(words)})" if words else one.name, ""
+    if attends:
+        return f"attends like {one.name}", reason
+    return ("" if failing else f"matters for {one.task}"), reason
+
+
+def _absent(about: Mapping[str, Any], one: TaskFinder) -> bool:
+    """Whether the kind's writing cannot be measured in this model, which has no logits."""
+    return bool(about.get("tasks", {}).get(one.task, {}).get("no logits"))
+
+
+def _attends(row: Row, limit: Mapping[str, float]) -> tuple[bool, list[str]]:
+    """Whether the attention score passes, and what about it does not."""
+    why = []
+    if not row["score"] >= limit["score"]:
+        why.append(f"score {row['score']:.2f} < {limit['score']:g}")
+    margin, base = limit.get("margin"), row.get("baseline", math.nan)
+    if margin is not None and not row["score"] >= base + margin:
+        why.append(f"score {row['score']:.2f} not {margin:g} above the baseline {base:.2f}")
+    return not why, why
+
+
+def _writing_fails(row: Row, writing: Any, limit: Mapping[str, float]) -> str:
+    value = row["writing"]
+    if value is None or math.isnan(value):
+        return "writing not measured"
+    return f"writing {value:.2g} not {writing.side} {limit['writing']:g}"
+
+
+def _effect_fails(row: Mapping[Any, Any], needed: float, alpha: float, sign: int) -> list[str]:
+    """What about the head's effect does not pass."""
+    effect, control, p = (row.get(name, math.nan) for name in ("effect", "control", "p_corrected"))
+    if effect is None or math.isnan(effect):
+        return ["not tested"]
+    why = []
+    if not sign * effect >= needed:
+        why.append(f"effect {effect:.3f} not {'≥' if sign > 0 else '≤'} {sign * needed:g}")
+    if math.isnan(control):
+        why.append("no other head in its layer to compare with")
+    elif not sign * effect > sign * control:
+        why.append(f"no more than other heads of its layer ({control:.3f})")
+    if not (p is not None and p <= alpha):
+        why.append("p not reached" if p is None or math.isnan(p) else f"p {p:.2g} > {alpha:g}")
+    return why

@@ -30,13 +30,16 @@ class HeadScores:
     Columns: kind, stack, sublayer, layer, head; score and its interval (`score_low`, `score_high`) on held-out
     prompts, `score_select` on those the heads were chosen by, `score_no_bos`; writing; effect (harm to the kind's
     behaviour when the head alone is ablated, in `unit(kind)`) with interval, `control` (mean effect of other heads of
-    the layer), p, p_corrected and q; verdict. `sets` has one row per kind: its top heads ablated together, against
-    matched random sets.
+    the layer), p, p_corrected and q; verdict, and the `reason` why it is no better. Kinds of a task have more: each
+    measure of the cause (noise, denoise, mean, resample …) as a share of clean − corrupt, their `baseline`, the role.
+    `sets` has one row per kind: its top heads ablated together, against matched random sets. `tables` holds what else
+    was measured, by name.
     """
 
     frame: pd.DataFrame
     sets: pd.DataFrame
     about: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
         """A copy of the table, one row per head and kind."""
@@ -107,17 +110,20 @@ class HeadScores:
             sections.append(table_html(self.summary(kind)))
         if len(self.sets):
             sections.append("<h2>Top heads ablated together</h2>" + table_html(self.sets))
+        sections += [f"<h2>{escape(name)}</h2>{table_html(table)}" for name, table in self.tables.items()]
         facts = ((name, value) for name, value in self.about.items() if name != "definitions")
         rows = "".join(f"<li>{escape(name)}: {escape(str(value))}</li>" for name, value in facts)
         sections.append(f'<h2>How it was measured</h2><ul class="note">{rows}</ul>')
         return write_page(path, f"Heads of {self.about.get('model', 'a model')}", sections)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a folder: heads.parquet, sets.parquet and about.json, all or nothing."""
+        """Write a folder: heads.parquet, sets.parquet, further tables and about.json, all or nothing."""
         with atomic_folder(path, marker="about.json") as folder:
             self.frame.to_parquet(folder / "heads.parquet")
             self.sets.to_parquet(folder / "sets.parquet")
-            write_json(folder / "about.json", {**self.about, "format": _FORMAT})
+            for number, table in enumerate(self.tables.values()):
+                table.to_parquet(folder / f"table{number}.parquet")
+            write_json(folder / "about.json", {**self.about, "format": _FORMAT, "tables": list(self.tables)})
         return Path(path)
 
     @classmethod
@@ -129,9 +135,11 @@ class HeadScores:
             raise StorageError(f"{folder} holds no head scores of format {_FORMAT}. Make them again with this version.")
         try:
             frame, sets = pd.read_parquet(folder / "heads.parquet"), pd.read_parquet(folder / "sets.parquet")
+            names = about.get("tables", [])
+            tables = {name: pd.read_parquet(folder / f"table{i}.parquet") for i, name in enumerate(names)}
         except (OSError, ValueError) as error:
             raise StorageError(f"Cannot read the tables in {folder}: {error}") from error
-        return cls(frame, sets, {key: value for key, value in about.items() if key != "format"})
+        return cls(frame, sets, {key: value for key, value in about.items() if key not in ("format", "tables")}, tables)
 
     def __str__(self) -> str:
         return self.summary().to_string(index=False)

@@ -1,0 +1,160 @@
+"""Extraction heads of facts: from the end they attend to the subject and write its attribute (Geva 2023, §5; Chughtai
+2024). What reads the subject and what enriches it, MLPs at its last token, is measured beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from interp.causal.knockout import knockout
+from interp.causal.patching import patch
+from interp.heads.study import END, Study
+from interp.heads.task_finder import Behaviour, TaskFinder, TaskWriting, Test
+from interp.heads.ways import four_ways
+from interp.results import Effects
+
+__all__ = ["FINDER", "attribute_logit", "other_answers"]
+
+Grid = NDArray[np.floating]
+_MLP_WINDOW = 5
+_KNOCKOUT_WINDOW = 5
+_TABLE_PROMPTS = 48  # of those that are tested; by layer, many interventions each
+_MUCH_MORE = 2.0  # times as much from one source makes a head of that source
+
+
+def _attends(study: Study) -> Behaviour:
+    """END→subject, with END→relation beside it where the pairs name that."""
+    beside = {}
+    if "relation" in study.main.positions:
+        beside["attention_to_relation"] = study.attention(END, "relation")
+    return Behaviour(study.attention(END, "subject"), beside)
+
+
+def other_answers(study: Study) -> list[list[int]]:
+    """First tokens of the answers of the same relation, each prompt's own left out; of all prompts' answers and foils
+    where the relation is not known."""
+    by_relation = study.about.get("same_relation_answers", {})
+    relations = study.labels.get("relation", [None] * len(study.main))
+    every = sorted({token for both in (study.answers, study.foils) for some in both for token in some})
+    classes = {name: sorted({answer[0] for answer in answers}) for name, answers in by_relation.items()}
+    return [
+        [token for token in classes.get(relation, every) if token not in own] or list(foil)
+        for relation, own, foil in zip(relations, study.answers, study.foils or study.answers, strict=True)
+    ]
+
+
+def attribute_logit(study: Study, source: str = "") -> Grid:
+    """Direct logit of the answer, less the mean over the relation's other answers, of what a head writes at END: all
+    of it, or what it moves from one place."""
+    return study.writes(END, source, up=study.answers, down=other_answers(study))
+
+
+def _roles(study: Study) -> np.ndarray:
+    """Where a head's attribute comes from: the subject, the relation, or both ("mixed")."""
+    subject = np.nanmean(attribute_logit(study, "subject"), axis=0)
+    if "relation" not in study.main.positions:
+        return np.full(subject.shape, "subject")
+    relation = np.nanmean(attribute_logit(study, "relation"), axis=0)
+    roles = np.full(subject.shape, "mixed", dtype="<U8")
+    roles[(subject > 0) & (subject >= _MUCH_MORE * relation)] = "subject"
+    roles[(relation > 0) & (relation >= _MUCH_MORE * subject)] = "relation"
+    return roles
+
+
+def _mlps(study: Study) -> pd.DataFrame:
+    """Denoising and noising the MLP's output at the subject's last token, in windows of layers; layer 0 re-embeds
+    tokens, so what it restores is no sign of storage."""
+    study = study.some(range(min(len(study.main), _TABLE_PROMPTS)))
+    rows: dict[str, Effects] = {}
+    for direction in ("denoise", "noise"):
+        rows[direction] = patch(
+            study.model,
+            study.main,
+            "mlp_out",
+            over=("layer",),
+            at={"pos": "subject:last"},
+            window=_MLP_WINDOW,
+            direction=direction,
+            metric=study.metric,
+            progress=False,
+        )
+    return _by_layer(rows)
+
+
+def _residuals(study: Study) -> pd.DataFrame:
+    """Denoising the residual stream at the subject's last token and at the end."""
+    study = study.some(range(min(len(study.main), _TABLE_PROMPTS)))
+    ends = {"subject": "subject:last", "end": END} if END in study.main.positions else {"subject": "subject:last"}
+    return _by_layer(
+        {
+            name: patch(
+                study.model,
+                study.main,
+                "resid_post",
+                over=("layer",),
+                at={"pos": at},
+                metric=study.metric,
+                progress=False,
+            )
+            for name, at in ends.items()
+        }
+    )
+
+
+def _cut(study: Study) -> pd.DataFrame:
+    """Attention from the end cut in windows of layers: to the subject, and to the relation (Geva 2023, §5)."""
+    study = study.some(range(min(len(study.main), _TABLE_PROMPTS)))
+    read = END if END in study.main.positions else -1
+    found = {
+        name: knockout(
+            study.model,
+            study.main,
+            queries=read,
+            keys=name,
+            window=_KNOCKOUT_WINDOW,
+            metric=study.metric,
+            progress=False,
+        )
+        for name in ("subject", "relation")
+        if name in study.main.positions
+    }
+    return _by_layer(found)
+
+
+def _by_layer(effects: dict[str, Effects]) -> pd.DataFrame:
+    """Pooled shares by layer with their intervals."""
+    table: dict[str, Grid] = {}
+    for name, one in effects.items():
+        table.setdefault("layer", one.values["layer"].values)
+        low, high = one.ci(normalize="pooled")
+        table |= {name: one.mean(normalize="pooled").values, f"{name}_low": low.values, f"{name}_high": high.values}
+    return pd.DataFrame(table)
+
+
+_TABLES: Sequence[tuple[str, object]] = (
+    ("fact_recall: MLPs at the subject's last token, five layers together", _mlps),
+    ("fact_recall: residual stream restored", _residuals),
+    ("fact_recall: attention from the end cut, five layers together", _cut),
+)
+FINDER = TaskFinder(
+    name="fact_recall",
+    definition="mean attention from the end to the subject",
+    task="fact_recall",
+    corruptions=("subject", "relation", "nonce"),
+    positions=("subject",),
+    queries=(END,),
+    behaviour=_attends,
+    score_cutoff=0.2,
+    writing=TaskWriting("direct logit of the attribute, less the mean over its relation's other ones", attribute_logit),
+    test=Test(
+        "score of the fact, head exchanged with another subject's",
+        four_ways,
+        ("noise", "denoise"),
+        ("mean", "resample"),
+    ),
+    role=_roles,
+    tables=dict(_TABLES),  # type: ignore[arg-type]
+)

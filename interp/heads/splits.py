@@ -1,0 +1,106 @@
+"""The prompts of a trial: a task's own, in two splits that share no item and no template, or the user's pairs, halved
+by item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from interp.errors import InputError
+from interp.heads.base import attention_kind
+from interp.heads.resolution import resolution
+from interp.heads.study import END, Study
+from interp.heads.task_finder import TaskFinder
+from interp.heads.trial import Splits
+from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
+from interp.tasks.load import load as load_task
+
+__all__ = ["as_pairs", "halves", "of_pairs", "of_task"]
+
+
+def of_task(model: HookedTransformer, group: Sequence[TaskFinder], *, n: int, seed: int) -> Splits:
+    """Studies of a task's selecting and reporting split, and of the latter without BOS where the model has one."""
+    queries = tuple(dict.fromkeys(query for one in group for query in one.queries))
+    corruptions = group[0].corruptions[:1]  # the one that decides
+
+    def study(split: str, *, bos: bool, which: Sequence[str]) -> Study:
+        tasks = {one: load_task(group[0].task, model, one, split=split, n=n, seed=seed, bos=bos) for one in which}
+        first = next(iter(tasks.values()))
+        if attention_kind(model) == "encoder":
+            texts = (first.labels["antecedent_text"], first.labels["distractor_text"])
+            metric_of: Any = lambda some: resolution(model, *([one[i] for i in some] for one in texts))  # noqa: E731
+            metric: Any = metric_of(range(len(texts[0])))
+            about = {**first.about, "metric": metric.name, "no logits": True}
+        else:
+            metric_of, metric, about = None, str(first.about.get("metric", "logit_diff")), first.about
+        pairs = {name: task.pairs for name, task in tasks.items() if task.pairs is not None}
+        return Study(model, pairs, queries, first.labels, about, metric, metric_of)
+
+    has_bos = getattr(model.tokenizer, "bos_id", None) is not None
+    return Splits(
+        study("select", bos=True, which=corruptions),
+        study("report", bos=True, which=corruptions),
+        study("report", bos=False, which=corruptions[:1]) if has_bos else None,
+    )
+
+
+def as_pairs(pairs: Any) -> dict[str, PromptPairs]:
+    """Pairs by the corruption's name; one set of pairs is one corruption, "pairs"."""
+    given = dict(pairs) if isinstance(pairs, Mapping) else {"pairs": pairs}
+    if not given or not all(isinstance(one, PromptPairs) for one in given.values()):
+        raise InputError(
+            f"pairs= is {type(pairs).__name__}. Give PromptPairs, or a mapping from names of corruptions to them."
+        )
+    first = next(iter(given.values()))
+    for name, one in given.items():
+        if one.clean != first.clean or one.items != first.items:
+            raise InputError(f"The clean prompts or items of {name!r} differ from those of the first corruption.")
+    return given
+
+
+def halves(pairs: PromptPairs, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of the selecting and of the reported half: items drawn by `seed`, every other one of each."""
+    items = sorted(set(pairs.items))
+    order = np.random.default_rng([seed, *b"halves"]).permutation(len(items))
+    chosen = {items[i] for i in order[: len(items) // 2]}
+    select = [i for i, item in enumerate(pairs.items) if item in chosen]
+    return select, [i for i, item in enumerate(pairs.items) if item not in chosen]
+
+
+def of_pairs(
+    model: HookedTransformer, group: Sequence[TaskFinder], pairs: Mapping[str, PromptPairs], seed: int
+) -> Splits:
+    """Studies of the user's pairs. Raises `InputError` where a position that a kind needs is not named."""
+    first = next(iter(pairs.values()))
+    if attention_kind(model) == "encoder":
+        raise InputError(
+            "In an encoder these kinds are judged by sentences that say who is meant, which pairs do not hold. Leave "
+            "pairs= out to use the task itself."
+        )
+    for one in group:
+        missing = [name for name in one.positions if name not in first.positions and name != END]
+        if missing:
+            known = ", ".join(first.positions) or "none"
+            raise InputError(
+                f"{one.name} heads are found by what they attend to: it needs the position{'s' if missing[1:] else ''} "
+                f"{' and '.join(missing)}, and these pairs name {known}. Name them with positions=."
+            )
+    queries = tuple(dict.fromkeys(query for one in group for query in one.queries))
+    select, report = halves(first, seed)
+
+    def study(indices: list[int]) -> Study:
+        chosen = {name: one.select(indices) for name, one in pairs.items()}
+        return Study(model, chosen, queries, about={"data": "pairs that were given"}, metric=_metric(first))
+
+    return Splits(study(select), study(report))
+
+
+def _metric(pairs: PromptPairs) -> str:
+    """Logit differences, or of log-probabilities where an answer is several tokens; no foil leaves the answer's own."""
+    long = any(len(one) > 1 for sets in (*pairs.answer, *pairs.foil) for one in sets)
+    if not pairs.foil:
+        return "log_prob"
+    return "log_prob_diff" if long else "logit_diff"
