@@ -14,6 +14,7 @@ from interp.circuits.direct import effective_unembedding
 from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
+from interp.pairs.answers import answer_ids
 
 __all__ = ["Group", "groups", "linear_sets", "model_answer", "prompts", "token_texts", "unembedded_sets"]
 
@@ -49,7 +50,7 @@ def prompts(
     is_text = isinstance(data, str) or (isinstance(data, list | tuple) and any(isinstance(x, str) for x in data))
     if not is_text:
         data = data.tolist() if isinstance(data, Tensor) else data
-        answer, foil = (_ids_of(model, one) for one in (answer, foil))
+        answer, foil = (_ids_of(model, one, decoder or data, read) for one in (answer, foil))
     guess = answer is None
     if guess and foil is not None:
         raise InputError("There is a foil but no answer. Give answer=, or leave both out for the model's own choice.")
@@ -129,8 +130,15 @@ def token_texts(model: HookedTransformer, ids: list[int]) -> list[str]:
     return [next(texts) if good else str(one) for one, good in zip(ids, known, strict=True)]
 
 
-def _ids_of(model: HookedTransformer, given: Any) -> Any:
-    """A text beside token ids is that one token."""
-    if isinstance(given, str):
-        return model.to_single_token(given)
-    return [_ids_of(model, one) for one in given] if isinstance(given, list) else given
+def _ids_of(model: HookedTransformer, given: Any, rows: Any, read: Any) -> Any:
+    """A text beside token ids, as the tokens it would be behind the first row of them."""
+    if isinstance(given, list):
+        return [_ids_of(model, one, rows, read) for one in given]
+    if not isinstance(given, str):
+        return given
+    if model.tokenizer is None:
+        raise InputError(f"This model has no tokenizer, so {given!r} is no token of it. Give an id.")
+    row = rows.tolist() if isinstance(rows, Tensor) else rows
+    row = row[0] if isinstance(row[0], list | tuple) else row
+    end = read + 1 if isinstance(read, int) and read != -1 else None
+    return tuple(answer_ids(model.tokenizer, given, model.tokenizer.decode(list(row[:end]))))
