@@ -25,6 +25,7 @@ from interp.model.transformer import HookedTransformer
 __all__ = ["TunedLens"]
 
 _FORMAT = 1
+_BYTES = 32 << 20  # of logits at once
 Progress = Callable[[str, int, int], None] | None
 
 
@@ -61,9 +62,10 @@ class TunedLens:
         """Train one translator per layer, from the identity, on texts (or rows of token ids).
 
         Minimised is KL(model's prediction ‖ lens) by Adam, `steps` of `batch` tokens with a rate that falls to 0.
-        `rank` None is a full d_model × d_model map. With `n_vocab` both distributions are restricted to the tokens that
-        are likeliest on the training text and renormalised, which costs d_vocab / n_vocab times less; what `about`
-        reports is measured over the whole vocabulary, on a share `held_out` of the texts that nothing was trained on.
+        `rank` None is a full d_model × d_model map. With `n_vocab` the sums over the vocabulary are estimated: half of
+        these tokens are the likeliest on the training text, the others are drawn anew at each step and weighted by how
+        many they stand for; it costs d_vocab / n_vocab times less. What `about` reports is measured over the whole
+        vocabulary, on a share `held_out` of the texts that nothing was trained on.
         At most `n_tokens` positions train, and a quarter as many measure; the first of each text is left out, because
         models rest attention there and its residual is of another size. Holds (n_layers + 1) · 1.25 n_tokens · d_model
         numbers. The same seed gives the same lens. Cost: one pass over the texts, and about 3 · steps · batch
@@ -209,12 +211,10 @@ def _train(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Translators of all layers, one after the other: they share nothing but the target."""
     n_layers, d_model = len(resid) - 1, resid.shape[2]
-    with torch.no_grad():
-        chosen = _frequent(model, resid[-1], settings["n_vocab"])
-        target = _log_probs(model, resid[-1], chosen)
+    target = _Target.of(model, resid[-1], settings["n_vocab"])
     found = []
     for layer in range(n_layers):
-        found.append(_fit_layer(model, resid[layer], target, chosen, settings, layer))
+        found.append(_fit_layer(model, resid[layer], target, settings, layer))
         if progress is not None:
             progress("fitting the lens", layer + 1, n_layers)
     assert found[0][0].shape[0] == d_model
@@ -223,7 +223,7 @@ def _train(
 
 
 def _fit_layer(
-    model: HookedTransformer, x: Tensor, target: Tensor, chosen: Tensor, settings: dict[str, Any], layer: int
+    model: HookedTransformer, x: Tensor, target: _Target, settings: dict[str, Any], layer: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One translator. It is trained on coordinates of unit spread, and the spread is put into A afterwards: residual
     streams have a few coordinates a hundred times the size of others, and one rate serves all only when they are even."""
@@ -247,7 +247,7 @@ def _fit_layer(
                 group["lr"] = settings["lr"] / (d_model**0.5 if full else 1.0) * (1 - step / steps)
             rows = torch.randint(len(x), (min(settings["batch"], len(x)),), generator=generator).to(x.device)
             moved = x[rows] + size * ((scaled[rows] @ A) @ B + b)
-            loss = (target[rows].exp() * (target[rows] - _log_probs(model, moved, chosen))).sum(-1).mean()
+            loss = target.divergence(model, moved, rows, generator)
             grads = torch.autograd.grad(loss, trained)  # the model's own parameters get none
             for one, grad in zip(trained, grads, strict=True):
                 one.grad = grad
@@ -257,25 +257,53 @@ def _fit_layer(
     return A, B * size, b * size - (centre @ A) @ (B * size)
 
 
-@torch.no_grad()
-def _frequent(model: HookedTransformer, final: Tensor, n_vocab: int | None) -> Tensor:
-    """The tokens with the largest probability on average, a few positions at a time."""
-    d_vocab = len(model.need_unembed().weight)
-    if n_vocab is None or n_vocab >= d_vocab:
-        return torch.arange(d_vocab, device=final.device)
-    total = final.new_zeros(d_vocab)
-    step = max(1, (32 << 20) // (4 * d_vocab))
-    for start in range(0, len(final), step):
-        total += _log_probs(model, final[start : start + step], None).exp().sum(0)
-    return total.topk(n_vocab).indices.sort().values
+@dataclass(frozen=True)
+class _Target:
+    """What the model itself predicts at every training token, and the tokens that stand for the vocabulary."""
+
+    normed: Float[Tensor, "token d_model"]
+    lse: Float[Tensor, " token"]  # of its logits over the whole vocabulary
+    frequent: Tensor
+    others: Tensor
+    n_drawn: int
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: HookedTransformer, final: Tensor, n_vocab: int | None) -> _Target:
+        """The tokens with the largest probability on average, found a few positions at a time."""
+        d_vocab = len(model.need_unembed().weight)
+        normed = model.main.finish(final[None], NO_TAPS)
+        total, lse = final.new_zeros(d_vocab), []
+        step = max(1, _BYTES // (4 * d_vocab))
+        for start in range(0, len(final), step):
+            logits = _logits(model, normed[:, start : start + step])
+            lse.append(logits.logsumexp(-1))
+            total += (logits - lse[-1][:, None]).exp().sum(0)
+        whole = n_vocab is None or n_vocab >= d_vocab
+        order = total.argsort(descending=True)
+        n_frequent = d_vocab if whole else n_vocab - n_vocab // 2
+        return cls(normed[0], torch.cat(lse), order[:n_frequent], order[n_frequent:], 0 if whole else n_vocab // 2)
+
+    def divergence(
+        self, model: HookedTransformer, moved: Tensor, rows: Tensor, generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """KL(model ‖ lens) of some tokens on average, in nats; an estimate where tokens stand for others."""
+        drawn = self.others[torch.randperm(len(self.others), generator=generator)[: self.n_drawn].to(moved.device)]
+        chosen = torch.cat([self.frequent, drawn])
+        weight = moved.new_zeros(len(chosen))
+        if self.n_drawn:
+            weight[len(self.frequent) :] = float(np.log(len(self.others) / len(drawn)))
+        with torch.no_grad():
+            target = _logits(model, self.normed[None, rows], chosen) - self.lse[rows, None]
+        logits = _logits(model, model.main.finish(moved[None], NO_TAPS), chosen)
+        own = logits - (logits + weight).logsumexp(-1, keepdim=True)
+        return ((target + weight).exp() * (target - own)).sum(-1).mean()
 
 
-def _log_probs(model: HookedTransformer, x: Tensor, chosen: Tensor | None) -> Tensor:
-    """Log-probabilities from a residual of the last layer's kind, among the chosen tokens. Gradients reach x."""
-    normed = model.main.finish(x[None], NO_TAPS)
-    whole = chosen is None or len(chosen) == len(model.need_unembed().weight)
-    logits = model.logits(normed, tokens=None if whole else chosen)[0]
-    return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
+def _logits(model: HookedTransformer, normed: Tensor, chosen: Tensor | None = None) -> Float[Tensor, "token some"]:
+    """Of a normed residual `[1 token d_model]`, at least float32."""
+    logits = model.logits(normed, tokens=chosen)[0]
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _divergences(model: HookedTransformer, resid: Tensor, lens: TunedLens | None) -> list[float]:
