@@ -66,15 +66,15 @@ class TunedLens:
         these tokens are the likeliest on the training text, the others are drawn anew at each step and weighted by how
         many they stand for; it costs d_vocab / n_vocab times less. What `about` reports is measured over the whole
         vocabulary, on a share `held_out` of the texts that nothing was trained on.
-        At most `n_tokens` positions train, and a quarter as many measure; the first of each text is left out, because
-        models rest attention there and its residual is of another size. Holds (n_layers + 1) · 1.25 n_tokens · d_model
+        At most `n_tokens` positions train, and an eighth as many measure; the first of each text is left out, because
+        models rest attention there and its residual is of another size. Holds (n_layers + 1) · 9/8 n_tokens · d_model
         numbers. The same seed gives the same lens. Cost: one pass over the texts, and about 3 · steps · batch
         unembeddings of `n_vocab` tokens per layer.
         """
         settings = _checked(model, rank, steps, batch, lr, n_tokens, n_vocab, held_out, seed)
         rows = _rows(model, texts)
         train, test = _split(rows, held_out, seed)
-        gathered = [_residuals(model, part, limit) for part, limit in ((train, n_tokens), (test, max(n_tokens // 4, 1)))]
+        gathered = [_residuals(model, part, limit) for part, limit in ((train, n_tokens), (test, max(n_tokens // 8, 1)))]
         trained = _train(model, gathered[0], settings, progress)
         about = {
             "method": "tuned lens",

@@ -21,6 +21,7 @@ from interp.cli.output import (
     scores_as_json,
     shown,
 )
+from interp.cli.showing import print_said, records_of
 from interp.errors import InputError
 from interp.runs.manifest import RunInfo
 from interp.runs.store import Run, RunStore
@@ -64,7 +65,7 @@ def show(id: Id, store: Store = _STORE, as_json: AsJson = False) -> None:
     elif run.info.kind == "effects":
         print_effects(results)
     else:
-        console().print(shown(results), markup=False)
+        print_said(results)
 
 
 @runs.command("check")
@@ -163,7 +164,7 @@ def _listed(table: Any) -> str:
 def _results_as_json(kind: str | None, results: Any) -> dict[str, Any]:
     if kind == "heads":
         return scores_as_json(results)
-    return effects_as_json(results) if kind == "effects" else {"results": str(results)}
+    return effects_as_json(results) if kind == "effects" else records_of(results)
 
 
 def _when(time: datetime | None) -> str:
