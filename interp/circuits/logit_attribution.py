@@ -76,6 +76,7 @@ def logit_attribution(
         tables.append(_frame(readout, parts))
         checks.append(_checked(readout, parts))
     frame = pd.concat(tables, ignore_index=True).sort_values("prompt", kind="stable", ignore_index=True)
+    frame = frame.astype({name: "string" for name in ("part", "kind", "sublayer", "token")})
     check = pd.concat(checks, ignore_index=True).sort_values("prompt", ignore_index=True)
     return LogitAttribution(frame, check, _about(model, pairs, by, top))
 

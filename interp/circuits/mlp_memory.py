@@ -33,6 +33,7 @@ _LEFT_OUT = (
     "(redundancy) or make up for it. What a value promotes is its direct effect on the logits, under the final norm's "
     "gain and up to one factor per position; what later layers make of it is not seen there."
 )
+_NOT_LINEAR = " This model has a nonlinear head before its unembedding, so values have no direct logits of their own."
 
 
 @torch.no_grad()
@@ -100,7 +101,7 @@ def mlp_memory(
         "n_random": n_random,
         "seed": seed,
         "exact": True,
-        "left_out": _LEFT_OUT,
+        "left_out": _LEFT_OUT + ("" if model.transform is None else _NOT_LINEAR),
     }
     return MLPMemory(pd.concat(fired, ignore_index=True), pd.concat(sets, ignore_index=True), about)
 
@@ -160,8 +161,7 @@ class _Layer:
         self, pos: int, top: Tensor, strength: Tensor, effects: np.ndarray, tokens: int
     ) -> list[dict[str, Any]]:
         written = self.values[top] * self.post[pos, top].to(self.values.dtype)[:, None]
-        logits = direct_logits(self.model, written).float()
-        up, down = logits.topk(tokens, dim=1).indices, (-logits).topk(tokens, dim=1).indices
+        promoted, suppressed = self._directly(written, tokens)
         gated = self.address + "mlp.hook_pre_linear" in self.cache
         pre = self.cache[self.address + "mlp.hook_pre"][0, pos]
         linear = self.cache[self.address + "mlp.hook_pre_linear"][0, pos] if gated else None
@@ -171,10 +171,18 @@ class _Layer:
             row |= {"gate": float(self.act(pre[neuron])) if gated else float("nan")}
             row |= {"up": float(linear[neuron]) if linear is not None else float("nan")}
             row |= {"value_norm": float(self.norms[neuron]), "strength": float(strength[neuron])}
-            row |= {"promotes": token_texts(self.model, up[i].tolist())}
-            row |= {"suppresses": token_texts(self.model, down[i].tolist()), "effect": float(effects[i])}
+            row |= {"promotes": promoted[i], "suppresses": suppressed[i], "effect": float(effects[i])}
             found.append(row)
         return found
+
+    def _directly(self, written: Tensor, tokens: int) -> tuple[list[list[str]], list[list[str]]]:
+        """The tokens that vectors promote and suppress most; none behind a masked-token head, which is not linear."""
+        if self.model.transform is not None:
+            return [[] for _ in written], [[] for _ in written]
+        logits = direct_logits(self.model, written).float()
+        both = (signed.topk(tokens, dim=1).indices.tolist() for signed in (logits, -logits))
+        up, down = ([token_texts(self.model, row) for row in rows] for rows in both)
+        return up, down
 
     def _removed(self, cells: Sequence[_Cell]) -> np.ndarray:
         """The metric with each cell's neurons at zero, many cells in one batch."""

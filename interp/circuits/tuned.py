@@ -54,7 +54,7 @@ class TunedLens:
         batch: int = 64,
         lr: float = 0.01,
         n_tokens: int = 2048,
-        n_vocab: int | None = 4096,
+        n_vocab: int | None = 2048,
         held_out: float = 0.2,
         seed: int = 0,
         progress: Progress = None,
@@ -225,10 +225,11 @@ def _train(
 def _fit_layer(
     model: HookedTransformer, x: Tensor, target: _Target, settings: dict[str, Any], layer: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One translator. It is trained on coordinates of unit spread, and the spread is put into A afterwards: residual
-    streams have a few coordinates a hundred times the size of others, and one rate serves all only when they are even."""
+    """One translator. It is trained from and to coordinates of unit spread, and the spread is put into A, B and b
+    afterwards: residual streams have a few coordinates a hundred times the size of others, and one rate serves all only
+    when they are even."""
     spread = x.std(0).clamp(min=1e-6)
-    size, centre = float(x.pow(2).mean().sqrt()), x.mean(0)
+    centre = x.mean(0)
     generator = torch.Generator().manual_seed(settings["seed"] * 1_000_003 + layer)
     d_model, rank = x.shape[1], settings["rank"] or x.shape[1]
     full = rank >= d_model
@@ -246,7 +247,7 @@ def _fit_layer(
             for group in optimizer.param_groups:
                 group["lr"] = settings["lr"] / (d_model**0.5 if full else 1.0) * (1 - step / steps)
             rows = torch.randint(len(x), (min(settings["batch"], len(x)),), generator=generator).to(x.device)
-            moved = x[rows] + size * ((scaled[rows] @ A) @ B + b)
+            moved = x[rows] + spread * ((scaled[rows] @ A) @ B + b)
             loss = target.divergence(model, moved, rows, generator)
             grads = torch.autograd.grad(loss, trained)  # the model's own parameters get none
             for one, grad in zip(trained, grads, strict=True):
@@ -254,7 +255,7 @@ def _fit_layer(
             optimizer.step()
     A, B, b = A.detach(), B.detach(), b.detach()
     A = A / spread[:, None]
-    return A, B * size, b * size - (centre @ A) @ (B * size)
+    return A, B * spread, (b - (centre @ A) @ B) * spread
 
 
 @dataclass(frozen=True)

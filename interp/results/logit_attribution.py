@@ -63,7 +63,7 @@ class LogitAttribution:
         columns = ["part", "kind", "sublayer", "layer", "head", "neuron", "source", "token"]
         found = self.frame.drop_duplicates("part")[columns].reset_index(drop=True)
         n_texts = self.frame.groupby("part", sort=False)["token"].nunique()
-        found["token"] = found["token"].where(found["part"].map(n_texts) == 1, None)  # differs between prompts
+        found["token"] = found["token"].where((found["part"].map(n_texts) == 1).to_numpy(dtype=bool))  # differs between prompts
         found["value"], found["value_low"], found["value_high"] = means, low, high
         return found
 
@@ -84,7 +84,7 @@ class LogitAttribution:
         for row in self.top(n).to_dict("records"):
             line = {"part": row["part"], "kind": row["kind"]}
             if self.about.get("by") == "source":
-                line["token"] = "–" if row["token"] is None or pd.isna(row["token"]) else repr(row["token"])
+                line["token"] = "–" if pd.isna(row["token"]) else repr(row["token"])
             ends = (row["value_low"], row["value_high"])
             between = "" if np.isnan(ends[0]) else f" ({ends[0]:.3f} to {ends[1]:.3f})"
             line["logits (95%)" if between else "logits"] = f"{row['value']:+.3f}{between}"
@@ -129,7 +129,8 @@ class LogitAttribution:
     def load(cls, path: str | os.PathLike[str]) -> LogitAttribution:
         """Read what `save` wrote; raises `StorageError` for a damaged or newer folder."""
         about, tables = load_frames(path, _KIND, _FORMAT, ("parts", "check"))
-        return cls(tables["parts"], tables["check"], about)
+        texts = {name: "string" for name in ("part", "kind", "sublayer", "token")}
+        return cls(tables["parts"].astype(texts), tables["check"], about)
 
     @property
     def _question(self) -> str:

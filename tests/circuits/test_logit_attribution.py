@@ -158,7 +158,7 @@ def test_a_stream_that_is_normed_itself_is_refused(name: str) -> None:
         ({"by": "layer"}, "by is 'layer'"),
         ({"by": "neuron", "top": 0}, "top is 0"),
         ({"foil": 3}, "There is a foil but no answer"),
-        ({"answer": (1, 2)}, "is 2 tokens"),
+        ({"answer": [(1, 2)]}, "is 2 tokens"),
     ],
 )
 def test_a_mistake_is_said(unchecked: None, options: Any, message: str) -> None:
