@@ -202,7 +202,13 @@ def _masks(
 
 
 def _run(
-    model: HookedTransformer, tokens: Sequence[int], read: int, masks: Tensor, means: _Means, bound: BoundMetric, mlps: str
+    model: HookedTransformer,
+    tokens: Sequence[int],
+    read: int,
+    masks: Tensor,
+    means: _Means,
+    bound: BoundMetric,
+    mlps: str,
 ) -> Float[Tensor, "row token"]:
     """Logits at the read position, one row for each mask; the first one is the whole model."""
     n_rows, now, hooks = len(masks), {}, []
@@ -246,7 +252,12 @@ def _table(values: np.ndarray, masks: Sequence[Tensor], n_edges: int, bound: Bou
     if len(random):
         shares = share(random)
         ahead = random >= shown if gap > 0 else random <= shown
-        drawn = {"graph": "random", "edges": n_edges, "value": float(random.mean()), "faithfulness": float(shares.mean())}
+        drawn = {
+            "graph": "random",
+            "edges": n_edges,
+            "value": float(random.mean()),
+            "faithfulness": float(shares.mean()),
+        }
         drawn |= {"lowest": float(shares.min()), "highest": float(shares.max())}
         table.append(drawn)
         table[2]["p"] = float((1 + ahead.sum()) / (1 + len(random)))

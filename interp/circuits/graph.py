@@ -144,9 +144,7 @@ def _one_text(model: HookedTransformer, text: Any) -> list[int]:
 
 def _chosen_heads(model: HookedTransformer, heads: Any) -> set[Head]:
     every = {
-        Head(layer, head)
-        for layer, block in enumerate(model.main.config.blocks)
-        for head in range(block.attn.n_heads)
+        Head(layer, head) for layer, block in enumerate(model.main.config.blocks) for head in range(block.attn.n_heads)
     }
     if heads is None:
         return every
@@ -188,9 +186,7 @@ def _layer_weights(model: HookedTransformer, cache: ActivationCache, layer: int,
     return _Weights(moved, pattern, seen)
 
 
-def _edges(
-    model: HookedTransformer, weights: list[_Weights], chosen: set[Head], combine: str | None
-) -> pd.DataFrame:
+def _edges(model: HookedTransformer, weights: list[_Weights], chosen: set[Head], combine: str | None) -> pd.DataFrame:
     """One row per edge that attention may take; `head` is absent where heads were put together."""
     return pd.concat(list(_layer_edges(weights, chosen, combine)), ignore_index=True)
 

@@ -200,9 +200,7 @@ class _Running:
             self.above[:, i] += larger.sum(1)
 
 
-def _reduced(
-    vocabulary: _Vocabulary, normed: Tensor, pins: Sequence[int], k: int, width: int
-) -> list[Reduced]:
+def _reduced(vocabulary: _Vocabulary, normed: Tensor, pins: Sequence[int], k: int, width: int) -> list[Reduced]:
     final = normed[-1]
     reference = None
     for start, stop in vocabulary.slices(width):

@@ -331,7 +331,15 @@ def _wanted(name: str, address: str, by: str) -> bool:
     if not name.startswith(address):
         return False
     tail = name.rpartition(".")[2]
-    if tail in ("hook_embed", "hook_pos_embed", "hook_resid_post", "hook_z", "hook_pre", "hook_pre_linear", "hook_post"):
+    if tail in (
+        "hook_embed",
+        "hook_pos_embed",
+        "hook_resid_post",
+        "hook_z",
+        "hook_pre",
+        "hook_pre_linear",
+        "hook_post",
+    ):
         return True
     if name.endswith("blocks.0.hook_resid_pre") or (tail in ("hook_in", "hook_scale") and "_post." in name):
         return True

@@ -157,9 +157,7 @@ class _Layer:
             sets.append({**where, **_set(strength[pos], mine[n_top:], own[n_top:])})
         return pd.DataFrame(fired), pd.DataFrame(sets)
 
-    def _keys(
-        self, pos: int, top: Tensor, strength: Tensor, effects: np.ndarray, tokens: int
-    ) -> list[dict[str, Any]]:
+    def _keys(self, pos: int, top: Tensor, strength: Tensor, effects: np.ndarray, tokens: int) -> list[dict[str, Any]]:
         written = self.values[top] * self.post[pos, top].to(self.values.dtype)[:, None]
         promoted, suppressed = self._directly(written, tokens)
         gated = self.address + "mlp.hook_pre_linear" in self.cache
@@ -199,7 +197,9 @@ class _Layer:
             return post * keep.to(post)
 
         start = self.cache[self.address + "hook_resid_pre"]
-        given, options = (self.group.tokens, self.group.options) if self.two else (start, {"start_at_layer": self.layer})
+        given, options = (
+            (self.group.tokens, self.group.options) if self.two else (start, {"start_at_layer": self.layer})
+        )
         many = {name: x.expand(len(cells), -1) if isinstance(x, Tensor) else x for name, x in options.items()}
         logits = self.model.run_with_hooks(
             given.expand(len(cells), *given.shape[1:]),
@@ -271,5 +271,7 @@ def _bound(model: HookedTransformer, asked: PromptPairs, metric: Any) -> BoundMe
     name = metric if metric is not None else "logit_diff" if asked.foil else "log_prob"
     bound = bind_metric(name, asked, n_vocab=model.cfg.d_vocab, device=model.device)
     if len(bound.rows) != 1 or bound.rows[0].continuation or len(bound.rows[0].reads) != 1:
-        raise InputError("A memory is judged at one position, and this answer has several tokens. Give its first token.")
+        raise InputError(
+            "A memory is judged at one position, and this answer has several tokens. Give its first token."
+        )
     return bound

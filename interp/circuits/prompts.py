@@ -44,7 +44,9 @@ def prompts(
     answer it is the token that the model itself likes best there."""
     if isinstance(data, PromptPairs):
         if any(one is not None for one in (answer, foil, read, decoder)):
-            raise InputError("These pairs have their answers, foils and read positions. Leave answer= and the rest out.")
+            raise InputError(
+                "These pairs have their answers, foils and read positions. Leave answer= and the rest out."
+            )
         return data
     model.need_unembed()
     is_text = isinstance(data, str) or (isinstance(data, list | tuple) and any(isinstance(x, str) for x in data))

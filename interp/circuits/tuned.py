@@ -74,7 +74,9 @@ class TunedLens:
         settings = _checked(model, rank, steps, batch, lr, n_tokens, n_vocab, held_out, seed)
         rows = _rows(model, texts)
         train, test = _split(rows, held_out, seed)
-        gathered = [_residuals(model, part, limit) for part, limit in ((train, n_tokens), (test, max(n_tokens // 8, 1)))]
+        gathered = [
+            _residuals(model, part, limit) for part, limit in ((train, n_tokens), (test, max(n_tokens // 8, 1)))
+        ]
         trained = _train(model, gathered[0], settings, progress)
         about = {
             "method": "tuned lens",
@@ -161,7 +163,7 @@ def _checked(model: HookedTransformer, *given: Any) -> dict[str, Any]:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise InputError(f"{name} is {value!r}. Give a whole number, {low} or more.")
-    if not 0 < found["held_out"] < 1 or not 0 < found["lr"]:
+    if not 0 < found["held_out"] < 1 or not found["lr"] > 0:
         raise InputError(f"held_out is {found['held_out']!r} and lr {found['lr']!r}. Give a share, and a rate above 0.")
     if model.encoder is not None and model.decoder is not None:
         raise InputError("A tuned lens is fitted to one text; this model reads two. The logit lens takes decoder=.")

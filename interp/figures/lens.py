@@ -18,7 +18,9 @@ def lens_map(table: pd.DataFrame, *, title: str) -> Any:
     grids = {name: table.pivot(index="layer", columns="pos", values=name) for name in ("top_prob", "top", "kl")}
     texts = table.drop_duplicates("pos").sort_values("pos")
     names = [escape(f"{pos} {text!r}") for pos, text in zip(texts["pos"], texts["text"], strict=True)]
-    shown = [[escape(repr(one)[1:-1]) if isinstance(one, str) else "" for one in row] for row in grids["top"].to_numpy()]
+    shown = [
+        [escape(repr(one)[1:-1]) if isinstance(one, str) else "" for one in row] for row in grids["top"].to_numpy()
+    ]
     heat = go.Heatmap(
         z=grids["top_prob"].to_numpy(dtype=float),
         x=names,

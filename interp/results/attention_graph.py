@@ -225,7 +225,9 @@ class AttentionGraph:
 
     def __repr__(self) -> str:
         n_layers, n_pos, _ = self.patterns.shape
-        return f"AttentionGraph({n_pos} tokens × {n_layers} layers, {len(self.edges)} edges by {self.about.get('edge')})"
+        return (
+            f"AttentionGraph({n_pos} tokens × {n_layers} layers, {len(self.edges)} edges by {self.about.get('edge')})"
+        )
 
     def __str__(self) -> str:
         return f"{self.summary().to_string(index=False)}\n{self.describe()}"
@@ -249,4 +251,7 @@ def _typed(edges: pd.DataFrame) -> pd.DataFrame:
 
 def _legal(text: str) -> str:
     """Text that XML can hold."""
-    return "".join(c if c in "\t\n\r" or 32 <= ord(c) <= 0xD7FF or 0xE000 <= ord(c) < 0xFFFE or ord(c) > 0xFFFF else "�" for c in text)
+    return "".join(
+        c if c in "\t\n\r" or 32 <= ord(c) <= 0xD7FF or 0xE000 <= ord(c) < 0xFFFE or ord(c) > 0xFFFF else "�"
+        for c in text
+    )

@@ -63,7 +63,9 @@ class LogitAttribution:
         columns = ["part", "kind", "sublayer", "layer", "head", "neuron", "source", "token"]
         found = self.frame.drop_duplicates("part")[columns].reset_index(drop=True)
         n_texts = self.frame.groupby("part", sort=False)["token"].nunique()
-        found["token"] = found["token"].where((found["part"].map(n_texts) == 1).to_numpy(dtype=bool))  # differs between prompts
+        found["token"] = found["token"].where(
+            (found["part"].map(n_texts) == 1).to_numpy(dtype=bool)
+        )  # differs between prompts
         found["value"], found["value_low"], found["value_high"] = means, low, high
         return found
 

@@ -48,7 +48,9 @@ def test_an_edge_weighs_what_it_moves(name: str) -> None:
             assert moved(model, layer, head, target, source) == 0  # out of a window's sight
             continue
         expected = moved(model, layer, head, target, source)
-        assert float(weights.sel(layer=layer, head=head, target=target, source=source)) == pytest.approx(expected, abs=1e-10)
+        assert float(weights.sel(layer=layer, head=head, target=target, source=source)) == pytest.approx(
+            expected, abs=1e-10
+        )
     if causal:
         assert (graph.edges["source"] <= graph.edges["target"]).all()
         assert graph.about["candidates"] <= model.main.config.n_layers * 4 * 15
@@ -61,7 +63,9 @@ def test_heads_are_put_together_by_sum_or_max_or_kept_apart() -> None:
         together = interp.attention_graph(model, [TOKENS], combine=combine, top_k=10_000).values.isel(head=0)
         np.testing.assert_allclose(together, expected, atol=1e-12)
     some = interp.attention_graph(model, [TOKENS], heads=["1.2", "1.3"], top_k=10_000).values
-    np.testing.assert_allclose(some.sel(layer=1).isel(head=0), apart.sel(layer=1, head=[2, 3]).sum("head", skipna=False))
+    np.testing.assert_allclose(
+        some.sel(layer=1).isel(head=0), apart.sel(layer=1, head=[2, 3]).sum("head", skipna=False)
+    )
     assert np.isnan(some.sel(layer=0)).all()
 
 
@@ -87,7 +91,10 @@ def test_share_and_attention_weigh_by_their_definitions() -> None:
     model = double("gpt2")
     _, cache = model.run_with_cache(torch.tensor([TOKENS]))
     options: dict[str, Any] = {"combine": None, "top_k": 10_000}
-    by = {edge: interp.attention_graph(model, [TOKENS], edge=edge, **options).values for edge in ("moved", "share", "attention")}
+    by = {
+        edge: interp.attention_graph(model, [TOKENS], edge=edge, **options).values
+        for edge in ("moved", "share", "attention")
+    }
     norm = float(cache["resid_post", 1][0, 4].norm())
     assert float(by["share"][1, 2, 4, 1]) == pytest.approx(float(by["moved"][1, 2, 4, 1]) / norm)
     assert float(by["attention"][1, 2, 4, 1]) == pytest.approx(float(cache["pattern", 1][0, 2, 4, 1]))
@@ -171,7 +178,10 @@ def by_hand(model: HookedTransformer, graph: AttentionGraph, read: int, mlps: st
                     if (layer, -1 if together else head, target, source) in shown:
                         new[0, target, head] += pattern[0, head, target, source] * v[0, source, head // group]
                     else:
-                        A, V = there["pattern", layer][:, head, target, source], there["v", layer][:, source, head // group]
+                        A, V = (
+                            there["pattern", layer][:, head, target, source],
+                            there["v", layer][:, source, head // group],
+                        )
                         new[0, target, head] += (A[:, None] * V).mean(0)
         return new
 
@@ -185,13 +195,18 @@ def by_hand(model: HookedTransformer, graph: AttentionGraph, read: int, mlps: st
 
 
 @pytest.mark.parametrize("mlps", ["keep", "mean"])
-@pytest.mark.parametrize(("name", "combine"), [("llama", "sum"), ("llama", None), ("gemma2", "max"), ("gptj", None), ("encoder", "sum"), ("bert", None)])
+@pytest.mark.parametrize(
+    ("name", "combine"),
+    [("llama", "sum"), ("llama", None), ("gemma2", "max"), ("gptj", None), ("encoder", "sum"), ("bert", None)],
+)
 def test_what_survives_is_what_a_plain_edited_run_gives(name: str, combine: Any, mlps: Any, monkeypatch) -> None:
     model, read = double(name), 4
     if model.decoder is None:  # a reference of the same length only
         monkeypatch.setitem(globals(), "REFERENCE", rows([5, 5, 5], 4))
     graph = interp.attention_graph(model, [TOKENS], top_k=9, combine=combine)
-    found = interp.graph_faithfulness(model, graph, answer=7, foil=9, read=read, reference=REFERENCE, mlps=mlps, n_random=3)
+    found = interp.graph_faithfulness(
+        model, graph, answer=7, foil=9, read=read, reference=REFERENCE, mlps=mlps, n_random=3
+    )
     table = found.faithfulness.set_index("graph")
     logits = by_hand(model, graph, read, mlps)
     assert table.loc["shown", "value"] == pytest.approx(float(logits[7] - logits[9]), abs=1e-10)
@@ -246,7 +261,10 @@ def test_what_cannot_be_asked_is_said(unchecked: None) -> None:
         ({"reference": [[1, 2]]}, "at least the 5 tokens"),
         ({"reference": REFERENCE, "mlps": "zero"}, "mlps is 'zero'"),
         ({"reference": REFERENCE, "n_random": -1}, "n_random is -1"),
-        ({"reference": REFERENCE, "pairs": PromptPairs.from_tokens([[1, 2]], [[1, 3]], 4), "answer": None}, "another text"),
+        (
+            {"reference": REFERENCE, "pairs": PromptPairs.from_tokens([[1, 2]], [[1, 3]], 4), "answer": None},
+            "another text",
+        ),
     ]:
         with pytest.raises(InputError, match=message):
             interp.graph_faithfulness(model, graph, **{"answer": 7, **options})

@@ -43,13 +43,17 @@ def test_every_number_is_that_of_whole_logits(name: str) -> None:
         log_p = logits.log_softmax(-1)
         table = found.frame.loc[found.frame["prompt"] == pair].sort_values(["layer", "pos"])
         shape = logits.shape[:2]
-        np.testing.assert_allclose(table["entropy"].to_numpy().reshape(shape), -(log_p.exp() * log_p).sum(-1), atol=1e-9)
+        np.testing.assert_allclose(
+            table["entropy"].to_numpy().reshape(shape), -(log_p.exp() * log_p).sum(-1), atol=1e-9
+        )
         kl = (log_p[-1].exp() * (log_p[-1] - log_p)).sum(-1)
         np.testing.assert_allclose(table["kl"].to_numpy().reshape(shape), kl, atol=1e-9)
         top = logits.topk(4).indices
         likely = found.tokens.loc[found.tokens["prompt"] == pair].sort_values(["layer", "pos", "rank"])
         np.testing.assert_array_equal(likely["token_id"].to_numpy().reshape(top.shape), top)
-        np.testing.assert_allclose(likely["prob"].to_numpy().reshape(top.shape), log_p.gather(-1, top).exp(), atol=1e-10)
+        np.testing.assert_allclose(
+            likely["prob"].to_numpy().reshape(top.shape), log_p.gather(-1, top).exp(), atol=1e-10
+        )
         pinned = found.pins.loc[found.pins["prompt"] == pair]
         for pin in pins:
             rows = pinned.loc[pinned["pin"] == str(pin)].sort_values(["layer", "pos"])
@@ -70,9 +74,9 @@ def test_the_last_layer_is_the_models_own_prediction(name: str) -> None:
 
 
 def test_no_slice_of_logits_is_larger_than_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = HookedTransformer(interp.ModelConfig.decoder_only(
-        n_layers=2, d_model=16, n_heads=2, d_vocab=9000, n_ctx=128, d_mlp=16
-    ))
+    model = HookedTransformer(
+        interp.ModelConfig.decoder_only(n_layers=2, d_model=16, n_heads=2, d_vocab=9000, n_ctx=128, d_mlp=16)
+    )
     sizes, finished = [], module._Vocabulary._finished
 
     def watched(self: Any, *given: Any) -> torch.Tensor:

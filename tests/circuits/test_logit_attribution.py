@@ -48,13 +48,18 @@ def test_parts_sum_to_the_logit_difference_of_a_plain_pass(name: str, by: Any) -
 def test_finer_splits_sum_to_coarser_ones(name: str) -> None:
     model = double(name)
     pairs = pairs_for(model)
-    tables = {by: interp.logit_attribution(model, pairs, by=by, top="all").frame for by in ("component", "head", "neuron", "source")}
+    tables = {
+        by: interp.logit_attribution(model, pairs, by=by, top="all").frame
+        for by in ("component", "head", "neuron", "source")
+    }
 
     def sums(by: str, kind: str, over: list[str]) -> Any:
         table = tables[by]
         return table.loc[table["kind"] == kind].groupby(["prompt", "sublayer", *over])["value"].sum()
 
-    np.testing.assert_allclose(sums("source", "source", ["layer", "head"]), sums("head", "head", ["layer", "head"]), atol=1e-10)
+    np.testing.assert_allclose(
+        sums("source", "source", ["layer", "head"]), sums("head", "head", ["layer", "head"]), atol=1e-10
+    )
     np.testing.assert_allclose(sums("head", "head", ["layer"]), sums("component", "attn", ["layer"]), atol=1e-10)
     np.testing.assert_allclose(sums("neuron", "neuron", ["layer"]), sums("component", "mlp", ["layer"]), atol=1e-10)
     for by in tables:
@@ -203,7 +208,10 @@ def test_means_are_over_items_and_ragged_sources_are_absent() -> None:
     table = found.mean().set_index("part")
     per = found.values.sel(part="0.1 ← 2").values
     assert table.loc["0.1 ← 2", "value"] == pytest.approx(((per[0] + per[2]) / 2 + per[1]) / 2)
-    assert np.isnan(table.loc["0.1 ← 5", "value_low"]) and table.loc["0.1 ← 2", "value_low"] < table.loc["0.1 ← 2", "value"]
+    assert (
+        np.isnan(table.loc["0.1 ← 5", "value_low"])
+        and table.loc["0.1 ← 2", "value_low"] < table.loc["0.1 ← 2", "value"]
+    )
 
 
 def test_results_go_to_a_folder_and_the_store_and_back(tmp_path) -> None:
