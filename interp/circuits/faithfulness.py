@@ -52,8 +52,8 @@ def graph_faithfulness(
     m is measured with every edge outside the graph set to its mean over the `reference` (texts, rows of ids of at
     least as many tokens, or PromptPairs; the corrupt prompts of `pairs` unless given). `full` is the whole model: 1
     exactly. `empty` has every edge of attention replaced: 0 exactly; each token still has its residual stream and its
-    MLPs. `random` are `n_random` graphs with as many edges in each layer as the shown one; `p` is the share of them that
-    do as well, itself counted. `mlps="mean"` sets the MLPs' outputs to their mean too, in all but `full`. The question:
+    MLPs. `random` are `n_random` graphs with as many edges in each layer as the shown one; `p` is the share that do as
+    well, itself counted. `mlps="mean"` sets the MLPs' outputs to their mean too, in all but `full`. The question:
     `pairs` (one, of the graph's text), or `answer` and `foil` (the model's own top token unless given), read at `read`;
     `metric` as in `interp.patch`: "logit_diff" with a foil, else "log_prob".
 
@@ -129,8 +129,8 @@ def _bound(model: HookedTransformer, asked: PromptPairs, metric: Any) -> BoundMe
 
 @dataclass(frozen=True)
 class _Means:
-    """Per layer of the reference: patterns `[row head q_pos k_pos]`, values per query head `[row k_pos head d_head]`, the
-    mean output of the MLP `[pos d_model]`, and which keys a query may see."""
+    """Per layer of the reference: patterns `[row head q_pos k_pos]`, values per query head `[row k_pos head d_head]`,
+    the mean output of the MLP `[pos d_model]`, and which keys a query may see."""
 
     patterns: list[Tensor]
     values: list[Tensor]
@@ -164,8 +164,8 @@ class _Means:
 def _masks(
     model: HookedTransformer, graph: AttentionGraph, seen: Sequence[Tensor], n_random: int, seed: int
 ) -> list[Tensor]:
-    """`[layer head q_pos k_pos]`, True for edges that are left alone: the graph's own, then random ones, as many in each
-    layer, drawn from the edges that could have been shown."""
+    """`[layer head q_pos k_pos]`, True for edges that are left alone: the graph's own, then random ones, as many in
+    each layer, drawn from the edges that could have been shown."""
     blocks, n_pos = model.main.config.blocks, len(graph.about["tokens"])
     if list(graph.about["n_heads"]) != [block.attn.n_heads for block in blocks]:
         raise InputError(f"This graph is of {graph.about.get('model')}, which has other heads than this model.")

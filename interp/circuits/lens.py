@@ -1,7 +1,7 @@
 """What the residual stream would predict if the model stopped at each layer: the logit lens and the tuned lens.
 
-The logit lens (nostalgebraist 2020) norms the residual of each layer with the final norm and unembeds it; the tuned lens
-(Belrose 2023) first maps it by an affine translator that was trained for that layer. Logits are made for a slice of the
+The logit lens (nostalgebraist 2020) norms the residual of each layer with the final norm and unembeds it; the tuned
+lens (Belrose 2023) first maps it by an affine translator that was trained for that layer. Logits are made for a slice of the
 vocabulary at a time and reduced on the spot, so that `[layer pos d_vocab]` is never held, nor even one layer of it.
 """
 
@@ -231,8 +231,8 @@ def _joined(parts: list[Reduced]) -> Reduced:
 
 
 def _normed(model: HookedTransformer, resid: Tensor, lens: TunedLens | None) -> Float[Tensor, "layer row d_model"]:
-    """Residuals as the unembedding reads them: translated where a lens is given, then normed (and through a masked-token
-    head, where there is one)."""
+    """Residuals as the unembedding reads them: translated where a lens is given, then normed (and through a
+    masked-token head, where there is one)."""
     found = []
     for layer, x in enumerate(resid.flatten(1, 2)):
         x = x if lens is None else lens.translate(x, layer)

@@ -57,8 +57,8 @@ def mlp_memory(
 
     Strength is |activation| × ‖value‖. For the `k` strongest neurons at each of `positions` (all unless given): their
     activation (gated: gate after its nonlinearity, and up), the `tokens` that the written value promotes and suppresses
-    most, and the effect: the metric without that neuron at that position − the metric as it is. `sets` does the same for
-    the k together, and for `n_random` sets of other neurons that fired there, drawn until their strengths sum to as
+    most, and the effect: the metric without that neuron at that position − the metric as it is. `sets` does the same
+    for the k together, and for `n_random` sets of other neurons that fired there, drawn until their strengths sum to as
     much (or until there are no more: `random_strength` says what was reached).
 
     `text` is one text, one row of ids or one PromptPairs; `answer` is the model's own top token unless given; `metric`

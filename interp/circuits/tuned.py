@@ -108,8 +108,8 @@ class TunedLens:
         own = (self.n_layers, self.b.shape[1])
         if shape != own:
             raise InputError(
-                f"This lens has {own[0]} layers of width {own[1]}; {model.cfg.model_name} has {shape[0]} of {shape[1]}. "
-                "Fit one to this model."
+                f"This lens has {own[0]} layers of width {own[1]}; {model.cfg.model_name} has {shape[0]} of "
+                f"{shape[1]}. Fit one to this model."
             )
         if self.about.get("model_hash") not in (None, _hash(model)):
             raise InputError(

@@ -27,8 +27,8 @@ _ROLLOUT = (
     "takes attention for influence, and leaves out values, what is written, and MLPs."
 )
 _FLOW = (
-    "Not causal: flow is the most that could pass from a token to the query if ½(A + I), attention averaged over heads, "
-    "were capacities of pipes (Abnar & Zuidema 2020). It leaves out values, what is written, and MLPs, and flows of "
+    "Not causal: flow is the most that could pass from a token to the query if ½(A + I), attention averaged over "
+    "heads, were capacities of pipes (Abnar & Zuidema 2020). It leaves out values, what is written, and MLPs, and flows of "
     "several tokens do not add up."
 )
 

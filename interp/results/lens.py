@@ -91,7 +91,7 @@ class Lens:
         return f"{self.about.get('method', 'lens')} of {self.about.get('model')}. {self.about.get('left_out', '')}"
 
     def plot(self, what: str = "map", *, pos: int = -1, prompt: int = 0) -> Any:
-        """A plotly figure: "map", layer by position with the likeliest tokens; or "ranks", the pins' curves at `pos`."""
+        """A plotly figure: "map", layer by position with the likeliest tokens; "ranks", the pins' curves at `pos`."""
         title = f"{self.about.get('method')} of {self.about.get('model')}"
         if what == "ranks":
             return rank_curves(self.curve(pos=pos, prompt=prompt), title=f"{title}, position {pos}")

@@ -26,8 +26,8 @@ class MLPMemory:
     """`fired`: one row per layer, position and strongest neuron: rank, neuron, activation (and in a gated MLP its gate
     and up), value_norm, strength = |activation| × value_norm, the tokens it `promotes` and `suppresses`, and `effect`:
     the metric without it there − the metric as it is (negative: it helps the answer). `sets`: one row per layer and
-    position, for these neurons together: their strength, its `share` of all neurons' there, effect, and the mean, lowest
-    and highest effect of random sets of as much strength, with p.
+    position, for these neurons together: their strength, its `share` of all neurons' there, effect, and the mean,
+    lowest and highest effect of random sets of as much strength, with p.
     """
 
     fired: pd.DataFrame

@@ -1,4 +1,4 @@
-"""The lens reads what naive whole logits say, holds no whole logits, and the tuned lens does better than the plain one."""
+"""The lens reads what whole logits say without holding them, and the tuned lens does better than the plain one."""
 
 from __future__ import annotations
 
