@@ -28,8 +28,8 @@ _ROLLOUT = (
 )
 _FLOW = (
     "Not causal: flow is the most that could pass from a token to the query if ½(A + I), attention averaged over "
-    "heads, were capacities of pipes (Abnar & Zuidema 2020). It leaves out values, what is written, and MLPs, and flows of "
-    "several tokens do not add up."
+    "heads, were capacities of pipes (Abnar & Zuidema 2020). It leaves out values, what is written, and MLPs, and "
+    "flows of several tokens do not add up."
 )
 
 
