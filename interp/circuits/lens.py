@@ -1,8 +1,9 @@
 """What the residual stream would predict if the model stopped at each layer: the logit lens and the tuned lens.
 
 The logit lens (nostalgebraist 2020) norms the residual of each layer with the final norm and unembeds it; the tuned
-lens (Belrose 2023) first maps it by an affine translator that was trained for that layer. Logits are made for a slice of
-the vocabulary at a time and reduced on the spot, so that `[layer pos d_vocab]` is never held, nor even one layer of it.
+lens (Belrose 2023) first maps it by an affine translator that was trained for that layer. Logits are made for a slice
+of the vocabulary at a time and reduced on the spot, so that `[layer pos d_vocab]` is never held, nor even one layer of
+it.
 """
 
 from __future__ import annotations

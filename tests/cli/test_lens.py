@@ -36,7 +36,7 @@ def test_a_lens_is_printed_stored_and_shown_again(run, tmp_path):
     assert info.kind == "lens" and info.title == "logit lens of tiny: the cat sat"
     expected = interp.lens(tiny_model(), "the cat sat", pins=["mat", "on"])
     np.testing.assert_allclose(stored.results().frame["kl"], expected.frame["kl"], atol=1e-5)
-    assert stored.manifest["spec"]["pin"] == ["mat", "on"]
+    assert stored.manifest["spec"]["pins"] == ["mat", "on"]
     shown = run("runs", "show", info.id)
     assert shown.code == 0 and "rank of 'mat'" in shown.out and "need not be used" in shown.out
     assert len(json.loads(run("runs", "show", info.id, "--json").out)["places"]) == 3 * 4
