@@ -178,7 +178,8 @@ def _masks(
     ]
     shape = (len(blocks), most, n_pos, n_pos)
     own, counts = torch.zeros(shape, dtype=torch.bool), [0] * len(blocks)
-    for row in graph.edges.itertuples(index=False):
+    edges: Any = graph.edges.itertuples(index=False)
+    for row in edges:
         layer = int(row.layer)
         heads = allowed[layer] if together else [int(row.head)]
         own[layer, heads, int(row.target), int(row.source)] = True

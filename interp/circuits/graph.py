@@ -222,7 +222,7 @@ def _reaching(edges: pd.DataFrame, to: int) -> pd.DataFrame:
     """The edges from which a position at the end is reached: backwards, layer by layer."""
     reached, kept = {to}, []
     for layer in sorted(edges["layer"].unique(), reverse=True):
-        here = edges.loc[(edges["layer"] == layer) & edges["target"].isin(reached)]
+        here = edges.loc[(edges["layer"] == layer) & edges["target"].isin(list(reached))]
         kept.append(here)
         reached |= set(here["source"])
     return pd.concat(kept) if kept else edges

@@ -281,7 +281,9 @@ def _frame(readout: _Readout, parts: list[_Part]) -> pd.DataFrame:
     n = len(readout.group.prompts)
     tables = []
     for part in parts:
-        table = {name: np.tile(pd.array(values), n) for name, values in part.columns.items()}
+        table: dict[str, Any] = {
+            name: np.tile(np.array(values, dtype=object), n) for name, values in part.columns.items()
+        }
         table["part"], table["kind"] = np.tile(np.array(part.labels, dtype=object), n), part.kind
         table["prompt"] = np.repeat(list(readout.group.prompts), len(part.labels))
         table["value"] = part.values.double().cpu().numpy().ravel()
@@ -299,18 +301,19 @@ def _with_tokens(readout: _Readout, table: pd.DataFrame) -> pd.DataFrame:
         table["sublayer"] = None
     table["sublayer"] = table["sublayer"].astype(object).where(table["sublayer"].notna(), None)
     token = np.full(len(table), None, dtype=object)
-    across = (table["sublayer"] == "cross_attn").to_numpy()
-    sources, rows = table["source"], table["prompt"].to_numpy()
+    across = np.asarray(table["sublayer"] == "cross_attn")
+    sources, rows = table["source"], np.asarray(table["prompt"])
     two = bool(readout.pairs.clean_decoder)
     for prompt in readout.group.prompts:
         own = readout.pairs.clean_decoder[prompt] if two else readout.pairs.clean[prompt]
         for crossing, ids in ((False, own), (True, readout.pairs.clean[prompt])):
-            here = (rows == prompt) & (across == crossing) & sources.notna().to_numpy()
+            here = (rows == prompt) & (across == crossing) & np.asarray(sources.notna())
             if here.any():
                 texts = np.array(token_texts(readout.model, list(ids)), dtype=object)
-                token[here] = texts[sources[here].to_numpy(dtype=int)]
+                token[here] = texts[np.asarray(sources[here], dtype=int)]
     table["token"] = token
-    return table[["prompt", "part", "kind", "sublayer", "layer", "head", "neuron", "source", "token", "value"]]
+    columns = ["prompt", "part", "kind", "sublayer", "layer", "head", "neuron", "source", "token", "value"]
+    return table.loc[:, columns]
 
 
 def _checked(readout: _Readout, parts: list[_Part]) -> pd.DataFrame:

@@ -200,7 +200,9 @@ class _Layer:
         given, options = (
             (self.group.tokens, self.group.options) if self.two else (start, {"start_at_layer": self.layer})
         )
-        many = {name: x.expand(len(cells), -1) if isinstance(x, Tensor) else x for name, x in options.items()}
+        many: dict[str, Any] = {
+            name: x.expand(len(cells), -1) if isinstance(x, Tensor) else x for name, x in options.items()
+        }
         logits = self.model.run_with_hooks(
             given.expand(len(cells), *given.shape[1:]),
             fwd_hooks=[(self.address + "mlp.hook_post", silence)],

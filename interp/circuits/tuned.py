@@ -86,9 +86,9 @@ class TunedLens:
             "tokens": {"train": gathered[0].shape[1], "held_out": gathered[1].shape[1]},
             "texts": {"train": len(train), "held_out": len(test)},
         }
-        lens = cls(*trained, about)
+        lens = cls(trained[0], trained[1], trained[2], about)
         kl = {"before": _divergences(model, gathered[1], None), "after": _divergences(model, gathered[1], lens)}
-        return cls(*trained, {**about, "kl": kl})
+        return cls(trained[0], trained[1], trained[2], {**about, "kl": kl})
 
     @property
     def n_layers(self) -> int:
@@ -138,7 +138,8 @@ class TunedLens:
                 tensors = [file.get_tensor(name) for name in ("A", "B", "b")]
         except (OSError, SafetensorError) as error:
             raise StorageError(f"Cannot read {folder / 'translators.safetensors'}: {error}") from error
-        found = cls(*tensors, {name: value for name, value in about.items() if name != "format"})
+        said = {name: value for name, value in about.items() if name != "format"}
+        found = cls(tensors[0], tensors[1], tensors[2], said)
         if model is not None:
             found.must_fit(model)
         return found
@@ -154,7 +155,7 @@ class TunedLens:
 def _checked(model: HookedTransformer, *given: Any) -> dict[str, Any]:
     """The settings by name, or `InputError`."""
     names = ("rank", "steps", "batch", "lr", "n_tokens", "n_vocab", "held_out", "seed")
-    found = dict(zip(names, given, strict=True))
+    found: dict[str, Any] = dict(zip(names, given, strict=True))
     model.need_unembed()
     least = {"rank": 1, "steps": 0, "batch": 1, "n_tokens": 2, "n_vocab": 2, "seed": 0}
     for name, low in least.items():
@@ -282,10 +283,11 @@ class _Target:
             logits = _logits(model, normed[:, start : start + step])
             lse.append(logits.logsumexp(-1))
             total += (logits - lse[-1][:, None]).exp().sum(0)
-        whole = n_vocab is None or n_vocab >= d_vocab
+        n_chosen = d_vocab if n_vocab is None else min(n_vocab, d_vocab)
+        n_drawn = 0 if n_chosen == d_vocab else n_chosen // 2
         order = total.argsort(descending=True)
-        n_frequent = d_vocab if whole else n_vocab - n_vocab // 2
-        return cls(normed[0], torch.cat(lse), order[:n_frequent], order[n_frequent:], 0 if whole else n_vocab // 2)
+        n_frequent = n_chosen - n_drawn
+        return cls(normed[0], torch.cat(lse), order[:n_frequent], order[n_frequent:], n_drawn)
 
     def divergence(
         self, model: HookedTransformer, moved: Tensor, rows: Tensor, generator: torch.Generator

@@ -16,7 +16,7 @@ def part_bars(table: pd.DataFrame, *, title: str, unit: str, name: str = "part",
 
     values = table[value].to_numpy(dtype=float)
     error = None
-    if f"{value}_low" in table and table[f"{value}_low"].notna().any():
+    if f"{value}_low" in table and bool(table[f"{value}_low"].notna().any()):
         above, below = table[f"{value}_high"] - values, values - table[f"{value}_low"]
         error = {"type": "data", "symmetric": False, "array": above.tolist(), "arrayminus": below.tolist()}
     tokens = table["token"] if "token" in table else [None] * len(table)

@@ -61,7 +61,8 @@ class AttentionGraph:
         heads = sorted({-1 if pd.isna(one) else int(one) for one in self.edges["head"]}) or [-1]
         grid = np.full((n_layers, len(heads), n_pos, n_pos), np.nan)
         place = {head: i for i, head in enumerate(heads)}
-        for row in self.edges.itertuples(index=False):
+        rows: Any = self.edges.itertuples(index=False)
+        for row in rows:
             head = -1 if pd.isna(row.head) else int(row.head)
             grid[int(row.layer), place[head], int(row.target), int(row.source)] = row.weight
         coords = {"layer": range(n_layers), "head": heads, "target": range(n_pos), "source": range(n_pos)}
@@ -105,7 +106,8 @@ class AttentionGraph:
         graph = nx.MultiDiGraph(model=str(self.about.get("model", "")), edge=str(self.about.get("edge", "")))
         text = self.about.get("text", [])
         norms = {}
-        for row in self.nodes.itertuples(index=False):
+        nodes: Any = self.nodes.itertuples(index=False)
+        for row in nodes:
             layer, pos, norm = int(row.layer), int(row.pos), float(row.norm)
             token = _legal(text[pos]) if text else ""
             graph.add_node(f"{layer}:{pos}", layer=layer, pos=pos, token=token, norm=norm)
@@ -114,7 +116,8 @@ class AttentionGraph:
         for (layer, pos), norm in norms.items():
             if layer < n_layers:
                 graph.add_edge(f"{layer}:{pos}", f"{layer + 1}:{pos}", key="residual", kind="residual", weight=norm)
-        for row in self.edges.itertuples(index=False):
+        edges: Any = self.edges.itertuples(index=False)
+        for row in edges:
             layer, name = int(row.layer), "attention" if pd.isna(row.head) else f"{row.layer}.{row.head}"
             extra = {} if pd.isna(row.head) else {"head": int(row.head)}
             numbers = {"weight": float(row.weight), "attention": float(row.attention), "layer": layer}

@@ -42,7 +42,8 @@ class Lens:
         best = self.tokens.loc[self.tokens["rank"] == 1].set_index(keys)[["token", "prob"]]
         table = self.frame.join(best.rename(columns={"token": "top", "prob": "top_prob"}), on=keys)
         for pin, rows in self.pins.groupby("pin", sort=False):
-            table = table.join(rows.set_index(keys)["rank"].rename(f"rank of {pin}"), on=keys)
+            ranks = rows.rename(columns={"rank": f"rank of {pin}"}).set_index(keys)[[f"rank of {pin}"]]
+            table = table.join(ranks, on=keys)
         return table
 
     @property
@@ -57,7 +58,8 @@ class Lens:
         if len(self.pins):
             pinned = self.pins.rename(columns={"rank": "pin_rank", "prob": "pin_prob"}).set_index([*keys, "pin"])
             parts.append(pinned[["pin_rank", "pin_prob"]].to_xarray())
-        return xr.merge(parts)
+        merged: Any = xr.merge(parts)
+        return merged
 
     def curve(self, pin: str | None = None, *, pos: int = -1, prompt: int = 0) -> pd.DataFrame:
         """Rank and probability of pinned tokens by layer, at one position (negative counts from the end)."""
@@ -68,7 +70,7 @@ class Lens:
             pin = next((name for name in names if name.strip() == pin.strip()), pin)
         if pin is not None and pin not in names:
             raise InputError(f"{pin!r} was not pinned. Pinned are {', '.join(map(repr, names))}.")
-        rows = self._at(self.pins, pos, prompt)
+        rows: Any = self._at(self.pins, pos, prompt)
         rows = rows if pin is None else rows.loc[rows["pin"] == pin]
         return rows[["pin", "layer", "rank", "prob", "logit"]].reset_index(drop=True)
 
@@ -143,7 +145,7 @@ class Lens:
 
     @property
     def _n_pins(self) -> int:
-        return self.pins["pin"].nunique()
+        return len(set(self.pins["pin"]))
 
     def __str__(self) -> str:
         return f"{self.at().to_string(index=False)}\n{self.describe()}"

@@ -61,8 +61,8 @@ class LogitAttribution:
         if several.any():
             low[several], high[several] = bootstrap_interval(by_item[:, several])
         columns = ["part", "kind", "sublayer", "layer", "head", "neuron", "source", "token"]
-        found = self.frame.drop_duplicates("part")[columns].reset_index(drop=True)
-        n_texts = self.frame.groupby("part", sort=False)["token"].nunique()
+        found: Any = self.frame.drop_duplicates("part")[columns].reset_index(drop=True)
+        n_texts: Any = self.frame.groupby("part", sort=False)["token"].nunique()
         found["token"] = found["token"].where(
             (found["part"].map(n_texts) == 1).to_numpy(dtype=bool)
         )  # differs between prompts
@@ -71,7 +71,7 @@ class LogitAttribution:
 
     def top(self, n: int = 10, kind: str | None = None) -> pd.DataFrame:
         """The parts with the largest means either way."""
-        table = self.mean()
+        table: Any = self.mean()
         if kind is not None:
             if kind not in set(table["kind"]):
                 known = ", ".join(table["kind"].unique())
@@ -86,7 +86,7 @@ class LogitAttribution:
         for row in self.top(n).to_dict("records"):
             line = {"part": row["part"], "kind": row["kind"]}
             if self.about.get("by") == "source":
-                line["token"] = "–" if pd.isna(row["token"]) else repr(row["token"])
+                line["token"] = repr(row["token"]) if isinstance(row["token"], str) else "–"
             ends = (row["value_low"], row["value_high"])
             between = "" if np.isnan(ends[0]) else f" ({ends[0]:.3f} to {ends[1]:.3f})"
             line["logits (95%)" if between else "logits"] = f"{row['value']:+.3f}{between}"
@@ -100,7 +100,7 @@ class LogitAttribution:
 
     def describe(self) -> str:
         """The sum and its check, and what is left out, as sentences."""
-        worst = self.check.loc[self.check["difference"].idxmax()]
+        worst: Any = self.check.loc[self.check["difference"].idxmax()]
         state = "sum to" if self.ok else "DO NOT SUM TO"
         said = (
             f"{len(self.values['part'])} parts {state} {self._question}: {self.check['sum'].mean():.4f} beside the "

@@ -46,7 +46,8 @@ class MLPMemory:
 
     def top(self, n: int = 10) -> pd.DataFrame:
         """The neurons whose removal changes the metric most."""
-        order = self.fired["effect"].abs().sort_values(ascending=False, kind="stable").index
+        effects: Any = self.fired["effect"]
+        order = effects.abs().sort_values(ascending=False, kind="stable").index
         return self.fired.loc[order].head(n).reset_index(drop=True)
 
     def summary(self, n: int = 10) -> pd.DataFrame:
@@ -86,7 +87,8 @@ class MLPMemory:
     def plot(self, n: int = 20) -> Any:
         """A plotly bar chart of the neurons whose removal changes the metric most."""
         table = self.top(n)
-        names = [f"{row.layer}.mlp.{row.neuron} at {row.pos}" for row in table.itertuples(index=False)]
+        rows: Any = table.itertuples(index=False)
+        names = [f"{row.layer}.mlp.{row.neuron} at {row.pos}" for row in rows]
         table = pd.DataFrame({"part": names, "value": table["effect"], "token": table["text"]})
         title = f"effect of removing neurons on {self.about.get('metric')}"
         return part_bars(table, title=title, unit=str(self.about.get("unit")))
