@@ -143,7 +143,7 @@ class LogitAttribution:
         return f"the logit of {answer} − {foil}" if foil else f"the logit of {answer}"
 
     def __repr__(self) -> str:
-        n_prompts = self.frame["prompt"].nunique()
+        n_prompts = len(set(self.frame["prompt"]))
         state = "sum checked" if self.ok else "SUM IS OFF"
         many = f"{n_prompts} prompt{'s' if n_prompts > 1 else ''}"
         return f"LogitAttribution({many} × {len(self.values['part'])} parts by {self.about.get('by')}, {state})"
