@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.circuits.places import HeadPlace, ReadText, head_place, positions_of, read_text, token_place
+from interp.circuits.places import HeadPlace, ReadText, head_place, read_text, token_place
 from interp.circuits.sources import Source, Stream, View, project, residual_reads, stream_to
 from interp.errors import InputError
 from interp.model.attention import distance_bias
@@ -110,6 +110,7 @@ def explain_attention(
     return confirmed(edge, found, confirm, view, replace_with, answer, foil)
 
 
+@torch.no_grad()
 def trace_edge(
     model: HookedTransformer,
     text: Any,
