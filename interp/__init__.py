@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from interp.causal.patching import patch as patch
     from interp.causal.paths import path_patch as path_patch
     from interp.causal.tracing import causal_trace as causal_trace
+    from interp.circuits.composition import composition as composition
+    from interp.circuits.explain import explain_attention as explain_attention
+    from interp.circuits.heads_ov import ov as ov
+    from interp.circuits.qk import qk as qk
     from interp.errors import InterpError as InterpError
     from interp.families.load import load as load
     from interp.heads.find import find_heads as find_heads
@@ -50,14 +54,18 @@ _HOMES = {
     "ablate": "interp.causal.ablation",
     "attribute": "interp.causal.attribution",
     "causal_trace": "interp.causal.tracing",
+    "composition": "interp.circuits.composition",
+    "explain_attention": "interp.circuits.explain",
     "find_heads": "interp.heads.find",
     "fold_norms": "interp.model.fold",
     "get_act_name": "interp.sites",
     "knockout": "interp.causal.knockout",
     "load": "interp.families.load",
     "load_edits": "interp.causal.edits",
+    "ov": "interp.circuits.heads_ov",
     "patch": "interp.causal.patching",
     "path_patch": "interp.causal.paths",
+    "qk": "interp.circuits.qk",
     "run_with_edits": "interp.causal.edits",
     "save_edits": "interp.causal.edits",
     "steer": "interp.causal.edits",
@@ -77,14 +85,18 @@ __all__ = [
     "ablate",
     "attribute",
     "causal_trace",
+    "composition",
+    "explain_attention",
     "find_heads",
     "fold_norms",
     "get_act_name",
     "knockout",
     "load",
     "load_edits",
+    "ov",
     "patch",
     "path_patch",
+    "qk",
     "run_with_edits",
     "save_edits",
     "steer",

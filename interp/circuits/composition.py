@@ -47,14 +47,14 @@ def composition(
 
     Values `[from_layer from_head to_layer to_head]` from 0 to 1; NaN where the writer is not earlier. `qk` says what
     reads: W_Q W_Kᵀ ("whole"), or W_Q (for Q) or W_K (for K) "alone", which is the default ("auto") where positions are
-    rotated: no rotation stands between W_Q and W_Kᵀ then. `folded` multiplies the gain of the norm in front of the
+    rotated: what a rotation does between W_Q and W_Kᵀ depends on the distance. `folded` multiplies the gain of the norm in front of the
     reading head into what it reads with, and the gain of an output norm into W_O; without it weights are the
     checkpoint's own. Query heads that share a key/value head have its W_K and W_V. `stack` is "encoder" or "decoder" in
     a model with two (default: the decoder's self-attention).
 
     The baseline: `n_random` pairs of Gaussian matrices of the same shapes (mean and standard deviation), and for each
     pair the exact mean and deviation of its squared score under a random rotation between the two heads, which keeps
-    both spectra. No forward pass; memory stays within some hundred MB however large the model is.
+    both spectra. A head whose weights are all 0 has no score (NaN). No forward pass; memory stays within some hundred MB however large the model is.
     """
     if kind not in ("Q", "K", "V"):
         raise InputError(f'kind is {kind!r}. Choose "Q", "K" or "V".')
@@ -67,16 +67,17 @@ def composition(
     alone = kind != "V" and (qk == "alone" or (qk == "auto" and any(b.attn.rotary for b in where.config.blocks)))
     writers = torch.cat([_writers(where, layer, folded) for layer in range(n_layers)])
     readers = torch.cat([_readers(where, layer, kind, alone, folded) for layer in range(n_layers)])
-    squared, spread = _all_pairs(writers, readers, n_layers, n_heads)
+    squared, deviation = _all_pairs(writers, readers, n_layers, n_heads)
     names = ("from_layer", "from_head", "to_layer", "to_head")
     coords = dict(zip(names, [range(n_layers), range(n_heads)] * 2, strict=True))
     later = np.tril(np.ones((n_layers, n_layers), bool), -1).T[:, None, :, None]
     shape = (n_layers, n_heads, n_layers, n_heads)
     grid = {name: np.where(later, x.double().cpu().numpy().reshape(shape), np.nan) for name, x in
-            (("squared", squared), ("spread", spread))}  # fmt: skip
+            (("squared", squared), ("spread", deviation))}  # fmt: skip
     score = xr.DataArray(np.sqrt(grid["squared"]), coords={k: list(v) for k, v in coords.items()}, dims=names)
     expected = 1 / model.cfg.d_model
-    z = score.copy(data=(grid["squared"] - expected) / grid["spread"])
+    spread = np.where(grid["spread"] > 0, grid["spread"], np.nan)  # 0: every rotation gives the same
+    z = score.copy(data=(grid["squared"] - expected) / spread)
     about = {
         "model": model.cfg.model_name,
         "kind": kind,
@@ -87,8 +88,8 @@ def composition(
         "rotated_mean": expected**0.5,
         "seed": seed,
     }
-    mean, deviation = _random_scores(where, kind, alone, model.cfg.d_model, n_random, seed)
-    return CompositionScores(score, z, mean, deviation, about)
+    random = _random_scores(where, kind, alone, model.cfg.d_model, n_random, seed)
+    return CompositionScores(score, z, *random, about)
 
 
 def _reads(kind: str, alone: bool) -> str:
@@ -196,9 +197,7 @@ def _gram_squares(narrow: Narrow) -> Float[Tensor, " head"]:
     return small.square().sum((1, 2))
 
 
-def _random_scores(
-    stack: Stack, kind: str, alone: bool, d_model: int, n_random: int, seed: int
-) -> tuple[float, float]:
+def _random_scores(stack: Stack, kind: str, alone: bool, d_model: int, n_random: int, seed: int) -> tuple[float, float]:
     """Mean and standard deviation of the scores of Gaussian heads of the same shapes."""
     generator, d_head = torch.Generator().manual_seed(seed), stack.config.blocks[0].attn.d_head
     side = max(2, round(n_random**0.5))
@@ -219,5 +218,3 @@ def _random_scores(
 def _wide(x: Tensor) -> Tensor:
     x = x.detach()
     return x if x.dtype == torch.float64 else x.float()
-
-

@@ -203,7 +203,9 @@ def _explained(
             "token": [edge.texts["k"].tokens[i] for i in edge.seen.tolist()],
             "score": scores.cpu().numpy(),
             "attention": edge.attention[edge.seen].double().cpu().numpy(),
-            "compared": np.zeros(len(edge.seen), bool) if others is None else np.isin(range(len(edge.seen)), others.cpu()),
+            "compared": np.zeros(len(edge.seen), bool)
+            if others is None
+            else np.isin(range(len(edge.seen)), others.cpu()),
         }
     )
     return AttentionExplanation(values, bias, table, _about(edge, view, against))

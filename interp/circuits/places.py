@@ -59,7 +59,9 @@ def head_place(model: HookedTransformer, head: Head | str) -> HeadPlace:
     asked = Head.parse(head) if isinstance(head, str) else head
     stacks = {stack.name: stack for stack in (model.encoder, model.decoder) if stack is not None}
     if asked.stack and asked.stack not in stacks:
-        raise InputError(f"{asked} names the {asked.stack}; this model has one stack. Write {asked.layer}.{asked.head}.")
+        raise InputError(
+            f"{asked} names the {asked.stack}; this model has one stack. Write {asked.layer}.{asked.head}."
+        )
     stack = stacks[asked.stack] if asked.stack in stacks else model.main
     n_layers = stack.config.n_layers
     if not 0 <= asked.layer < n_layers:
@@ -110,7 +112,9 @@ def token_place(row: ReadText, given: Any, what: str) -> int:
         if found:
             return found[-1]
     times = len(exact) or len(starts)
-    raise InputError(f"{what} {given!r} stands in the text {times} times. Give the index of the token you mean: {shown}.")
+    raise InputError(
+        f"{what} {given!r} stands in the text {times} times. Give the index of the token you mean: {shown}."
+    )
 
 
 def positions_of(ids: Int[Tensor, "1 pos"]) -> Int[Tensor, " pos"]:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from interp.cli.browser import open_app
+from interp.cli.explain import explain
 from interp.cli.heads import heads
 from interp.cli.models import models
 from interp.cli.patch import patch
@@ -28,6 +29,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command("models")(models)
 app.command("heads")(heads)
 app.command("patch")(patch)
+app.command("explain")(explain)
 app.add_typer(runs, name="runs")
 app.command("app")(open_app)
 

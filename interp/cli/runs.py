@@ -21,6 +21,7 @@ from interp.cli.output import (
     scores_as_json,
     shown,
 )
+from interp.cli.results import print_explanation, print_result, result_as_json
 from interp.errors import InputError
 from interp.runs.manifest import RunInfo
 from interp.runs.store import Run, RunStore
@@ -63,6 +64,10 @@ def show(id: Id, store: Store = _STORE, as_json: AsJson = False) -> None:
         print_heads(results)
     elif run.info.kind == "effects":
         print_effects(results)
+    elif run.info.kind == "explanation":
+        print_explanation(results)
+    elif hasattr(results, "to_frame") and hasattr(results, "leaves_out"):
+        print_result(results)
     else:
         console().print(shown(results), markup=False)
 
@@ -163,7 +168,9 @@ def _listed(table: Any) -> str:
 def _results_as_json(kind: str | None, results: Any) -> dict[str, Any]:
     if kind == "heads":
         return scores_as_json(results)
-    return effects_as_json(results) if kind == "effects" else {"results": str(results)}
+    if kind == "effects":
+        return effects_as_json(results)
+    return result_as_json(results) if hasattr(results, "leaves_out") else {"results": str(results)}
 
 
 def _when(time: datetime | None) -> str:

@@ -48,7 +48,9 @@ class CompositionScores:
 
     def __post_init__(self) -> None:
         if self.values.dims != _AXES or self.rotated_z.dims != _AXES:
-            raise InputError(f"Composition scores have axes {', '.join(_AXES)}; got {', '.join(map(str, self.values.dims))}.")
+            raise InputError(
+                f"Composition scores have axes {', '.join(_AXES)}; got {', '.join(map(str, self.values.dims))}."
+            )
 
     @property
     def z(self) -> xr.DataArray:

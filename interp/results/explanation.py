@@ -138,7 +138,9 @@ class AttentionExplanation:
                 labels.append(f"{len(rest)} others")
             grid, names = picked, [*names, labels]
         title = f"{self.about.get('head', 'head')}: {self._edge()} ({which} {self.total(which):.2f})"
-        return cell_map(grid, title=title, rows=("query source", names[0]), columns=("key source", names[1]), name=which)
+        return cell_map(
+            grid, title=title, rows=("query source", names[0]), columns=("key source", names[1]), name=which
+        )
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write a self-contained page with the map, the tables, and what they leave out."""

@@ -40,7 +40,9 @@ class HeadTable:
     def __post_init__(self) -> None:
         missing = [name for name in (self.value, *self.label) if name not in self.frame.columns]
         if missing:
-            raise InputError(f"The table has no column {missing[0]!r}. It has {', '.join(map(str, self.frame.columns))}.")
+            raise InputError(
+                f"The table has no column {missing[0]!r}. It has {', '.join(map(str, self.frame.columns))}."
+            )
 
     def to_frame(self) -> pd.DataFrame:
         """The table, one row each (a copy)."""
