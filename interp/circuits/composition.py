@@ -47,14 +47,15 @@ def composition(
 
     Values `[from_layer from_head to_layer to_head]` from 0 to 1; NaN where the writer is not earlier. `qk` says what
     reads: W_Q W_Kᵀ ("whole"), or W_Q (for Q) or W_K (for K) "alone", which is the default ("auto") where positions are
-    rotated: what a rotation does between W_Q and W_Kᵀ depends on the distance. `folded` multiplies the gain of the norm in front of the
-    reading head into what it reads with, and the gain of an output norm into W_O; without it weights are the
+    rotated: what a rotation does between W_Q and W_Kᵀ depends on the distance. `folded` multiplies the gain of the norm
+    in front of a head into W_Q, W_K and W_V, and the gain of an output norm into W_O; without it weights are the
     checkpoint's own. Query heads that share a key/value head have its W_K and W_V. `stack` is "encoder" or "decoder" in
     a model with two (default: the decoder's self-attention).
 
     The baseline: `n_random` pairs of Gaussian matrices of the same shapes (mean and standard deviation), and for each
     pair the exact mean and deviation of its squared score under a random rotation between the two heads, which keeps
-    both spectra. A head whose weights are all 0 has no score (NaN). No forward pass; memory stays within some hundred MB however large the model is.
+    both spectra. A head whose weights are all 0 has no score (NaN). No forward pass; memory: about four times the
+    attention weights, and some hundred MB.
     """
     if kind not in ("Q", "K", "V"):
         raise InputError(f'kind is {kind!r}. Choose "Q", "K" or "V".')

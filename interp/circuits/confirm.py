@@ -44,6 +44,7 @@ def confirmed(
     kept = {side: stream.whole() for side, stream in streams.items()}
     at = edge.seen.tolist().index(edge.key)
     old = _row(edge, kept["query"][edge.query], kept["key"][edge.seen])
+    compared = torch.tensor(found.keys["compared"].to_numpy().copy())
     rows = []
     for side, label in asked:
         new = dict(kept)
@@ -58,6 +59,8 @@ def confirmed(
                 "source": label,
                 "score": float(old[at]),
                 "score_after": float(after[at]),
+                "contrast": _contrast(old, at, compared),
+                "contrast_after": _contrast(after, at, compared),
                 "attention": float(old.softmax(-1)[at]),
                 "attention_after": float(after.softmax(-1)[at]),
                 "attention_change": float(after.softmax(-1)[at] - old.softmax(-1)[at]),
@@ -120,6 +123,10 @@ def _row(edge: Edge, query: Float[Tensor, " d_head"], keys: Float[Tensor, "seen 
     if config.softcap is not None:
         scores = config.softcap * torch.tanh(scores / config.softcap)
     return scores + edge.bias
+
+
+def _contrast(row: Tensor, at: int, compared: Tensor) -> float | None:
+    return float(row[at] - row[compared.to(row.device)].mean()) if bool(compared.any()) else None
 
 
 class _Answer:

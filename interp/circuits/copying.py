@@ -40,7 +40,7 @@ def copying_table(
     - `top_share`: share of the sampled input tokens whose own logit the head puts above all others (chance 1 / V).
     - `mean_place`: mean share of the vocabulary that stands below the token's own logit (chance .5).
     - `own_over_spread`: own logit less the mean, in standard deviations over the vocabulary (chance 0).
-    - `eigenvalues`: Σ Re λ / Σ |λ| of W_O W_U W_E W_V, from −1 to 1; weights as they are, and with the gains of the norms.
+    - `eigenvalues`: Σ Re λ / Σ |λ| of W_O W_U W_E W_V, from −1 to 1; `eigenvalues_folded`: with the norms' gains.
     """
     layer, sublayer = place.address.layer, place.address.sublayer
     top, below, spread = [], [], []
@@ -76,8 +76,8 @@ def copying_eigenvalues(
     model: HookedTransformer, place: HeadPlace, circuit: FactoredMatrix, *, folded: bool = False
 ) -> Tensor:
     """Eigenvalues of the token-to-token map W_E W_V W_O W_U that are not 0, from its d_head × d_head twin
-    W_O W_U W_E W_V; the V × V matrix is never made. `folded` puts the gains of the norms in front of the head and of the
-    unembedding (and of an output norm) in, and centres where LayerNorms do. Weakness: see the table."""
+    W_O W_U W_E W_V; the V × V matrix is never made. `folded` puts the gains of the norms in front of the head and
+    of the unembedding (and of an output norm) in, and centres where LayerNorms do. Weakness: see the table."""
     ids = torch.arange(model.cfg.d_vocab, device=model.device)
     block = place.stack.block(place.address.layer)
     W_O = circuit.B

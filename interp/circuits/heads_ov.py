@@ -185,8 +185,9 @@ class HeadOV:
                 rows.append({**row, "writes": self._words(out * sign, k)})
         left_out = (
             "Weights alone: which directions residuals really take is not in them, and the two signs of a pair are "
+            "equally good. What is read is read by bare embeddings (gain of the norm applied), which later layers "
+            "move away from."
         )
-        left_out += "equally good. What is read is read by bare embeddings (gain of the norm applied), which later layers move away from."
         title = f"{self.head}: singular directions of W_V W_O"
         return HeadTable(
             pd.DataFrame(rows), title, "singular_value", ("direction", "sign", "writes"), left_out, self._about

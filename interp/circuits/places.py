@@ -62,7 +62,7 @@ def head_place(model: HookedTransformer, head: Head | str) -> HeadPlace:
         raise InputError(
             f"{asked} names the {asked.stack}; this model has one stack. Write {asked.layer}.{asked.head}."
         )
-    stack = stacks[asked.stack] if asked.stack in stacks else model.main
+    stack = stacks.get(asked.stack, model.main)
     n_layers = stack.config.n_layers
     if not 0 <= asked.layer < n_layers:
         raise InputError(f"There is no head {asked}: the layers are 0 to {n_layers - 1}.")

@@ -74,8 +74,8 @@ class HeadQK:
                 row["key_tokens"] = self._words(along[:, min(n, len(sizes)) + i] * sign, k)
                 rows.append(row)
         left_out = (
-            "Weights alone, at one distance: biases, norms of queries and keys and a bias of distances are left out, and "
-            "so is everything that context adds to a token. The two signs of a pair are equally good."
+            "Weights alone, at one distance: biases, norms of queries and keys and a bias of distances are left out, "
+            "and so is everything that context adds to a token. The two signs of a pair are equally good."
         )
         about = {
             "model": self.model.cfg.model_name,

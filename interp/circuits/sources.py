@@ -245,7 +245,7 @@ class _Reader:
         last = self.read(f"blocks.{self.stack.config.n_layers - 1}.hook_resid_post")
         return _norm_map(norm, norm_scale(last, norm.config), f"{self.prefix}ln_final_bias")
 
-    def read(self, path: str) -> Vectors:
+    def read(self, path: str) -> Float[Tensor, "pos *rest"]:
         return _wide(self.cache[f"{self.stack.address}{path}"][0, self.pos])
 
     def _mlp(self, layer: int, n: int) -> Iterator[Source]:

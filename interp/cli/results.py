@@ -34,7 +34,7 @@ def print_explanation(found: Any, n: int = 8) -> None:
         metric = "" if about.get("metric") is None else f"; {about['metric']} of {about['answer']!r}"
         metric += f" against {about['foil']!r}" if "foil" in about else ""
         rows = [_confirmed_row(row) for row in found.confirmed.to_dict("records")]
-        columns = ["replaced in the", "source", "score", "attention", "answer"]
+        columns = ["replaced in the", "source", "score", "contrast", "attention", "answer"]
         what = {"mean": "their mean elsewhere"}.get(about.get("replaced_with"), "zero")
         print_table(columns, rows, title=f"Sources replaced by {what}{metric}", right=columns[2:])
     out.print(shown(found.leaves_out), markup=False, soft_wrap=True)
@@ -57,4 +57,11 @@ def _confirmed_row(row: dict[Any, Any]) -> list[str]:
             return "–"
         return f"{before:.{digits}f} → {after:.{digits}f}"
 
-    return [row["side"], row["source"], change("score", 2), change("attention", 3), change("answer", 3)]
+    return [
+        row["side"],
+        row["source"],
+        change("score", 2),
+        change("contrast", 2),
+        change("attention", 3),
+        change("answer", 3),
+    ]

@@ -26,7 +26,8 @@ _POSITION = "position bias"
 _LEFT_OUT = (
     "Scales of norms are frozen at this text's values, so a part is what it adds here, not what the score would be "
     "without it (confirm=True measures that). Sources are what wrote directly to the residual stream: what an earlier "
-    "head or MLP itself read is not traced further. A score says where attention goes, not what is moved: see interp.ov."
+    "head or MLP itself read is not traced further. A score says where attention goes, not what "
+    "is moved: see interp.ov."
 )
 
 

@@ -26,8 +26,8 @@ _FORMAT = 1
 class HeadTable:
     """A tidy table whose rows stand for tokens, keys, directions or measures of one head.
 
-    `value` is the column that counts, `label` the columns that name a row. `title` says what it is, `leaves_out` what it
-    does not say, and `about` how it was made.
+    `value` is the column that counts, `label` the columns that name a row. `title` says what it is, `leaves_out` what
+    it does not say, and `about` how it was made.
     """
 
     frame: pd.DataFrame

@@ -1,0 +1,125 @@
+"""Parts of an attention score sum to the score that the model has, for every layout and every family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import interp
+from interp.circuits.explain import explain_attention, trace_edge
+from interp.families.base import families
+from interp.model.transformer import HookedTransformer
+from tests.families.parity import sample_tokens
+from tests.families.test_parity import ROWS, VOCABULARY
+from tests.families.test_parity_encoders import QUICK, words
+from tests.model.conftest import ZOO, ids, randomize
+
+RELATIVE, EXACT = 1e-5, 1e-10
+
+
+def heads_of(model: HookedTransformer) -> list[str]:
+    """One head of each kind of attention, in the last layer."""
+    if model.encoder is None or model.decoder is None:
+        return [f"{model.main.config.n_layers - 1}.1"]
+    last = {"encoder": model.encoder.config.n_layers - 1, "decoder": model.decoder.config.n_layers - 1}
+    kinds = ("encoder.attn", "decoder.attn", "decoder.cross_attn")
+    return [f"{kind}.{last[kind.split('.')[0]]}.1" for kind in kinds]
+
+
+def capped(total: float, cap: float | None) -> float:
+    return total if cap is None else cap * float(torch.tanh(torch.tensor(total / cap, dtype=torch.float64)))
+
+
+@torch.no_grad()
+def apart(model: HookedTransformer, tokens: Tensor, decoder_input: Tensor | None) -> float:
+    """The largest difference between a sum of parts and the pass's own score, over heads and views, in units of the
+    row's largest score."""
+    options: dict[str, Any] = {} if decoder_input is None else {"decoder_input": decoder_input}
+    worst = 0.0
+    for head in heads_of(model):
+        edge = trace_edge(model, tokens, head, 5, 4, **options)
+        own, size = float(edge.row[4]), float(edge.row[edge.seen].abs().max())
+        for view in ("layer", "head"):
+            found = explain_attention(model, tokens, head, 5, 4, view=view, **options)
+            total = capped(found.total("score"), edge.place.attn.config.softcap)
+            worst = max(worst, abs(total - own) / size)
+            sides = [float(x.sum()) for x in (found.by_query(), found.by_key())]
+            biased = [x + found.position_bias["contrast"] for x in sides]
+            assert biased == pytest.approx([found.total()] * 2, abs=1e-9)
+    return worst
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_parts_sum_to_the_score_in_every_layout(name: str) -> None:
+    cfg = ZOO[name]
+    decoder_input = ids(1, 7, 3) if cfg.encoder is not None and cfg.decoder is not None else None
+    for dtype, bound in ((torch.float32, RELATIVE), (torch.float64, EXACT)):
+        model = randomize(HookedTransformer(cfg, dtype=dtype))
+        assert apart(model, ids(1, 9), decoder_input) <= bound
+
+
+@pytest.mark.parametrize("family", ROWS)
+def test_parts_sum_to_the_score_in_every_decoder_family(family: str) -> None:
+    model = interp.load(ROWS[family][0].live())
+    tokens = sample_tokens(1, VOCABULARY)
+    assert apart(model, tokens, None) <= RELATIVE
+    assert apart(model.double(), tokens, None) <= EXACT
+
+
+@pytest.mark.parametrize("family", QUICK)
+def test_parts_sum_to_the_score_in_every_encoder_family(family: str) -> None:
+    case = QUICK[family]
+    model = interp.load(case.live())
+    decoder_input = words(1, 7, seed=1) if case.two_stacks else None
+    assert apart(model, words(1, 9), decoder_input) <= RELATIVE
+    assert apart(model.double(), words(1, 9), decoder_input) <= EXACT
+
+
+def test_each_family_of_the_package_is_tried() -> None:
+    known = {family.name for family in families()}
+    assert len(known) > 20 and known <= {*ROWS, *QUICK, "mt5"}, "a family without a row here (mT5 is T5 by layout)"
+
+
+FROZEN = ["llama", "gpt2", "granite", "gemma2", "olmo2", "bert", "mpnet", "bloom", "softcap", "encoder"]
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_a_querys_part_is_what_the_score_loses_with_the_source_and_frozen_norms(name: str) -> None:
+    """Take what layer 0's attention added out of the query's residual, hold all later outputs and scales."""
+    model = randomize(HookedTransformer(ZOO[name], dtype=torch.float64))
+    tokens, query, key = ids(1, 9), 6, 4
+    held = [site for site in model.sites.names if site.startswith("blocks.0") or site.startswith("blocks.1.ln1")]
+    held = [site for site in held if site.endswith(("hook_scale", "hook_mlp_out"))]
+    _, cache = model.run_with_cache(tokens)
+    block = model.main.block(0)
+    made = cache["blocks.0.attn.hook_result"][0, query].sum(0).detach()
+    found = explain_attention(model, tokens, "1.2", query, key)
+    if block.config.norms in ("output", "both"):
+        made = made / cache["blocks.0.ln1_post.hook_scale"][0, query] * block.ln1_post.gain.detach()
+    made = made * block.config.residual_scale
+    hooks: list[Any] = [(site, lambda x, hook: cache[hook.name].clone()) for site in held]
+
+    def less(x: Tensor, hook: Any) -> Tensor:
+        x[0, query] -= made
+        return x
+
+    hooks.append(("blocks.0.hook_attn_out", less))
+    qs: dict[str, Tensor] = {}
+    for site in ("hook_q", "hook_rot_q"):
+        if f"blocks.1.attn.{site}" in model.sites.names:
+            hooks.append((f"blocks.1.attn.{site}", lambda x, hook: qs.__setitem__(hook.name, x.clone())))
+    if model.main.config.blocks[1].attn.qk_norm is not None:
+        pytest.skip("the scale of a query norm is no site, so it cannot be held") if name != "olmo2" else None
+    with torch.no_grad():
+        model.run_with_hooks(tokens, fwd_hooks=hooks, return_type=None)
+    last = list(qs)[-1]
+    config = model.main.config.blocks[1].attn
+    keys = cache[last.replace("_q", "_k")][0, key, 2 // (config.n_heads // config.n_key_value_heads)].detach()
+    lost = float((cache[last][0, query, 2].detach() - qs[last][0, query, 2]) @ keys) * config.scale
+    part = float(found.by_query("score").sel(query_source="0_attn_out"))
+    if config.qk_norm is None:
+        assert part == pytest.approx(lost, rel=1e-9)
+    assert abs(part) > 1e-3
