@@ -208,7 +208,16 @@ def _explained(
             else np.isin(range(len(edge.seen)), others.cpu()),
         }
     )
-    return AttentionExplanation(values, bias, table, _about(edge, view, against))
+    about = {**_about(edge, view, against), "sum_apart": _apart(edge, scores)}
+    return AttentionExplanation(values, bias, table, about)
+
+
+def _apart(edge: Edge, scores: Float[Tensor, " seen"]) -> float:
+    """How far the sums of parts lie from the scores of the pass, in units of the largest score of the row."""
+    cap, bias, row = edge.place.attn.config.softcap, edge.bias.double(), edge.row[edge.seen].double()
+    if cap is not None:
+        scores = cap * torch.tanh((scores - bias) / cap) + bias
+    return float((scores - row).abs().max() / row.abs().max().clamp(min=1e-30))
 
 
 def _labels(side: str, sources: list[Source]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -302,18 +303,17 @@ def _norm_map(norm: Norm, scale: Tensor, label: str) -> list[_Map]:
     if norm.config.kind == "none":
         return []
 
-    def linear(x: Tensor) -> Tensor:
-        x = x - x.mean(-1, keepdim=True) if norm.config.kind == "layer" else x
-        return x / scale * norm.gain.detach()
+    bias, gain = None if norm.b is None else _wide(norm.b), norm.gain.detach()
+    return [_Map(partial(_frozen, norm.config.kind, scale, gain), lambda x: norm(x, NO_TAPS), label, bias)]
 
-    bias = None if norm.b is None else _wide(norm.b)
-    return [_Map(linear, lambda x: norm(x, NO_TAPS), label, bias)]
+
+def _frozen(kind: str, scale: Tensor, gain: Tensor, x: Tensor) -> Tensor:
+    x = x - x.mean(-1, keepdim=True) if kind == "layer" else x
+    return x / scale * gain
 
 
 def _affine(label: str, weight: Tensor, bias: Tensor | None) -> _Map:
-    def linear(x: Tensor) -> Tensor:
-        return x @ weight.T
-
+    linear = lambda x: x @ weight.T  # noqa: E731
     return _Map(linear, linear if bias is None else lambda x: x @ weight.T + bias, label, bias)
 
 
