@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.circuits.places import HeadPlace, ReadText, head_place, read_text, token_place
-from interp.circuits.sources import Source, Stream, View, project, residual_reads, stream_to
+from interp.circuits.sources import Source, Stream, project, residual_reads, stream_to
 from interp.errors import InputError
 from interp.model.attention import distance_bias
 from interp.model.cache import ActivationCache
@@ -66,7 +66,7 @@ def explain_attention(
     query: int | str,
     key: int | str,
     *,
-    view: View = "layer",
+    view: str = "layer",
     against: str | Sequence[int | str] | None = "others",
     confirm: bool | str | Sequence[str] = False,
     replace_with: str = "mean",

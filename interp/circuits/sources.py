@@ -28,7 +28,7 @@ from interp.sites import Head
 
 __all__ = ["BIASES", "Source", "Stream", "View", "project", "residual_reads", "stream_to", "sum_of"]
 
-View = Literal["layer", "head"]
+View = str  # "layer" or "head"
 Vectors = Float[Tensor, "pos width"]
 BIASES = "biases"  # the label of all of them together
 
@@ -96,7 +96,7 @@ class Stream:
                 names += [source.label] if source.kind != "bias" else []
         raise InputError(f"There is no source {label!r} here. There are {', '.join(names)}.")
 
-    def whole(self, instead: Mapping[str, Vectors] | None = None, view: View = "layer") -> Vectors:
+    def whole(self, instead: Mapping[str, Vectors] | None = None, view: View = "layer") -> Float[Tensor, "pos end"]:
         """The end of the stream with all norms recomputed, some raw sources replaced."""
         total: Tensor | None = None
         for step in self.steps:
