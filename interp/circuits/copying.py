@@ -72,6 +72,7 @@ def copying_table(
     return HeadTable(frame, f"{place.address}: copying", "value", ("score",), left_out, about)
 
 
+@torch.no_grad()
 def copying_eigenvalues(
     model: HookedTransformer, place: HeadPlace, circuit: FactoredMatrix, *, folded: bool = False
 ) -> Tensor:

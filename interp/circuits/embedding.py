@@ -13,9 +13,10 @@ from interp.model.taps import NO_TAPS
 __all__ = ["direct_embedding", "effective_embedding"]
 
 
+@torch.no_grad()
 def direct_embedding(stack: Stack, tokens: Int[Tensor, " token"]) -> Float[Tensor, "token d_model"]:
     """Embeddings as they enter layer 0, without learned positions (token types, norm and projection included)."""
-    resid = stack.embed(tokens)
+    resid = stack.embed.weight[tokens]
     if stack.config.embed_scale != 1.0:
         scale = stack.config.embed_scale
         resid = resid * (resid.new_tensor(scale) if stack.config.embed_scale_rounded else scale)
@@ -36,7 +37,7 @@ def effective_embedding(stack: Stack, tokens: Int[Tensor, " token"]) -> Float[Te
         if kind == "mlp":
             part = "ln1" if block.config.residual == "parallel" and block.config.shared_norm else f"ln{n}"
             read = _norm(block, part)(resid, NO_TAPS) if block.config.norms in ("pre", "both") else resid
-            out = block.mlp(read, NO_TAPS)  # type: ignore[operator]
+            out = block.mlp(read[None], NO_TAPS)[0]  # type: ignore[operator]
             out = _norm(block, f"ln{n}_post")(out, NO_TAPS) if block.config.norms in ("output", "both") else out
             resid = resid + out * block.config.residual_scale
         resid = _norm(block, f"ln{n}")(resid, NO_TAPS) if block.config.norms == "post" else resid

@@ -149,7 +149,8 @@ class HeadOV:
         scale = None if norm is None else norm_scale(cache[made][0, at : at + 1], norm.config)
         parts = written(self.place.stack, layer, parts, self.place.address.sublayer, scale=scale)
         ids = [_single(self.model, one, own.tokens[: at + 1]) for one in (answer, foil) if one is not None]
-        logits = direct_logits(self.model, parts, torch.tensor(ids), scale=final_scale(self.model, cache[last][0, at]))
+        logits = direct_logits(self.model, parts, torch.tensor(ids, device=parts.device))
+        logits = logits / final_scale(self.model, cache[last][0, at])
         adds = (logits[:, 0] - logits[:, 1] if len(ids) > 1 else logits[:, 0]).double().cpu()
         shown = [self._name(one) for one in ids]
         frame = pd.DataFrame(

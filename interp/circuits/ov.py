@@ -36,7 +36,7 @@ def written(
     results: Float[Tensor, "*batch d_model"],
     sublayer: str = "attn",
     *,
-    scale: Float[Tensor, "*batch one"] | None = None,
+    scale: Float[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "*batch d_model"]:
     """What reaches the residual stream of what heads make (z W_O): through the output norm without its bias, and times
     the residual multiplier. Without the output norm's `scale` the result is right up to one positive factor for each

@@ -37,10 +37,11 @@ class AttentionExplanation:
 
     `values` `[measure, query_source, key_source]`: parts of the score q·k × scale, before any softcap (measure
     "score"), and of that score less its mean over the keys compared with ("contrast"), which is what softmax reacts
-    to. `position_bias` is what a bias of distances adds to either. `about["sum_apart"]` is the largest difference between
-    sums of parts and the scores of the pass, over the largest score. `keys` has one row per visible key: its score with
-    the bias and its attention. `confirmed` holds what happened when single sources were replaced, or is None. Sources
-    carry their kind, layer and head as coordinates.
+    to. `position_bias` is what a bias of distances adds to either. `about["sum_apart"]` is the largest difference
+    between sums of parts and the scores of the pass, over the largest score.
+
+    `keys` has one row per visible key: its score with the bias and its attention. `confirmed` holds what happened when
+    single sources were replaced, or is None. Sources carry their kind, layer and head as coordinates.
     """
 
     values: xr.DataArray

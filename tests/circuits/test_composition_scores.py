@@ -135,7 +135,7 @@ def test_slices_of_one_head_are_named(named: Any) -> None:
     assert into.dims == ("from_layer", "from_head") and into.sizes["from_layer"] == 2
     assert out.dims == ("to_layer", "to_head") and out.sizes["to_layer"] == 2
     assert float(into.sel(from_layer=0, from_head=3)) == float(out.sel(to_layer=2, to_head=1))
-    with pytest.raises(InputError, match="There is no head 3.0"):
+    with pytest.raises(InputError, match=r"There is no head 3\.0"):
         found.into(3, 0)
 
 
