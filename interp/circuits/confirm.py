@@ -80,7 +80,7 @@ def _asked(found: AttentionExplanation, sources: bool | str | Sequence[str]) -> 
     if sources is True:
         largest = sums.groupby("side", sort=False).head(_LARGEST)
         return list(zip(largest["side"], largest["source"], strict=True))
-    named = [sources] if isinstance(sources, str) else list(sources) if isinstance(sources, Sequence) else [sources]
+    named = [sources] if isinstance(sources, str) else list(sources) if isinstance(sources, Sequence) else []
     for name in named:
         if name not in set(sums["source"]):
             shown = ", ".join(dict.fromkeys(sums["source"].head(8)))

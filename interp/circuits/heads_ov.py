@@ -108,7 +108,7 @@ class HeadOV:
         """The tokens promoted and suppressed whatever is attended to: the mean over `n` random input tokens of the
         vocabulary (None: all), each as in `token`. `svd` says which inputs go with which outputs."""
         ids = _sample(self.model.cfg.d_vocab, n, seed).to(self.model.device)
-        total = sum(self._values(chunk).sum(0) for chunk in ids.split(2048))
+        total = torch.stack([self._values(chunk).sum(0) for chunk in ids.split(2048)]).sum(0)
         about = {"tokens": len(ids), "seed": seed}
         return self._table(self._logits(total / len(ids)), k, f"{self.head} on the mean token", self._input, about)
 
@@ -260,7 +260,7 @@ class HeadOV:
             raise InputError(f"This model {'needs' if two else 'takes no'} decoder_input=.")
         row = read_text(model, text, prepend_bos=prepend_bos)
         own = read_text(model, decoder_input, prepend_bos=prepend_bos) if two else row
-        options = {"decoder_input": own.ids} if two else {}
+        options: dict[str, Any] = {"decoder_input": own.ids} if two else {}
         _, cache = model.run_with_cache(row.ids, names, return_type=None, **options)
         return (row if self.place.is_cross else own), cache, own
 

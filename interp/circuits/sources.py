@@ -201,7 +201,8 @@ def project(stream: Stream, attn: Attention, side: Literal["q", "k"], head: int,
     if over_all:
         maps.append(_same(lambda x: x[:, own]))
     if config.rotary is not None:
-        maps.append(_same(lambda x: rotate(x[None, :, None], rows, config.rotary)[0, :, 0]))
+        rotary = config.rotary
+        maps.append(_same(lambda x: rotate(x[None, :, None], rows, rotary)[0, :, 0]))
     return stream.then(*maps)
 
 

@@ -123,11 +123,11 @@ class CompositionScores:
         try:
             table = pd.read_parquet(folder / "scores.parquet")
             coords = {axis: list(range(size)) for axis, size in zip(_AXES, saved["sizes"], strict=True)}
-            arrays = [
+            score, rotated = (
                 xr.DataArray(np.asarray(table[name]).reshape(saved["sizes"]), coords=coords, dims=_AXES)
                 for name in ("score", "rotated_z")
-            ]
-            return cls(*arrays, saved["random_mean"], saved["random_deviation"], saved["about"])
+            )
+            return cls(score, rotated, saved["random_mean"], saved["random_deviation"], saved["about"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(f"Cannot read the composition scores in {folder}: {error}") from error
 

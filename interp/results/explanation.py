@@ -89,11 +89,11 @@ class AttentionExplanation:
         parts = self.values.sel(measure=which, drop=True)
         table = parts.rename("part").to_dataframe().reset_index()
         first = ["query_source", "key_source", "part"]
-        table = table[[*first, *(name for name in table.columns if name not in first)]]
+        table = table.loc[:, [*first, *(name for name in table.columns if name not in first)]]
         if self.position_bias[which]:
             row = {"query_source": _POSITION, "key_source": _POSITION, "part": self.position_bias[which]}
             table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-        return table.loc[table["part"].abs().sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
+        return _largest_first(table).reset_index(drop=True)
 
     def marginals(self, measure: str | None = None) -> pd.DataFrame:
         """One row per side and source: its sum over the other side, largest first; with the position bias the rows of
@@ -107,7 +107,7 @@ class AttentionExplanation:
             if bias:
                 row = {"side": side, "source": _POSITION, "part": bias, "kind": "position", "layer": -1, "head": -1}
                 table = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
-            tables.append(table.loc[table["part"].abs().sort_values(ascending=False, kind="stable").index])
+            tables.append(_largest_first(table))
         return pd.concat(tables, ignore_index=True)
 
     def top(self, n: int = 8) -> pd.DataFrame:
@@ -207,6 +207,10 @@ class AttentionExplanation:
         if measure is not None and measure not in known:
             raise InputError(f"measure is {measure!r}. There is {' and '.join(known)}.")
         return measure or self.measure
+
+
+def _largest_first(table: pd.DataFrame) -> pd.DataFrame:
+    return table.iloc[np.argsort(-np.abs(table["part"].to_numpy(dtype=float)), kind="stable")]
 
 
 def _with(name: str, part: float) -> str:
