@@ -12,6 +12,7 @@ import typer
 
 from interp.cli.attribute import attribute
 from interp.cli.browser import open_app
+from interp.cli.explain import explain
 from interp.cli.heads import heads
 from interp.cli.lens import lens
 from interp.cli.models import models
@@ -32,6 +33,7 @@ app.command("heads")(heads)
 app.command("patch")(patch)
 app.command("lens")(lens)
 app.command("attribute")(attribute)
+app.command("explain")(explain)
 app.add_typer(runs, name="runs")
 app.command("app")(open_app)
 

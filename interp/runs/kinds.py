@@ -20,6 +20,9 @@ _HOMES = {
     "attention_graph": "interp.results.attention_graph:AttentionGraph",
     "mlp_memory": "interp.results.mlp_memory:MLPMemory",
     "tuned_lens": "interp.circuits.tuned:TunedLens",
+    "explanation": "interp.results.explanation:AttentionExplanation",
+    "composition": "interp.results.composition:CompositionScores",
+    "head_table": "interp.results.tables:HeadTable",
 }
 
 
