@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from interp.causal.patching import patch as patch
     from interp.causal.paths import path_patch as path_patch
     from interp.causal.tracing import causal_trace as causal_trace
+    from interp.circuits.composition import composition as composition
+    from interp.circuits.explain import explain_attention as explain_attention
     from interp.circuits.factored import FactoredMatrix as FactoredMatrix
+    from interp.circuits.faithfulness import graph_faithfulness as graph_faithfulness
+    from interp.circuits.graph import attention_graph as attention_graph
+    from interp.circuits.heads_ov import ov as ov
+    from interp.circuits.lens import lens as lens
+    from interp.circuits.logit_attribution import logit_attribution as logit_attribution
+    from interp.circuits.mlp_memory import mlp_memory as mlp_memory
+    from interp.circuits.qk import qk as qk
+    from interp.circuits.tuned import TunedLens as TunedLens
     from interp.errors import InterpError as InterpError
     from interp.families.load import load as load
     from interp.heads.find import find_heads as find_heads
@@ -50,17 +60,27 @@ _HOMES = {
     "PromptPairs": "interp.pairs",
     "RunStore": "interp.runs.store",
     "Site": "interp.sites",
+    "TunedLens": "interp.circuits.tuned",
     "ablate": "interp.causal.ablation",
+    "attention_graph": "interp.circuits.graph",
     "attribute": "interp.causal.attribution",
     "causal_trace": "interp.causal.tracing",
+    "composition": "interp.circuits.composition",
+    "explain_attention": "interp.circuits.explain",
     "find_heads": "interp.heads.find",
     "fold_norms": "interp.model.fold",
     "get_act_name": "interp.sites",
+    "graph_faithfulness": "interp.circuits.faithfulness",
     "knockout": "interp.causal.knockout",
+    "lens": "interp.circuits.lens",
     "load": "interp.families.load",
     "load_edits": "interp.causal.edits",
+    "logit_attribution": "interp.circuits.logit_attribution",
+    "mlp_memory": "interp.circuits.mlp_memory",
+    "ov": "interp.circuits.heads_ov",
     "patch": "interp.causal.patching",
     "path_patch": "interp.causal.paths",
+    "qk": "interp.circuits.qk",
     "run_with_edits": "interp.causal.edits",
     "save_edits": "interp.causal.edits",
     "steer": "interp.causal.edits",
@@ -79,17 +99,27 @@ __all__ = [
     "PromptPairs",
     "RunStore",
     "Site",
+    "TunedLens",
     "ablate",
+    "attention_graph",
     "attribute",
     "causal_trace",
+    "composition",
+    "explain_attention",
     "find_heads",
     "fold_norms",
     "get_act_name",
+    "graph_faithfulness",
     "knockout",
+    "lens",
     "load",
     "load_edits",
+    "logit_attribution",
+    "mlp_memory",
+    "ov",
     "patch",
     "path_patch",
+    "qk",
     "run_with_edits",
     "save_edits",
     "steer",

@@ -10,8 +10,11 @@ from typing import Annotated
 
 import typer
 
+from interp.cli.attribute import attribute
 from interp.cli.browser import open_app
+from interp.cli.explain import explain
 from interp.cli.heads import heads
+from interp.cli.lens import lens
 from interp.cli.models import models
 from interp.cli.patch import patch
 from interp.cli.runs import runs
@@ -29,6 +32,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command("models")(models)
 app.command("heads")(heads)
 app.command("patch")(patch)
+app.command("lens")(lens)
+app.command("attribute")(attribute)
+app.command("explain")(explain)
 app.add_typer(runs, name="runs")
 app.add_typer(tasks, name="tasks")
 app.command("app")(open_app)

@@ -21,6 +21,8 @@ from interp.cli.output import (
     scores_as_json,
     shown,
 )
+from interp.cli.results import print_explanation, print_result, result_as_json
+from interp.cli.showing import print_said, records_of
 from interp.errors import InputError
 from interp.runs.manifest import RunInfo
 from interp.runs.store import Run, RunStore
@@ -63,8 +65,12 @@ def show(id: Id, store: Store = _STORE, as_json: AsJson = False) -> None:
         print_heads(results)
     elif run.info.kind == "effects":
         print_effects(results)
+    elif run.info.kind == "explanation":
+        print_explanation(results)
+    elif run.info.kind in ("composition", "head_table"):
+        print_result(results)
     else:
-        console().print(shown(results), markup=False)
+        print_said(results)
 
 
 @runs.command("check")
@@ -163,7 +169,11 @@ def _listed(table: Any) -> str:
 def _results_as_json(kind: str | None, results: Any) -> dict[str, Any]:
     if kind == "heads":
         return scores_as_json(results)
-    return effects_as_json(results) if kind == "effects" else {"results": str(results)}
+    if kind == "effects":
+        return effects_as_json(results)
+    if kind in ("explanation", "composition", "head_table"):
+        return result_as_json(results)
+    return records_of(results)
 
 
 def _when(time: datetime | None) -> str:

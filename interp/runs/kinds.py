@@ -12,7 +12,18 @@ __all__ = ["kind_of", "known_kinds", "load_results", "register_kind"]
 
 # Named by "module:class" and imported on use, so that a store is listed without pandas or torch. A class needs
 # `save(folder)` and `load(folder)`; its `about` may name the model.
-_HOMES = {"heads": "interp.results.heads:HeadScores", "effects": "interp.results.effects:Effects"}
+_HOMES = {
+    "heads": "interp.results.heads:HeadScores",
+    "effects": "interp.results.effects:Effects",
+    "logit_attribution": "interp.results.logit_attribution:LogitAttribution",
+    "lens": "interp.results.lens:Lens",
+    "attention_graph": "interp.results.attention_graph:AttentionGraph",
+    "mlp_memory": "interp.results.mlp_memory:MLPMemory",
+    "tuned_lens": "interp.circuits.tuned:TunedLens",
+    "explanation": "interp.results.explanation:AttentionExplanation",
+    "composition": "interp.results.composition:CompositionScores",
+    "head_table": "interp.results.tables:HeadTable",
+}
 
 
 def register_kind(name: str, home: str) -> None:
