@@ -17,12 +17,13 @@ __all__ = ["heads"]
 
 def heads(
     model: Annotated[str, typer.Argument(help="Packaged name, .gguf file, local folder or hub id.")],
-    kind: Annotated[list[str] | None, typer.Option(help="Kind of head; repeat for several. All, if none.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="Kind of head; repeat for several, or all. None: the four basic ones.")] = None,
     n: Annotated[int, typer.Option(help="Prompts of each data set.")] = 32,
-    screen: Annotated[str, typer.Option(help="Test the top heads by attention, or (none) every head.")] = "attention",
+    screen: Annotated[str, typer.Option(help="Test the top heads by attention, by exact effect, or none: every head.")] = "attention",
     top: Annotated[int, typer.Option(help="Heads of each kind to ablate.")] = 8,
     alpha: Annotated[float, typer.Option(help="Largest corrected p that a verdict accepts.")] = 0.05,
     corpus: Annotated[Path | None, typer.Option(exists=True, help="Your own text: a file or a folder.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep finished tasks in this folder, and go on from there.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
     store: Annotated[Path | None, typer.Option(help="Store the run in this folder, e.g. runs.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a self-contained page here.")] = None,
@@ -41,7 +42,7 @@ def heads(
     with timed(timings, "load"):
         loaded = interp.load(model)
     with timed(timings, "find"), progress() as report:
-        found = interp.find_heads(loaded, kinds, **settings, progress=report)
+        found = interp.find_heads(loaded, kinds, **settings, keep=keep, progress=report)
     run, page = None, None
     try:
         if runs is not None:
@@ -59,8 +60,11 @@ def heads(
     say_where(run, runs, page, out)
 
 
-def _kinds(asked: list[str] | None) -> list[str]:
+def _kinds(asked: list[str] | None) -> str | list[str]:
     """The kinds to look for; an unknown one is refused before anything is loaded."""
-    from interp.heads.base import finder, finders
+    from interp.heads.base import finder
+    from interp.heads.find import BASIC_KINDS
 
-    return list(finders()) if not asked else [finder(one).name for one in dict.fromkeys(asked)]
+    if asked and "all" in asked:
+        return "all"
+    return [finder(one).name for one in dict.fromkeys(asked)] if asked else list(BASIC_KINDS)
