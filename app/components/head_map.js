@@ -62,6 +62,7 @@ export default function (component) {
   function drawCell(ctx, cell, table, gap) {
     const x = MARGIN.left + cell.head * box.w, y = MARGIN.top + cell.layer * box.h;
     const w = box.w - gap, h = box.h - gap, value = values[at(cell)];
+    ctx.globalAlpha = data.dim[at(cell)] ? 0.18 : 1;
     if (value === null) {
       if (gap) {
         ctx.strokeStyle = "#88888850";
@@ -86,6 +87,7 @@ export default function (component) {
       ctx.arc(x + w / 2, y + h / 2, Math.max(1.2, Math.min(3, h / 4)), 0, 7);
       ctx.fill();
     }
+    ctx.globalAlpha = 1;
   }
 
   function outline(ctx, cell, colour) {
@@ -164,6 +166,7 @@ export default function (component) {
     root.querySelector(".item.full").hidden = !data.marks.includes(2);
     root.querySelector(".item.part").hidden = !data.marks.includes(1);
     root.querySelector(".item.none").hidden = !values.includes(null);
+    root.querySelector(".item.dim").hidden = !data.dim.includes(true);
   }
 
   read(null);

@@ -19,12 +19,12 @@ def test_heads_are_found_and_stored(runs, monkeypatch):
     job, stages = Job("one", 1), []
     monkeypatch.setattr(job, "report", lambda *stage: stages.append(stage[0]))
     monkeypatch.setattr(
-        "interp.find_heads", lambda model, kinds, progress: tiny_scores(model.cfg.model_name), raising=False
+        "interp.find_heads", lambda model, kinds, n, keep, progress: tiny_scores(model.cfg.model_name), raising=False
     )
     run_id = measuring.measure_heads("tiny", ["induction"], job)
     run = run_store().open(run_id)
     assert run.results().kinds == ["previous_token", "induction"]
-    assert run.manifest["spec"] == {"analysis": "find_heads", "model": "tiny", "kinds": ["induction"]}
+    assert run.manifest["spec"] == {"analysis": "find_heads", "model": "tiny", "kinds": ["induction"], "n": 32}
     assert stages == ["loading the model", "storing"] and run_store().list()[0].id == run_id
 
 
@@ -39,7 +39,7 @@ def test_a_store_that_cannot_be_written_is_said_before_anything_runs(runs, tmp_p
 def test_a_cancel_does_not_wait_for_the_next_report(runs, monkeypatch):
     started = threading.Event()
 
-    def endless(model, kinds, progress):
+    def endless(model, kinds, *, n, keep, progress):
         while True:
             torch.ones(2) + 1
             started.set()

@@ -83,7 +83,7 @@ def tiny_scores(model: str = "tiny") -> HeadScores:
 
 
 def slow_find_heads(
-    model: HookedTransformer, kinds: list[str], *, progress: Callable[[str, int, int], None]
+    model: HookedTransformer, kinds: list[str], *, n: int, keep: Path, progress: Callable[[str, int, int], None]
 ) -> HeadScores:
     """What `find_heads` would return, after two seconds of reported progress."""
     for done in range(20):
