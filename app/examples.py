@@ -22,7 +22,7 @@ from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.sites import Head, Site
 
-__all__ = ["Example", "Prompts", "examples", "prompts", "read_from", "reads"]
+__all__ = ["Example", "Prompts", "examples", "found_or_job", "prompts", "read_from", "reads"]
 
 N_ITEMS = 8
 _KEPT = 12
@@ -150,23 +150,24 @@ def memo() -> Memo:
     return Memo()
 
 
-def found_or_job(model_name: str, kind: str, seed: int, *, patience: float) -> Prompts | Job:
-    """The prompts of a kind's task, or after `patience` seconds the job that still makes them, or that failed."""
-    task = finder(kind).task
-    key, known = (model_name, task, finder(kind).corruptions[0], seed), memo()
+def found_or_job(model_name: str, kind: str, seed: int, *, patience: float, again: bool = False) -> Prompts | Job:
+    """The prompts of a kind's task, or after `patience` seconds the job that makes them. One that failed or was
+    cancelled is started `again` only when that is asked for."""
+    one = finder(kind)
+    key, known = (model_name, one.task, one.corruptions[0], seed), memo()
     if (found := known.get(key)) is not None:
         return found
-    name = f"prompts of the task {task} for {model_name}"
+    name = f"draw prompts of the task {one.task} for {model_name} (seed {seed})"
 
     def work(job: Job) -> None:
-        job.report("drawing prompts that the model can be asked", 0, 1)
+        job.report("asking the model", 0, 1)
         known.put(key, prompts(model_name, kind, seed, job))
 
-    latest = shared_jobs().latest(name)
-    if latest is None or latest.state in ("done", "cancelled"):
-        latest = shared_jobs().start(name, work)
-    _wait(lambda: latest.state == "running", patience)
-    return known.get(key) or latest
+    job = shared_jobs().latest(name)
+    if job is None or job.state == "done" or (again and job.state != "running"):
+        job = shared_jobs().start(name, work)
+    _wait(lambda: job.state == "running", patience)
+    return known.get(key) or job
 
 
 def _wait(running: Callable[[], bool], seconds: float) -> None:

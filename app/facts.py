@@ -10,6 +10,7 @@ import pandas as pd
 from app.components.text import notice, plain
 from app.wording import FILTERS, group_of, measure_name, outcomes, passing, task_of
 from interp.figures.tables import text_cell
+from interp.heads.base import finders
 from interp.results import HeadScores
 from interp.results.heads import with_interval
 from interp.sites import Head
@@ -125,7 +126,8 @@ def measures(results: HeadScores, row: Row) -> pd.DataFrame:
         if _measured(row, name):
             prefix = "" if place == 0 else f"{name}_"
             lines.append({"measured": f"{measure_name(name)}; decides"} | _against(row, f"{prefix}effect", prefix))
-    rest = [str(name) for name in row if _is_measure(str(name)) and str(name) not in (*_OWN, *decisive)]
+    written = getattr(getattr(finders().get(kind), "writing", None), "tested", "")  # the same number by another name
+    rest = [str(name) for name in row if _is_measure(str(name)) and str(name) not in (*_OWN, *decisive, written)]
     for name in rest:
         if _measured(row, name):
             words = measure_name(name) + ("; supports" if name in supporting else "")

@@ -133,8 +133,11 @@ def _examples(model: str, head: Head, kind: str, seed: int) -> None:
     try:
         found = examples.found_or_job(model, kind, seed, patience=PATIENCE)
         if isinstance(found, Job):
-            _wait_for(found)
-            return
+            if not _ended(found):
+                return
+            found = examples.found_or_job(model, kind, seed, patience=PATIENCE, again=True)
+            if isinstance(found, Job):
+                st.rerun()
         shown = examples.examples(model, head, kind, found)
     except InterpError as error:
         notice(str(error), "error")
@@ -143,7 +146,7 @@ def _examples(model: str, head: Head, kind: str, seed: int) -> None:
     query, key = examples.read_from(one), examples.reads(one)
     plain(
         f"Prompts of the task {one.task} that no head was chosen by, read from {query}; the strongest attention to "
-        f"{key} first. Named positions are underlined."
+        f"{key} first. Named positions are underlined; hover, click and arrow keys work as above."
     )
     for number, example in enumerate(shown[:_DRAWN]):
         token_attention(
@@ -168,8 +171,10 @@ def _strengths(shown: list[examples.Example], query: str, key: str) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def _wait_for(job: Job) -> None:
+def _ended(job: Job) -> bool:
+    """Follow a job, or say how it ended; whether the reader asks for it again."""
     if job.state == "running":
         follow(job, lambda ended: None)
-    elif job.state == "failed":
-        notice(job.error, "error")
+        return False
+    notice(job.error if job.state == "failed" else f"{job.name}: cancelled.", "error" if job.error else "info")
+    return st.button("Try again", key="draw again")

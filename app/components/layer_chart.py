@@ -64,7 +64,7 @@ def layer_lines(rows: pd.DataFrame) -> Any:
     figure.update_layout(
         height=260,
         margin={"t": 24, "l": 8, "r": 8, "b": 8},
-        xaxis_title="layer",
+        xaxis={"title": "layer", "tickformat": "d", "dtick": 1 if len(rows) <= 12 else 5},
         yaxis_title="share of clean − corrupt",
         legend={"orientation": "h", "y": 1.15},
         showlegend=True,

@@ -53,11 +53,13 @@ def table(rows: pd.DataFrame, *, words: bool = False, wrap: str = "", height: st
     is set left. A table higher than `height` (CSS) scrolls."""
     kind = "interp-table words" if words else "interp-table"
     place = list(rows.columns).index(wrap) + 1 if wrap in rows else 0
-    cells = f".wrap-{place} td:nth-child({place})"
-    left = f"<style>{cells}, .wrap-{place} th:nth-child({place}) {{ text-align: left; }}"
-    style = f"{left} {cells} {{ white-space: normal; min-width: 14rem; }}</style>" if place else ""
+    wide = place and rows[wrap].astype(str).str.len().max() > 40
+    cells, name = f"td:nth-child({place})", f".wrap-{place}{'-wide' if wide else ''}"
+    left = f"{name} {cells}, {name} th:nth-child({place}) {{ text-align: left; }}"
+    least = "min-width: 14rem;" if wide else ""
+    style = f"<style>{left} {name} {cells} {{ white-space: normal; {least} }}</style>" if place else ""
     scroll = f' style="max-height:{height};overflow-y:auto" tabindex="0"' if height else ""
-    st.html(f'{_TABLE}{style}<div class="{kind} wrap-{place}"{scroll}>{table_html(rows)}</div>')
+    st.html(f'{_TABLE}{style}<div class="{kind} {name[1:]}"{scroll}>{table_html(rows)}</div>')
 
 
 def details(about: dict[str, Any]) -> pd.DataFrame:

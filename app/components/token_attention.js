@@ -71,7 +71,7 @@ export default function (component) {
     const position = text("span", `${reads ? "destination" : "source"} ${view.token} `);
     find(".readout").replaceChildren(position, text("b", named(data.tokens[view.token])), text("span", reads ? " reads" : " is read by"));
     const order = Array.from({ length: n }, (_, i) => i).sort((a, b) => shared(b) - shared(a) || a - b);
-    const rows = order.slice(0, BEST).filter((other) => shared(other) >= 0.0005);
+    const rows = order.slice(0, data.compact ? BEST / 2 : BEST).filter((other) => shared(other) >= 0.0005);
     find(".best").replaceChildren(
       ...rows.map((other) => {
         const row = text("li", "");

@@ -11,6 +11,7 @@ from app.components.layer_chart import show_table
 from app.components.text import details, notice, plain, table
 from app.navigation import open_page
 from app.wording import FILTERS, column_names, grouped, outcomes, passing
+from interp.figures.tables import text_cell
 from interp.results import HeadScores
 
 _SHOWN_OF_ALL = 10  # rows of the table where no filter is set
@@ -110,6 +111,13 @@ def _top(run: store.RunInfo, results: HeadScores, kind: str, verdict: str, shown
         on_select="rerun",
         selection_mode="single-row",
         key=f"top:{run.id}:{kind}:{verdict}:{st.session_state.get('visits', 0)}",
+        column_config={
+            "head": st.column_config.TextColumn(width=70),
+            "verdict": st.column_config.TextColumn(width=165),
+            "score (95%)": st.column_config.TextColumn(width=130),
+            "effect (95%)": st.column_config.TextColumn(width=135),
+            "why no better": st.column_config.TextColumn(width=320, help="Double-click a cell to read all of it"),
+        },
         row_height=30,
         height="auto" if len(rows) <= _SHOWN_OF_ALL else 30 * _SHOWN_OF_ALL + 40,
     )
@@ -124,12 +132,14 @@ def _columns(mine: pd.DataFrame, results: HeadScores, kind: str, verdict: str, s
     rows = mine.drop(columns=["kind", "rank", "outcome"])
     rows = rows[[one for one in rows if one == "head" or (rows[one] != "–").any()]].copy()
     if value not in ("score", "writing", "effect", "control", "p_corrected"):
-        rows[name] = [frame[value].get(facts.place(head), float("nan")) for head in rows["head"]]
+        rows[name] = [float(frame[value].loc[facts.place(head)]) for head in rows["head"]]
     if "baseline" in frame and frame["baseline"].notna().to_numpy().any():
         at = list(rows.columns).index("score (95%)") + 1
-        rows.insert(at, "best rule", [frame["baseline"].get(facts.place(head)) for head in rows["head"]])
+        rows.insert(
+            at, "best rule", [text_cell(float(frame["baseline"].loc[facts.place(head)])) for head in rows["head"]]
+        )
     why = ["why no better"] if verdict in _WITHOUT_VERDICT else []
-    first = [one for one in ("head", "verdict", *why) if one in rows]
+    first = [one for one in ("head", "verdict", *why, name) if one in rows]
     return rows[first + [one for one in rows.columns if one not in first]]
 
 
