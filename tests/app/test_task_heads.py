@@ -115,7 +115,9 @@ def test_kinds_are_grouped_and_every_measured_column_has_a_name(task_run, opened
     at.selectbox[2].set_value("resample").run()
     values = components(at)[0]["values"]
     assert values[2 * 4 + 1] == 0.1 and values[0] is None
-    assert at.dataframe[0].value["resample ablation [share of clean − corrupt]"].notna().sum() == 5
+    assert (
+        at.dataframe[0].value["resample ablation [share of clean − corrupt]"].notna().sum() == 4
+    )  # among the ten shown
 
 
 def test_further_tables_are_drawn_with_their_numbers_beside_them(task_run, opened):
@@ -178,7 +180,7 @@ def test_its_own_examples_are_read_from_the_end_strongest_first(task_run, opened
     shares = {}
     for text in ("the cat sat on the mat", f"a cat {HOSTILE[0]} on the mat", "the mat sat on a cat"):
         _, cache = model.run_with_cache(text, ["pattern.2"], prepend_bos=False)
-        shares[text] = float(cache["pattern", 2][0, 1, 5, 1])
+        shares[text] = float(cache["pattern", 2][0, 1, 5, 1].detach())
     order = sorted(shares, key=lambda text: -shares[text])
     assert [one["tokens"] for one in drawn] == [text.split() for text in order]
     assert f"{shares[order[0]]:.2f}" in html(at) and "END→IO" in html(at)
