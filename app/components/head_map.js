@@ -9,7 +9,9 @@ export default function (component) {
   const { layers, heads, values } = data;
   const at = (cell) => cell.layer * heads + cell.head;
   const inside = (cell) => cell && cell.layer >= 0 && cell.layer < layers && cell.head >= 0 && cell.head < heads;
-  if (!inside(view.cursor)) view.cursor = data.cursor;
+  const filter = JSON.stringify(data.dim);
+  if (!inside(view.cursor) || (filter !== view.filter && data.dim[at(view.cursor)])) view.cursor = data.cursor;
+  view.filter = filter;
 
   let box = { w: 0, h: 0 };
   let hovered = null;
