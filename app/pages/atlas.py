@@ -112,6 +112,7 @@ def _top(run: store.RunInfo, results: HeadScores, kind: str, verdict: str, shown
         selection_mode="single-row",
         key=f"top:{run.id}:{kind}:{verdict}:{st.session_state.get('visits', 0)}",
         column_config={
+            shown[1]: st.column_config.NumberColumn(width=130, format="%.3f"),
             "head": st.column_config.TextColumn(width=70),
             "verdict": st.column_config.TextColumn(width=165),
             "score (95%)": st.column_config.TextColumn(width=130),
