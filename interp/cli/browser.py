@@ -33,7 +33,8 @@ _SAFE = (
     "--server.fileWatcherType=none",
     "--browser.gatherUsageStats=false",
     "--client.toolbarMode=viewer",
-    "--theme.primaryColor=#2f6fb0",
+    "--theme.light.primaryColor=#2f6fb0",
+    "--theme.dark.primaryColor=#4a90d0",
     "--client.showErrorDetails=type",
 )
 

@@ -17,9 +17,13 @@ __all__ = ["heads"]
 
 def heads(
     model: Annotated[str, typer.Argument(help="Packaged name, .gguf file, local folder or hub id.")],
-    kind: Annotated[list[str] | None, typer.Option(help="Kind of head; repeat for several, or all. None: the four basic ones.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Kind of head; repeat for several, or all. None: the four basic ones.")
+    ] = None,
     n: Annotated[int, typer.Option(help="Prompts of each data set.")] = 32,
-    screen: Annotated[str, typer.Option(help="Test the top heads by attention, by exact effect, or none: every head.")] = "attention",
+    screen: Annotated[
+        str, typer.Option(help="Test the top heads by attention, by exact effect, or none: every head.")
+    ] = "attention",
     top: Annotated[int, typer.Option(help="Heads of each kind to ablate.")] = 8,
     alpha: Annotated[float, typer.Option(help="Largest corrected p that a verdict accepts.")] = 0.05,
     corpus: Annotated[Path | None, typer.Option(exists=True, help="Your own text: a file or a folder.")] = None,
