@@ -161,6 +161,20 @@ class Study:
         )
         return self.some(chosen)
 
+    def shuffled(self, seed: int) -> Study:
+        """The same prompts and passes with the answers of others: what a score of answers is without a reason."""
+        order = np.random.default_rng([seed, *b"shuffled"]).permutation(len(self.main)).tolist()
+        main = self.main
+        other = replace(
+            main,
+            answer=tuple(main.answer[i] for i in order),
+            foil=tuple(main.foil[i] for i in order) if main.foil else (),
+        )
+        labels = {name: tuple(values[i] for i in order) for name, values in self.labels.items()}
+        study = replace(self, pairs={self.corruption: other}, labels=labels, memo={})
+        study.__dict__["_passes"] = self._passes
+        return study
+
     def some(self, prompts: Sequence[int]) -> Study:
         """Some of the prompts as a study of its own."""
         chosen = list(prompts)

@@ -244,6 +244,7 @@ class _View:
         columns = {"score": self.shown.score, **self.shown.beside}
         if one.writing is not None and one.writing.measure is not None and study.model.cfg.has_unembed:
             columns["writing"] = one.writing.measure(study)
+            columns["writing_shuffled"] = one.writing.measure(study.shuffled(self.settings.seed))
         by_item = {name: study.by_item(values) for name, values in columns.items()}
         table = pd.DataFrame({name: _mean(values) for name, values in by_item.items()})
         for name in ("score", "writing"):
