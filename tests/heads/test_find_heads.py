@@ -13,13 +13,16 @@ from interp.circuits.ov import copying_ratio, written_norms
 from interp.circuits.streaming import stream_heads
 from interp.errors import InputError
 from interp.heads.ablation import ablate_sets
-from interp.heads.base import finder, finders
+from interp.heads.base import Finder, finder, finders
 from interp.heads.causes import CAUSES
+from interp.heads.find import BASIC_KINDS
 from interp.heads.patterns import attention_shares, prefix_match, previous_token
+from interp.heads.task_finder import TaskFinder
 from interp.model.config import ModelConfig
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 from interp.sites import Head
+from interp.tasks.base import definitions
 from interp.tasks.repeated_tokens import common_vocabulary, single_repeats, tiled
 
 KINDS = ["duplicate_token", "induction"]
@@ -166,7 +169,7 @@ def test_repeated_tokens_repeat_where_they_say(random_model):
         ({"alpha": 0.0}, "false-positive rate"),
         ({"n": 6}, r"Use n ≥ 7"),  # four kinds: 0.05 / 4
         ({"screen": "all"}, '"none"'),
-        ({"pairs": object()}, "take no pairs"),
+        ({"pairs": object()}, "Give PromptPairs"),
         ({"cutoffs": {"induction": {"speed": 1.0}}}, "There are"),
     ],
 )
@@ -189,25 +192,44 @@ def test_a_context_too_short_for_the_prompts_is_said():
 
 
 # The contract every kind keeps; a new file in interp/heads is tested here by itself.
+PATTERNS = [name for name, one in finders().items() if isinstance(one, Finder)]
+TRIALS = [name for name, one in finders().items() if isinstance(one, TaskFinder)]
 
 
-@pytest.mark.parametrize("name", list(finders()))
-def test_every_kind_is_complete(name):
+def test_every_kind_is_known_by_a_pattern_or_by_a_task():
+    assert sorted([*PATTERNS, *TRIALS]) == sorted(finders()) and set(BASIC_KINDS) == set(PATTERNS)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_every_kind_of_a_pattern_is_complete(name):
     one = finder(name)
     assert one.name == name and one.definition and one.data
     assert 0 < one.score_cutoff < 1 and one.cause in CAUSES
 
 
-@pytest.mark.parametrize("name", list(finders()))
-def test_every_kind_scores_every_head_within_a_share(name, random_model, random_rows):
+@pytest.mark.parametrize("name", TRIALS)
+def test_every_kind_of_a_task_is_complete_and_asks_for_what_its_task_has(name):
+    one = finder(name)
+    assert one.name == name and one.definition and one.test.label and one.test.decisive
+    assert 0 < one.score_cutoff < 1 and 0 < one.effect_cutoff < 1 and one.sign in (1, -1)
+    task = definitions()[one.task]
+    assert set(one.corruptions) <= set(task.corruptions)
+    assert {*one.positions, *one.queries} <= {*task.positions, "END"}
+    assert {kind for kind in one.applies_to} <= set(task.applies_to)
+    if one.writing is not None:
+        assert (one.writing.measure is None) == bool(one.writing.tested)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_every_kind_of_a_pattern_scores_every_head_within_a_share(name, random_model, random_rows):
     one = finder(name)
     scores = attention_shares(random_model, one.make_data(random_model, 2, 0, True, random_rows), {"x": one.rule})["x"]
     assert scores.shape == (2, 2, 4)
     assert ((scores >= 0) & (scores <= 1 + 1e-6)).all()
 
 
-@pytest.mark.parametrize("name", list(finders()))
-def test_every_kind_draws_the_same_data_for_the_same_seed(name, random_model, random_rows):
+@pytest.mark.parametrize("name", PATTERNS)
+def test_every_kind_of_a_pattern_draws_the_same_data_for_the_same_seed(name, random_model, random_rows):
     one = finder(name)
     first, again, other = (one.make_data(random_model, 3, seed, True, random_rows).tokens for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -217,8 +239,8 @@ def test_shape_checks_are_on_in_these_tests():
     assert not shape_checks.jaxtyping_disable
 
 
-@pytest.mark.parametrize("name", list(finders()))
-def test_every_kind_measures_its_writing_on_every_head(name, random_model, random_rows):
+@pytest.mark.parametrize("name", PATTERNS)
+def test_every_kind_of_a_pattern_measures_its_writing_on_every_head(name, random_model, random_rows):
     one = finder(name)
     if one.writing is None:
         assert name in ("previous_token", "duplicate_token")
