@@ -14,6 +14,7 @@ from interp.cli.browser import open_app
 from interp.cli.heads import heads
 from interp.cli.models import models
 from interp.cli.patch import patch
+from interp.cli.report import report
 from interp.cli.runs import runs
 from interp.cli.tasks import tasks
 from interp.errors import InterpError
@@ -29,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command("models")(models)
 app.command("heads")(heads)
 app.command("patch")(patch)
+app.command("report")(report)
 app.add_typer(runs, name="runs")
 app.add_typer(tasks, name="tasks")
 app.command("app")(open_app)

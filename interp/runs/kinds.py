@@ -12,7 +12,11 @@ __all__ = ["kind_of", "known_kinds", "load_results", "register_kind"]
 
 # Named by "module:class" and imported on use, so that a store is listed without pandas or torch. A class needs
 # `save(folder)` and `load(folder)`; its `about` may name the model.
-_HOMES = {"heads": "interp.results.heads:HeadScores", "effects": "interp.results.effects:Effects"}
+_HOMES = {
+    "heads": "interp.results.heads:HeadScores",
+    "effects": "interp.results.effects:Effects",
+    "report": "interp.report.results:Report",
+}
 
 
 def register_kind(name: str, home: str) -> None:
