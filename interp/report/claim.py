@@ -32,7 +32,7 @@ class Measured:
         return Measured(self.value, self.low, self.high, self.unit, self.n_items, said)
 
 
-class Missing(Exception):  # noqa: N818 - a reason, not a fault
+class Missing(Exception):
     """Why a quantity was not measured, or means nothing here."""
 
 

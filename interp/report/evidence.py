@@ -1,4 +1,4 @@
-"""What claims are judged by: the scores that `find_heads` gives, and further quantities, each measured once and kept."""
+"""What claims are judged by: the scores that `find_heads` gives, and further quantities, measured once and kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from interp.sites import Head
 from interp.stats import bootstrap_interval, item_means
 from interp.tasks.load import load as load_task
 
-__all__ = ["Evidence", "of_items"]
+__all__ = ["Evidence", "of_items", "settings_key"]
 
 METHOD = 1  # raised whenever the same call would give other numbers
 Grid = NDArray[np.floating]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -61,7 +60,7 @@ def _second_copy(evidence: Evidence) -> Measured:
 
 
 def _copying(evidence: Evidence) -> pd.DataFrame:
-    """The copying ratio of each head with its interval over prompts."""
+    """The copying ratio of each head with its interval over prompts; 0 for one that raises no token."""
 
     def make() -> dict[str, Any]:
         n = min(evidence.n, _COPYING_PROMPTS)
@@ -79,6 +78,7 @@ def _copying(evidence: Evidence) -> pd.DataFrame:
     table = dict(evidence.once("copying of each head", make))
     n = table.pop("n")
     frame = pd.DataFrame(table).astype({"copying": float, "copying_low": float, "copying_high": float})
+    frame = frame.fillna(0.0)  # a head that raises no token at all copies none
     frame.attrs["n"] = n
     return frame
 
@@ -88,7 +88,7 @@ def _match_without_copying(evidence: Evidence) -> Measured:
     rows, copying = evidence.rows("induction"), _copying(evidence)
     both = rows.merge(copying, on=["layer", "head"])
     matches = {end: both[f"score{end}"] >= 0.4 for end in ("", "_low", "_high")}
-    little = {"": both["copying"] < 2, "_low": both["copying_high"] < 2, "_high": ~(both["copying_low"] >= 2)}
+    little = {"": both["copying"] < 2, "_low": both["copying_high"] < 2, "_high": both["copying_low"] < 2}
     value, low, high = (int((matches[end] & little[end]).sum()) for end in ("", "_low", "_high"))
     mine = both.loc[matches[""] & little[""]].to_dict("records")
     note = "heads: " + (", ".join(f"{head_of(row)} (copying {row['copying']:.1f})" for row in mine) or "none")
@@ -220,8 +220,6 @@ def _copying_of(head: str) -> Any:
         mine = table.loc[(table["layer"] == row["layer"]) & (table["head"] == row["head"])].iloc[0]
         note = f"prefix matching {row['score']:.2f}; {row['verdict'] or 'no verdict'}"
         values = (mine["copying"], mine["copying_low"], mine["copying_high"])
-        if math.isnan(values[0]):
-            raise Missing(f"{head} raises no token")
         return Measured(*map(float, values), "times chance", table.attrs["n"], note)
 
     return measure

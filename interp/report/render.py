@@ -107,10 +107,12 @@ def _together(report: Report, kind: str, failed: pd.DataFrame) -> list[Part]:
             f"{random}; p = {row['p']:.2g}."
         )
         parts += [("3", "Together"), ("text", said)]
-        if str(unit).startswith("share"):
+        if str(unit).startswith("share") and row["effect"] > 0:
+            rest = f"the other {1 - row['effect']:.0%} stays unexplained by this kind"
+            against = "more than the whole, so something works against them that this kind does not explain"
             open_.append(
-                f"These heads together carry {row['effect']:.0%} of what was measured; the other "
-                f"{1 - row['effect']:.0%} stays unexplained by this kind."
+                f"These heads together carry {row['effect']:.0%} of what was measured: "
+                f"{rest if row['effect'] <= 1 else against}."
             )
     matters = [head_of(row) for row in failed.to_dict("records") if str(row["verdict"]).startswith("matters")]
     if matters:
@@ -139,13 +141,10 @@ def _told(row: Mapping[Any, Any]) -> str:
 def _measured(row: Mapping[Any, Any]) -> str:
     if _nan(row["value"]):
         return "–"
-    interval = "" if _nan(row["low"]) else f" ({_number(row['low'])} to {_number(row['high'])})"
-    return f"{_number(row['value'])}{interval} {row['unit']}".strip()
-
-
-def _number(value: float) -> str:
-    """Three digits where there are not more before the point."""
-    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{round(value, 2) + 0.0:.2f}"
+    whole = row["unit"].startswith(("heads", "layer"))  # what is counted
+    value, low, high = (f"{x:g}" if whole else text_cell(float(x)) for x in (row["value"], row["low"], row["high"]))
+    interval = "" if _nan(row["low"]) else f" ({low} to {high})"
+    return f"{value}{interval} {row['unit']}".strip()
 
 
 def _heads(rows: pd.DataFrame, *, reasons: bool = False) -> pd.DataFrame:
