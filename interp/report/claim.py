@@ -19,9 +19,9 @@ HOLDS, DOES_NOT_HOLD, CANNOT_TELL = "holds", "does not hold", "cannot tell"
 class Measured:
     """A quantity with its 95% interval, over `n_items` independent items. NaN ends: there is no interval."""
 
-    value: float
-    low: float
-    high: float
+    value: float | int
+    low: float | int
+    high: float | int
     unit: str = ""
     n_items: int | None = None
     note: str = ""
@@ -40,7 +40,7 @@ class Missing(Exception):
 class Pilot:
     """What was measured once before, without an interval, on the model that a claim is about."""
 
-    value: float
+    value: float | int
     set_up: str  # what was different there
     source: str = "METHODS pilot, SmolLM2-135M"
 
@@ -55,12 +55,12 @@ class Claim:
     text: str
     measure: Callable[[Evidence], Measured]
     side: Literal["≥", "≤"]
-    cutoff: float
+    cutoff: float | int
     pilot: Pilot | None = None
     explain: str = ""
 
 
-def judged(measured: Measured, side: str, cutoff: float) -> str:
+def judged(measured: Measured, side: str, cutoff: float | int) -> str:
     """*holds* if the whole interval is on the claim's side (its end may lie on the cutoff), *does not hold* if all of
     it is on the other, else *cannot tell*; so without an interval."""
     low, high = measured.low, measured.high

@@ -175,7 +175,7 @@ class Evidence:
         return self.task_facts.get(task, {}).get("corruption")
 
 
-def of_items(values: Grid, items: Sequence[str], *, seed: int = 0, divisor: Grid | None = None) -> list[float]:
+def of_items(values: NDArray, items: Sequence[str], *, seed: int = 0, divisor: Grid | None = None) -> list[float]:
     """[mean, low, high, items] of one value per prompt, by item; with `divisor` of the ratio of the means."""
     named = np.array(items)
     by_item = item_means(np.asarray(values, dtype=float)[:, None], named)
@@ -185,9 +185,9 @@ def of_items(values: Grid, items: Sequence[str], *, seed: int = 0, divisor: Grid
         raise Missing("no prompt has this")
     mean = float(by_item.mean() if under is None else by_item.mean() / under.mean())
     if len(by_item) < 2:
-        return [mean, math.nan, math.nan, len(by_item)]
+        return [mean, math.nan, math.nan, float(len(by_item))]
     low, high = bootstrap_interval(by_item, seed=seed, divisor=under)
-    return [mean, float(low[0]), float(high[0]), len(by_item)]
+    return [mean, float(low[0]), float(high[0]), float(len(by_item))]
 
 
 def _present(by_item: Grid, under: Grid | None) -> tuple[Grid, Grid | None]:
@@ -198,6 +198,9 @@ def _present(by_item: Grid, under: Grid | None) -> tuple[Grid, Grid | None]:
 def settings_key(found: HeadScores, model_hash: str, pairs: Mapping[str, PromptPairs] | None) -> str:
     """What decides the further quantities: the model, and how its heads were found."""
     about = {name: found.about.get(name) for name in ("n", "seed", "top", "screen", "corpus")}
-    rows = None if pairs is None else {name: repr(one) for name, one in pairs.items()}
+    rows = None
+    if pairs is not None:
+        fields = ("clean", "corrupt", "answer", "foil", "read", "positions", "items", "templates")
+        rows = {name: {part: getattr(one, part) for part in fields} for name, one in pairs.items()}
     whole = {"method": METHOD, "model": model_hash, "about": about, "pairs": rows}
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:16]
