@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Claim", "Measured", "Report", "report"]
+__all__ = ["Claim", "Measured", "Report", "report"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 _HOMES = {
     "Claim": "interp.report.claim",

@@ -86,17 +86,18 @@ def _unmasked(evidence: Evidence) -> Measured:
     shown = ", ".join(f"{head_of(r)} ({r['first']:.2f}/{r['second']:.2f})" for r in worst.to_dict("records"))
     note = f"antecedent farther / nearer: {shown}" if shown else ""
     named = both["verdict"].astype(str).str.startswith("coreference")
-    note += f"; of them called coreference heads: {int((mine[''] & named).sum())}"
-    counts = (int(one.sum()) for one in mine.values())
-    return Measured(*counts, "heads", both.attrs["n"], note.lstrip("; "))
+    note += f"; of them called coreference heads: {np.count_nonzero(mine[''] & named)}"
+    value, low, high = (np.count_nonzero(one) for one in mine.values())
+    return Measured(value, low, high, "heads", both.attrs["n"], note.lstrip("; "))
 
 
 def _one_order(head: str, name: str) -> Any:
     def measure(evidence: Evidence) -> Measured:
         both, row = _by_order(evidence), evidence.row("coreference", head)
         mine = both.loc[(both["layer"] == row["layer"]) & (both["head"] == row["head"])].iloc[0]
-        values = (float(mine[one]) for one in (name, f"{name}_low", f"{name}_high"))
-        return Measured(*values, "of prompts", both.attrs["n"], f"balanced {row['score']:.2f}; {row['verdict'] or '–'}")
+        value, low, high = (float(mine[one]) for one in (name, f"{name}_low", f"{name}_high"))
+        said = f"balanced {row['score']:.2f}; {row['verdict'] or 'no verdict'}"
+        return Measured(value, low, high, "of prompts", both.attrs["n"], said)
 
     return measure
 

@@ -58,7 +58,7 @@ def best_score(kind: str) -> Callable[[Evidence], Measured]:
 
     def measure(evidence: Evidence) -> Measured:
         rows = evidence.rows(kind)
-        if rows["score_select"].isna().all():
+        if rows["score_select"].dropna().empty:
             raise Missing(f"no head has a {kind} score")
         row = rows.loc[rows["score_select"].idxmax()].to_dict()
         return evidence.column(kind, head_of(row), "score")

@@ -65,7 +65,7 @@ class Evidence:
             slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
             path = self.folder / f"{slug}-{hashlib.sha256((self.key + name).encode()).hexdigest()[:12]}.json"
             if path.is_file():
-                return read_json(path)
+                return _exchanged(read_json(path), None, math.nan)
         self.progress(f"measuring {name}", 0, 1)
         try:
             value = make()
@@ -74,7 +74,7 @@ class Evidence:
         self.progress(f"measuring {name}", 1, 1)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, value)
+            write_json(path, _exchanged(value, math.nan, None))  # JSON has no NaN
         return value
 
     # --- what find_heads gave
@@ -100,6 +100,13 @@ class Evidence:
         if kind not in self.found.kinds:
             raise Missing(f"{kind} heads were not looked for")
         return self.found.of(kind)
+
+    def address(self, head: str) -> Head:
+        """A head of the main stack by its name, or `Missing` where the model has no such one."""
+        at, blocks = Head.parse(head), self.model.main.config.blocks
+        if at.layer >= len(blocks) or at.head >= blocks[at.layer].attn.n_heads:
+            raise Missing(f"{self.model.cfg.model_name} has no head {head}")
+        return at
 
     def row(self, kind: str, head: str) -> Mapping[Any, Any]:
         at = Head.parse(head)
@@ -153,7 +160,7 @@ class Evidence:
             return self._studies[key]
         if self.pairs is not None:
             first = next(iter(self.pairs.values()))
-            halved = dict(zip(("select", "report"), halves(first, self.seed), strict=True))[split]
+            halved = halves(first, self.seed)[split == "report"]
             if corruption and corruption not in self.pairs:
                 raise Missing(f"no pairs with the corruption {corruption} were given")
             pairs = (self.pairs[corruption] if corruption else first).select(halved)
@@ -188,6 +195,16 @@ def of_items(values: NDArray, items: Sequence[str], *, seed: int = 0, divisor: G
         return [mean, math.nan, math.nan, float(len(by_item))]
     low, high = bootstrap_interval(by_item, seed=seed, divisor=under)
     return [mean, float(low[0]), float(high[0]), float(len(by_item))]
+
+
+def _exchanged(value: Any, old: float | None, new: float | None) -> Any:
+    """The same with NaN for None, or the reverse, all the way down."""
+    if isinstance(value, dict):
+        return {name: _exchanged(one, old, new) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_exchanged(one, old, new) for one in value]
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return new if (value is None if old is None else is_nan) else value
 
 
 def _present(by_item: Grid, under: Grid | None) -> tuple[Grid, Grid | None]:

@@ -15,7 +15,6 @@ from interp.heads.ways import baseline
 from interp.report.claim import Claim, Measured, Missing, Pilot
 from interp.report.counting import joint_effect, some_head
 from interp.report.evidence import Evidence, of_items
-from interp.sites import Head
 from interp.stats import bootstrap_interval
 
 __all__ = ["CLAIMS", "NAMED"]
@@ -52,7 +51,7 @@ def _layers(evidence: Evidence, name: str) -> pd.DataFrame:
 
 def _extreme(evidence: Evidence, rows: pd.DataFrame, column: str, *, least: bool) -> Measured:
     """The layer where a column is least, or most."""
-    if column not in rows or rows[column].isna().all():
+    if column not in rows or rows[column].dropna().empty:
         raise Missing(f"“{column}” was not measured in these layers")
     row = rows.loc[rows[column].idxmin() if least else rows[column].idxmax()]
     note = f"at layer {int(row['layer'])}, chosen by this very figure"
@@ -60,8 +59,12 @@ def _extreme(evidence: Evidence, rows: pd.DataFrame, column: str, *, least: bool
     return Measured(float(row[column]), *ends, "share of clean − corrupt", evidence.items("fact_recall"), note)
 
 
+def _n_layers(rows: pd.DataFrame) -> int:
+    return int(max(rows["layer"].tolist())) + 1
+
+
 def _half(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.loc[rows["layer"] < (rows["layer"].max() + 1) / 2]
+    return rows.loc[rows["layer"] < _n_layers(rows) / 2]
 
 
 def _up_to(rows: pd.DataFrame, layer: int) -> pd.DataFrame:
@@ -79,16 +82,15 @@ def _flip(evidence: Evidence) -> Measured:
         "low": rows["end_high"] >= rows["subject_low"],
         "high": rows["end_low"] >= rows["subject_high"],
     }
-    last = float(rows["layer"].max()) + 1
-    found = {end: float(rows.loc[here, "layer"].min()) if here.any() else last for end, here in conditions.items()}
-    return Measured(
-        found["value"], found["low"], found["high"], f"layer (of {int(last)})", evidence.items("fact_recall")
-    )
+    last = float(_n_layers(rows))
+    found = {end: min(rows.loc[here, "layer"].tolist(), default=last) for end, here in conditions.items()}
+    value, low, high = (float(found[end]) for end in ("value", "low", "high"))
+    return Measured(value, low, high, f"layer (of {int(last)})", evidence.items("fact_recall"))
 
 
 def _flip_depth(evidence: Evidence) -> Measured:
     at = _flip(evidence)
-    n_layers = int(_layers(evidence, _RESIDUAL)["layer"].max()) + 1
+    n_layers = _n_layers(_layers(evidence, _RESIDUAL))
     whole = f"at layer {at.value:g} ({at.low:g} to {at.high:g}) of {n_layers}"
     return Measured(at.value / n_layers, at.low / n_layers, at.high / n_layers, "of the depth", at.n_items, whole)
 
@@ -189,7 +191,7 @@ def _share_of(head: str, relation: str) -> Any:
 
 
 def _by_relation(evidence: Evidence, head: str) -> dict[str, Any]:
-    study, at = evidence.study("fact_recall", (END,)), Head.parse(head)
+    at, study = evidence.address(head), evidence.study("fact_recall", (END,))
     relations = np.array(study.labels.get("relation", [""] * len(study.main)))
     clean, corrupt = baseline(study)
     written = attribute_logit(study)[:, at.layer, at.head]
@@ -227,7 +229,7 @@ def _writes_subject(head: str) -> Any:
         return Measured(value, low, high, "logits", int(items))
 
     def make(evidence: Evidence) -> list[float]:
-        study, at = evidence.study("fact_recall", (END,)), Head.parse(head)
+        at, study = evidence.address(head), evidence.study("fact_recall", (END,))
         own = [study.main.clean[i][study.span("subject", i)[0]] for i in range(len(study.main))]
         others = [sorted(set(own) - {one}) for one in own]
         if not all(others):

@@ -105,7 +105,7 @@ def _three_heads(evidence: Evidence) -> Measured:
 
 def _looks(evidence: Evidence, head: str) -> Measured:
     """Attention from END to IO less that to both mentions of S."""
-    at = Head.parse(head)
+    at = evidence.address(head)
 
     def make() -> dict[str, Any]:
         study = evidence.study("ioi", (END,))
@@ -213,6 +213,7 @@ def _alone(evidence: Evidence, head: str) -> Measured:
     _looked_for(evidence)
 
     def make() -> list[float]:
+        evidence.address(head)
         study = evidence.study("ioi", (END,))
         effects = ablate(study.model, study.main, [head], "mean", metric=study.metric, progress=False)
         return of_items(effects.values.values[:, 0], study.main.items, seed=evidence.seed)

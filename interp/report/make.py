@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
@@ -42,7 +42,7 @@ def report(
     model: HookedTransformer,
     kinds: str | Sequence[str] = "all",
     *,
-    rigor: Literal["quick", "full"] = "quick",
+    rigor: str = "quick",
     n: int | None = None,
     seed: int = 0,
     keep: Any = None,
@@ -60,7 +60,7 @@ def report(
     Kinds whose prompts cannot be made for the model are left out, with the reason. Raises `InputError` for an unknown
     kind or rigor, and where no kind is left.
     """
-    start, say = time.perf_counter(), progress or (lambda stage, done, total: None)
+    start, say = time.perf_counter(), _silent if progress is None else progress
     if not isinstance(model, HookedTransformer):
         raise InputError(f"A report is about a loaded model, not {model!r}. Load it first: interp.load(…).")
     if rigor not in RIGORS:
@@ -79,8 +79,8 @@ def report(
         )
     key = settings_key(found, model_hash(model), given)
     folder = None if keep is None else Path(keep)
-    settings = {name: int(found.about.get(name, default)) for name, default in (("n", 50), ("seed", seed))}
-    evidence = Evidence(model, found, **settings, pairs=given, folder=folder, key=key, progress=say)
+    n_items, drawn_by = int(found.about.get("n", RIGORS[rigor]["n"])), int(found.about.get("seed", seed))
+    evidence = Evidence(model, found, n_items, drawn_by, pairs=given, folder=folder, key=key, progress=say)
     asked = list(dict.fromkeys([*found.kinds, *left_out]))
     claims = claims_for(model.cfg.model_name, asked)
     rows = []
@@ -90,6 +90,10 @@ def report(
     say("claims", len(claims), len(claims))
     about = _about(model, found, rigor, left_out, round(time.perf_counter() - start, 1))
     return Report(pd.DataFrame(rows, columns=list(Report.COLUMNS)), found, about)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress is shown."""
 
 
 def _row(claim: Claim, evidence: Evidence, left_out: Mapping[str, str]) -> dict[str, Any]:

@@ -28,10 +28,10 @@ _REPEATS = (
 def _share_of_sinks(evidence: Evidence) -> Measured:
     """Share of heads above .5; its interval counts those whose own interval lies above, and those whose reaches it."""
     rows = evidence.rows("sink")
-    value, low, high = (float((rows[name] > 0.5).mean()) for name in ("score", "score_low", "score_high"))
-    note = f"{int((rows['score'] > 0.5).sum())} of {len(rows)} heads; "
-    note += f"without BOS {int((rows['score_no_bos'] > 0.5).sum())}"
-    return Measured(value, low, high, "of heads", evidence.items("sink"), note)
+    names = ("score", "score_low", "score_high", "score_no_bos")
+    value, low, high, bare = (np.count_nonzero(rows[name] > 0.5) for name in names)
+    note = f"{value} of {len(rows)} heads; without BOS {bare}"
+    return Measured(value / len(rows), low / len(rows), high / len(rows), "of heads", evidence.items("sink"), note)
 
 
 def _sink_shift(evidence: Evidence) -> Measured:
@@ -73,12 +73,11 @@ def _copying(evidence: Evidence) -> pd.DataFrame:
         low[scored], high[scored] = bootstrap_interval(flat[:, scored], seed=evidence.seed)
         layer, head = np.divmod(np.arange(flat.shape[1]), rows[0].shape[1])
         values = {"layer": layer, "head": head, "copying": mean, "copying_low": low, "copying_high": high}
-        return {name: [None if x != x else x for x in one.tolist()] for name, one in values.items()} | {"n": n}
+        return {name: one.tolist() for name, one in values.items()} | {"n": n}
 
     table = dict(evidence.once("copying of each head", make))
     n = table.pop("n")
-    frame = pd.DataFrame(table).astype({"copying": float, "copying_low": float, "copying_high": float})
-    frame = frame.fillna(0.0)  # a head that raises no token at all copies none
+    frame = pd.DataFrame(table).fillna(0.0)  # a head that raises no token at all copies none
     frame.attrs["n"] = n
     return frame
 
@@ -89,7 +88,7 @@ def _match_without_copying(evidence: Evidence) -> Measured:
     both = rows.merge(copying, on=["layer", "head"])
     matches = {end: both[f"score{end}"] >= 0.4 for end in ("", "_low", "_high")}
     little = {"": both["copying"] < 2, "_low": both["copying_high"] < 2, "_high": both["copying_low"] < 2}
-    value, low, high = (int((matches[end] & little[end]).sum()) for end in ("", "_low", "_high"))
+    value, low, high = (np.count_nonzero(matches[end] & little[end]) for end in ("", "_low", "_high"))
     mine = both.loc[matches[""] & little[""]].to_dict("records")
     note = "heads: " + (", ".join(f"{head_of(row)} (copying {row['copying']:.1f})" for row in mine) or "none")
     return Measured(value, low, high, "heads", copying.attrs["n"], note)
@@ -219,8 +218,8 @@ def _copying_of(head: str) -> Any:
         row, table = evidence.row("induction", head), _copying(evidence)
         mine = table.loc[(table["layer"] == row["layer"]) & (table["head"] == row["head"])].iloc[0]
         note = f"prefix matching {row['score']:.2f}; {row['verdict'] or 'no verdict'}"
-        values = (mine["copying"], mine["copying_low"], mine["copying_high"])
-        return Measured(*map(float, values), "times chance", table.attrs["n"], note)
+        value, low, high = (float(mine[name]) for name in ("copying", "copying_low", "copying_high"))
+        return Measured(value, low, high, "times chance", table.attrs["n"], note)
 
     return measure
 

@@ -55,7 +55,7 @@ class Report:
         """How many claims hold, do not hold, and cannot be told."""
         from interp.report.claim import CANNOT_TELL, DOES_NOT_HOLD, HOLDS
 
-        return {one: int((self.claims["verdict"] == one).sum()) for one in (HOLDS, DOES_NOT_HOLD, CANNOT_TELL)}
+        return {one: self.claims["verdict"].tolist().count(one) for one in (HOLDS, DOES_NOT_HOLD, CANNOT_TELL)}
 
     def to_markdown(self, path: str | os.PathLike[str] | None = None) -> str:
         """The report as Markdown, also written to a file where one is named."""

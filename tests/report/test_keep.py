@@ -10,13 +10,16 @@ import interp.heads.find as finding
 from tests.report.conftest import IOI, ioi_pairs
 
 
-class Stages(list):
+class Stages:
+    def __init__(self):
+        self.every = []
+
     def __call__(self, stage, done, total):
-        self.append(stage)
+        self.every.append(stage)
 
     @property
     def measured(self):
-        return {stage for stage in self if stage.startswith("measuring ")}
+        return {stage for stage in self.every if stage.startswith("measuring ")}
 
 
 def test_a_stopped_report_goes_on_where_it_was_and_gives_the_same(names, ioi_report, tmp_path, monkeypatch):
@@ -30,7 +33,7 @@ def test_a_stopped_report_goes_on_where_it_was_and_gives_the_same(names, ioi_rep
     call = {"n": 12, "pairs": ioi_pairs(names), "keep": tmp_path / "kept"}
     with pytest.raises(KeyboardInterrupt):
         interp.report(names.model, IOI, **call, progress=stop)
-    assert any(stage.startswith("ioi: ") for stage in seen)
+    assert any(stage.startswith("ioi: ") for stage in seen.every)
 
     monkeypatch.setattr(finding, "_search", lambda *_: pytest.fail("heads were looked for twice"))
     again = Stages()
@@ -41,7 +44,7 @@ def test_a_stopped_report_goes_on_where_it_was_and_gives_the_same(names, ioi_rep
 
     third = Stages()
     interp.report(names.model, IOI, **call, progress=third)
-    assert not third.measured and third[-1] == "claims"
+    assert not third.measured and third.every[-1] == "claims"
 
 
 def test_another_seed_is_measured_anew(names, tmp_path):
