@@ -87,7 +87,7 @@ def _unmasked(evidence: Evidence) -> Measured:
     note = f"antecedent farther / nearer: {shown}" if shown else ""
     named = both["verdict"].astype(str).str.startswith("coreference")
     note += f"; of them called coreference heads: {np.count_nonzero(mine[''] & named)}"
-    value, low, high = (np.count_nonzero(one) for one in mine.values())
+    value, low, high = (int(np.count_nonzero(one)) for one in mine.values())
     return Measured(value, low, high, "heads", both.attrs["n"], note.lstrip("; "))
 
 

@@ -199,10 +199,10 @@ def _costs_most(evidence: Evidence, head: str) -> Measured:
     far way round, which is wider than an interval of the difference."""
     mine = evidence.column("name_mover", head, "effect")
     rows = evidence.rows("name_mover")
-    others = rows.loc[rows["effect"].notna() & [head_of(row) != head for row in rows.to_dict("records")]]
-    if others.empty:
+    others = [row for row in rows.dropna(subset="effect").to_dict("records") if head_of(row) != head]
+    if not others:
         raise Missing("no other head was tested")
-    best = others.loc[others["effect"].idxmax()].to_dict()
+    best = max(others, key=lambda row: row["effect"])
     note = f"{head} {mine.value:.2f}; next {head_of(best)} {best['effect']:.2f}"
     ends = (mine.low - best["effect_high"], mine.high - best["effect_low"])
     return Measured(mine.value - best["effect"], *ends, "share of clean − corrupt", mine.n_items, note)

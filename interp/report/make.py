@@ -39,7 +39,7 @@ _NAN = float("nan")
 
 
 def report(
-    model: HookedTransformer,
+    model: Any,
     kinds: str | Sequence[str] = "all",
     *,
     rigor: str = "quick",

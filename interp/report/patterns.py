@@ -88,7 +88,7 @@ def _match_without_copying(evidence: Evidence) -> Measured:
     both = rows.merge(copying, on=["layer", "head"])
     matches = {end: both[f"score{end}"] >= 0.4 for end in ("", "_low", "_high")}
     little = {"": both["copying"] < 2, "_low": both["copying_high"] < 2, "_high": both["copying_low"] < 2}
-    value, low, high = (np.count_nonzero(matches[end] & little[end]) for end in ("", "_low", "_high"))
+    value, low, high = (int(np.count_nonzero(matches[end] & little[end])) for end in ("", "_low", "_high"))
     mine = both.loc[matches[""] & little[""]].to_dict("records")
     note = "heads: " + (", ".join(f"{head_of(row)} (copying {row['copying']:.1f})" for row in mine) or "none")
     return Measured(value, low, high, "heads", copying.attrs["n"], note)

@@ -20,7 +20,7 @@ def ioi_pairs(made):
 @pytest.fixture(scope="session")
 def names():
     """A planted model of indirect objects."""
-    return planted.make("ioi", n=40)
+    return planted.make("ioi", n=24)
 
 
 @pytest.fixture(scope="session")

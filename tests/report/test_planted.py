@@ -44,7 +44,7 @@ def test_of_an_untrained_model_nothing_is_said_to_hold(untrained, names):
 
 
 def test_a_head_that_looks_at_the_nearest_mention_is_unmasked_by_the_order():
-    made = planted.make("coreference", n=40)
+    made = planted.make("coreference", n=32)
     report = interp.report(made.model, ["coreference"], n=12, pairs=made.pairs)
     mine = row(report, "coreference.nearest_unmasked")
     assert mine["verdict"] == "holds" and "0.2 (0.00/1.00)" in mine["note"]
@@ -53,7 +53,7 @@ def test_a_head_that_looks_at_the_nearest_mention_is_unmasked_by_the_order():
 
 
 def test_with_one_order_there_is_no_telling_whether_balance_matters():
-    made = planted.make("coreference", n=80)
+    made = planted.make("coreference", n=64)
     first = made.pairs["pronoun"]
     nearer = [i for i in range(len(first)) if first.span("antecedent", i)[0] > first.span("distractor", i)[0]]
     report = interp.report(made.model, ["coreference"], n=12, pairs={"pronoun": first.select(nearer)})
@@ -63,7 +63,7 @@ def test_with_one_order_there_is_no_telling_whether_balance_matters():
 
 
 def test_the_sites_of_a_planted_fact_are_where_they_were_planted():
-    made = planted.make("fact_recall", n=40)
+    made = planted.make("fact_recall", n=32)
     found = interp.find_heads(made.model, ["fact_recall"], n=12, top=2, pairs=made.pairs)
     report = interp.report(made.model, found=found, pairs=made.pairs)
     for id in ("exists", "joint", "early_site", "end_knows_nothing", "late_site", "knockout"):
