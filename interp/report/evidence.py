@@ -60,7 +60,7 @@ class Evidence:
         return value
 
     def _kept(self, name: str, make: Callable[[], Any]) -> Any:
-        path = None
+        path: Path | None = None
         if self.folder is not None:
             slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
             path = self.folder / f"{slug}-{hashlib.sha256((self.key + name).encode()).hexdigest()[:12]}.json"
@@ -70,7 +70,7 @@ class Evidence:
         try:
             value = make()
         except (InputError, Missing) as error:
-            value = {"missing": str(error)}
+            return {"missing": str(error)}  # found out anew each time: it may be mended
         self.progress(f"measuring {name}", 1, 1)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,8 +178,9 @@ class Evidence:
         return made
 
     def _corruption(self, task: str) -> str | None:
-        """The one that the search reported on."""
-        return self.task_facts.get(task, {}).get("corruption")
+        """The one that the search reported on: the first of the kinds that use the task."""
+        using = (finder(kind) for kind in self.found.kinds)
+        return next((one.corruptions[0] for one in using if getattr(one, "task", "") == task), None)
 
 
 def of_items(values: NDArray, items: Sequence[str], *, seed: int = 0, divisor: Grid | None = None) -> list[float]:

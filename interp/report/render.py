@@ -142,9 +142,14 @@ def _measured(row: Mapping[Any, Any]) -> str:
     if _nan(row["value"]):
         return "–"
     whole = row["unit"].startswith(("heads", "layer"))  # what is counted
-    value, low, high = (f"{x:g}" if whole else text_cell(float(x)) for x in (row["value"], row["low"], row["high"]))
+    value, low, high = (f"{x:g}" if whole else _number(x) for x in (row["value"], row["low"], row["high"]))
     interval = "" if _nan(row["low"]) else f" ({low} to {high})"
     return f"{value}{interval} {row['unit']}".strip()
+
+
+def _number(value: float) -> str:
+    """Two decimals, or as many as show that a small number is not 0."""
+    return f"{value:.1g}" if 0 < abs(value) < 0.005 else text_cell(float(value))
 
 
 def _heads(rows: pd.DataFrame, *, reasons: bool = False) -> pd.DataFrame:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
 
 import interp
 import interp.heads.find as finding
+from interp.report.claim import Missing
+from interp.report.evidence import Evidence
 from tests.report.conftest import IOI, ioi_pairs
 
 
@@ -55,15 +59,16 @@ def test_another_seed_is_measured_anew(names, tmp_path):
     assert second.measured == first.measured != set()
 
 
-def test_why_something_could_not_be_measured_is_kept_too(names, tmp_path):
-    from interp.report.claim import Missing
-    from interp.report.evidence import Evidence
+def test_what_could_not_be_measured_is_tried_again_and_nan_survives(names, tmp_path):
+    def evidence():
+        found = interp.HeadScores(pd.DataFrame({"kind": []}), pd.DataFrame())
+        return Evidence(names.model, found, 12, 0, folder=tmp_path, key="k")
 
     def fail():
         raise Missing("no such thing")
 
-    found = interp.HeadScores(pd.DataFrame({"kind": []}), pd.DataFrame())
-    for make in (fail, lambda: pytest.fail("measured twice")):
-        evidence = Evidence(names.model, found, 12, 0, folder=tmp_path, key="k")
-        with pytest.raises(Missing, match="no such thing"):
-            evidence.once("a thing", make)
+    with pytest.raises(Missing, match="no such thing"):
+        evidence().once("a thing", fail)
+    first = evidence().once("a thing", lambda: {"values": [1.0, math.nan], "n": 2})
+    again = evidence().once("a thing", lambda: pytest.fail("measured twice"))
+    assert first["n"] == again["n"] == 2 and again["values"][0] == 1.0 and math.isnan(again["values"][1])
