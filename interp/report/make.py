@@ -72,14 +72,16 @@ def report(
     if found is None:
         settings = {**RIGORS[rigor], **({} if n is None else {"n": n}), "seed": seed, "corpus": corpus}
         found, left_out = _find(model, kinds, given, settings, keep, say)
-    elif found.about.get("model") != model.cfg.model_name:
+    else:
+        rigor = "of the heads that were given"
+    if found.about.get("model") != model.cfg.model_name:
         raise InputError(
             f"These heads were found in {found.about.get('model')!r}, and the model is {model.cfg.model_name!r}. "
             "Give the model that they were found in."
         )
     key = settings_key(found, model_hash(model), given)
     folder = None if keep is None else Path(keep)
-    n_items, drawn_by = int(found.about.get("n", RIGORS[rigor]["n"])), int(found.about.get("seed", seed))
+    n_items, drawn_by = int(found.about.get("n", 50)), int(found.about.get("seed", seed))
     evidence = Evidence(model, found, n_items, drawn_by, pairs=given, folder=folder, key=key, progress=say)
     asked = list(dict.fromkeys([*found.kinds, *left_out]))
     claims = claims_for(model.cfg.model_name, asked)
@@ -104,6 +106,8 @@ def _row(claim: Claim, evidence: Evidence, left_out: Mapping[str, str]) -> dict[
         except (Missing, InputError) as error:
             reason = str(error)
     verdict = CANNOT_TELL if reason else judged(measured, claim.side, claim.cutoff)
+    if _alike(measured):
+        measured = measured.plus("every item gave the same, so the bootstrap's interval has no width")
     pilot = claim.pilot
     return {
         "id": claim.id,
@@ -125,6 +129,11 @@ def _row(claim: Claim, evidence: Evidence, left_out: Mapping[str, str]) -> dict[
     }
 
 
+def _alike(measured: Measured) -> bool:
+    """Whether a share is the same for every item, which says less than its interval does."""
+    return measured.unit.startswith("of ") and measured.low == measured.value == measured.high
+
+
 def _why(verdict: str, measured: Measured) -> str:
     if verdict != CANNOT_TELL:
         return ""
@@ -135,6 +144,8 @@ def _against(measured: Measured, pilot: Any) -> str:
     """How ours compares with the pilot: inside the interval, or different and why that may be."""
     if pilot is None or measured.low != measured.low:
         return ""
+    if _alike(measured):
+        return "not compared, since our interval has no width"
     if measured.low <= pilot.value <= measured.high:
         return "within the interval"
     side = "lower" if measured.high < pilot.value else "higher"
