@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from interp.model.fold import fold_norms as fold_norms
     from interp.model.transformer import HookedTransformer as HookedTransformer
     from interp.pairs import PromptPairs as PromptPairs
+    from interp.report.make import report as report
     from interp.results import Effects as Effects
     from interp.results import HeadScores as HeadScores
     from interp.runs.store import RunStore as RunStore
@@ -85,7 +86,7 @@ _HOMES = {
     "save_edits": "interp.causal.edits",
     "steer": "interp.causal.edits",
 }
-_ROOMS = {"tasks"}  # whole rooms that are reached as interp.NAME
+_ROOMS = {"report", "tasks"}  # whole rooms that are reached as interp.NAME; `report` is called, too
 __all__ = [
     "ActivationCache",
     "Edit",
@@ -120,6 +121,7 @@ __all__ = [
     "patch",
     "path_patch",
     "qk",
+    "report",
     "run_with_edits",
     "save_edits",
     "steer",

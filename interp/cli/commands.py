@@ -17,6 +17,7 @@ from interp.cli.heads import heads
 from interp.cli.lens import lens
 from interp.cli.models import models
 from interp.cli.patch import patch
+from interp.cli.report import report
 from interp.cli.runs import runs
 from interp.cli.tasks import tasks
 from interp.errors import InterpError
@@ -35,6 +36,7 @@ app.command("patch")(patch)
 app.command("lens")(lens)
 app.command("attribute")(attribute)
 app.command("explain")(explain)
+app.command("report")(report)
 app.add_typer(runs, name="runs")
 app.add_typer(tasks, name="tasks")
 app.command("app")(open_app)

@@ -23,6 +23,7 @@ _HOMES = {
     "explanation": "interp.results.explanation:AttentionExplanation",
     "composition": "interp.results.composition:CompositionScores",
     "head_table": "interp.results.tables:HeadTable",
+    "report": "interp.report.results:Report",
 }
 
 

@@ -1,0 +1,99 @@
+"""`interp report`: judge the claims on a model's heads, print them, write them as a page or Markdown."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from interp.cli.keeping import check_places, say_where, store_run, timed
+from interp.cli.output import AsJson, command_line, console, print_json, print_table
+from interp.cli.progress import progress
+from interp.errors import InputError
+from interp.runs.store import RunStore, must_be_writable
+
+__all__ = ["report"]
+
+
+def report(
+    model: Annotated[str, typer.Argument(help="Packaged name, .gguf file, local folder or hub id.")],
+    kind: Annotated[list[str] | None, typer.Option(help="Kind of head; repeat for several. All, if none.")] = None,
+    rigor: Annotated[str, typer.Option(help="quick: 50 items; full: 100, candidates by exact effect.")] = "quick",
+    n: Annotated[int | None, typer.Option(help="Items of each task and split, if not as rigor says.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder for what is finished; the same command goes on from there.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="Store the run in this folder, e.g. runs.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a self-contained page here.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also write Markdown here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge every claim on a model's heads: holds, does not hold, or cannot tell."""
+    runs = None if store is None else RunStore(store)
+    check_places(runs, html, None)
+    if markdown is not None:
+        if markdown.is_dir():
+            raise InputError(f"--markdown {markdown} is a folder. Give a file, e.g. {markdown / 'report.md'}.")
+        must_be_writable(markdown.parent)
+    if rigor not in ("quick", "full"):
+        raise InputError(f"--rigor is {rigor!r}. Choose quick or full.")
+    kinds = "all" if not kind else _known(kind)
+    import interp
+
+    kept = keep or _default_keep()
+    timings: dict[str, float] = {}
+    settings = {"rigor": rigor, "n": n, "seed": seed}
+    try:
+        with timed(timings, "load"):
+            loaded = interp.load(model)
+        with timed(timings, "report"), progress() as said:
+            made = interp.report(loaded, kinds, **settings, keep=kept, progress=said)
+    except KeyboardInterrupt:
+        print(f"What was finished is kept in {kept}. Go on with the same command:", file=sys.stderr)
+        print(f"  {command_line(*sys.argv[1:])}", file=sys.stderr)
+        raise
+    run, page = None, None
+    try:
+        if markdown is not None:
+            made.to_markdown(markdown)
+        if html is not None:
+            page = made.to_html(html)
+        if runs is not None:
+            title = f"report on {made.about.get('model', model)}: {', '.join(made.kinds)}"
+            run = store_run(runs, made, loaded, {"model": model, "kinds": kinds, **settings}, timings, title)
+    finally:  # what took so long is shown, also where it could not be kept
+        print_json({"run": run.id if run else None, **_as_json(made)}) if as_json else _print(made)
+    if markdown is not None:
+        print(f"markdown: {markdown}", file=sys.stderr)
+    say_where(run, runs, page, None)
+
+
+def _known(kinds: list[str]) -> list[str]:
+    """An unknown kind is refused before anything is loaded."""
+    from interp.heads.base import finder
+
+    return [finder(one).name for one in dict.fromkeys(kinds)]
+
+
+def _default_keep() -> Path:
+    """A folder beside the converted weights."""
+    from interp.families.converted import cache_folder
+
+    return cache_folder().parent / "reports"
+
+
+def _as_json(made: Any) -> dict[str, Any]:
+    return {"claims": made.to_frame().to_dict("records"), "counts": made.counts(), "about": dict(made.about)}
+
+
+def _print(made: Any) -> None:
+    from interp.report.render import summary
+
+    rows, out = summary(made.claims), console()
+    title = f"Claims on the heads of {made.about.get('model')}"
+    print_table(list(rows.columns), rows.itertuples(index=False), title=title, whole=["claim", "verdict"])
+    out.print(", ".join(f"{n} {verdict}" for verdict, n in made.counts().items()) + ".", markup=False, soft_wrap=True)
+    out.print(str(made.about.get("caveat", "")), markup=False, soft_wrap=True)

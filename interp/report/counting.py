@@ -1,0 +1,138 @@
+"""How many heads are of a kind, and how sure that count is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from interp.heads.base import Finder, finder
+from interp.heads.task_finder import TaskFinder
+from interp.report.claim import Measured, Missing
+from interp.report.evidence import Evidence
+from interp.sites import Head
+
+__all__ = ["best_score", "head_of", "heads_of", "is_kind", "joint_effect", "some_head"]
+
+Row = Mapping[Any, Any]
+
+
+def head_of(row: Row) -> str:
+    return str(Head(int(row["layer"]), int(row["head"]), str(row["sublayer"]), str(row["stack"])))
+
+
+def is_kind(row: Row) -> bool:
+    """Whether the verdict names the kind, perhaps with a word behind it."""
+    verdict = str(row["verdict"] or "")
+    return verdict == row["kind"] or verdict.startswith(f"{row['kind']} (")
+
+
+def heads_of(evidence: Evidence, kind: str) -> list[str]:
+    """The heads whose verdict names the kind, best score first."""
+    return [head_of(row) for row in evidence.rows(kind).to_dict("records") if is_kind(row)]
+
+
+def some_head(kind: str) -> Callable[[Evidence], Measured]:
+    """How many heads the verdict names. The interval's lower end counts those whose own intervals of score and effect
+    lie wholly above the cutoffs; its upper end all that their intervals do not exclude."""
+
+    def measure(evidence: Evidence) -> Measured:
+        one = finder(kind)
+        rows = evidence.rows(kind).to_dict("records")
+        evidence.must_do(one.task if isinstance(one, TaskFinder) else one.cause)
+        if problem := evidence.found.about.get("problems", {}).get(kind):
+            raise Missing(problem)
+        named = [row for row in rows if is_kind(row)]
+        sure = [row for row in named if _clear(evidence, one, row)]
+        open_ = [row for row in rows if is_kind(row) or not _excluded(evidence, one, row)]
+        said = ", ".join(head_of(row) for row in named) or "none"
+        untested = sum(_absent(row.get("effect")) for row in open_)
+        note = f"heads: {said}" + (f"; {untested} more attend so but were not tested" if untested else "")
+        return Measured(len(named), len(sure), len(open_), "heads", evidence.items(kind), note)
+
+    return measure
+
+
+def best_score(kind: str) -> Callable[[Evidence], Measured]:
+    """The score of the head that scored best on the prompts it was chosen by, on the others."""
+
+    def measure(evidence: Evidence) -> Measured:
+        rows = evidence.rows(kind)
+        if rows["score_select"].dropna().empty:
+            raise Missing(f"no head has a {kind} score")
+        row = rows.loc[rows["score_select"].idxmax()].to_dict()
+        return evidence.column(kind, head_of(row), "score")
+
+    return measure
+
+
+def joint_effect(kind: str, *, beyond_random: bool = False) -> Callable[[Evidence], Measured]:
+    """Harm of ablating a kind's best heads together; beyond that of the most harmful random set of the same layers."""
+
+    def measure(evidence: Evidence) -> Measured:
+        one, row = finder(kind), evidence.joint(kind)
+        evidence.must_do(one.task if isinstance(one, TaskFinder) else one.cause)
+        less, note = 0.0, f"heads {row['heads']}: {row['metric']} {row['clean']:.2f} → {row['ablated']:.2f}"
+        if beyond_random:
+            less = row["random_max"]
+            if _absent(less):
+                raise Missing("the layers of these heads have too few others for a random set")
+            note += f"; random sets {row['random_mean']:+.2f}, at most {less:+.2f}"
+        at = (row["effect"] - less, row["effect_low"] - less, row["effect_high"] - less)
+        return Measured(*at, row["unit"], evidence.items(kind), note)
+
+    return measure
+
+
+def _limits(evidence: Evidence, kind: str) -> Mapping[str, float]:
+    return evidence.found.about.get("cutoffs", {}).get(kind, {})
+
+
+def _clear(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> bool:
+    """Whether a named head would be named at the near end of every interval too."""
+    limit = _limits(evidence, one.name)
+    if not row["score_low"] >= limit["score"]:
+        return False
+    if "effect" not in limit:
+        return True
+    if "(jointly)" in row["verdict"]:
+        return evidence.joint(one.name)["effect_low"] >= limit["effect"]
+    return any(_near(ends, one) >= limit["effect"] for ends in _effects(one, row))
+
+
+def _excluded(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> bool:
+    """Whether a head falls short of a cutoff at the far end of an interval, or writes the wrong way."""
+    limit = _limits(evidence, one.name)
+    if not row["score_high"] >= limit["score"]:
+        return True
+    if "margin" in limit and not row["score_high"] >= row.get("baseline", -math.inf) + limit["margin"]:
+        return True
+    if one.writing is not None and not _absent(row["writing"]):
+        ends = [row.get(f"writing_{end}", math.nan) for end in ("low", "high")]
+        ends = [row["writing"] if _absent(end) else end for end in ends]
+        if not any(one.writing.passes(end, limit["writing"]) for end in ends):
+            return True
+    if "effect" not in limit or _absent(row.get("effect")):
+        return False  # none is asked for, or it was not tested
+    return all(_far(ends, one) < limit["effect"] for ends in _effects(one, row))
+
+
+def _effects(one: Finder | TaskFinder, row: Row) -> list[tuple[float, float]]:
+    """The intervals of the measures that decide."""
+    names = ["effect"]
+    if isinstance(one, TaskFinder) and len(one.test.decisive) > 1:
+        names.append(f"{one.test.decisive[1]}_effect")
+    both = [(row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)) for name in names]
+    return [ends for ends in both if not _absent(ends[0])]
+
+
+def _near(ends: tuple[float, float], one: Finder | TaskFinder) -> float:
+    return ends[0] if getattr(one, "sign", 1) > 0 else -ends[1]
+
+
+def _far(ends: tuple[float, float], one: Finder | TaskFinder) -> float:
+    return ends[1] if getattr(one, "sign", 1) > 0 else -ends[0]
+
+
+def _absent(value: Any) -> bool:
+    return value is None or math.isnan(value)

@@ -1,0 +1,107 @@
+"""A report: claims with their verdicts, and the head scores they rest on; saved, and written as HTML and Markdown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from interp.errors import InputError, StorageError
+from interp.figures.page import write_page
+from interp.files import atomic_folder, read_json, write_json, write_text
+from interp.results import HeadScores
+
+__all__ = ["Report"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """One row per claim in `claims`: what was measured with its 95% interval, the cutoff it `must_be` on the right side
+    of, the verdict (*holds*, *does not hold*, *cannot tell*, and then `why`), and how it compares with the pilot, where
+    there was one. NaN: not measured. `found` holds the scores of all heads, `about` the settings."""
+
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        *("id", "kind", "claim", "verdict", "value", "low", "high", "unit", "n_items", "must_be"),
+        *("why", "note", "explain", "pilot", "against_pilot", "pilot_source"),
+    )
+
+    claims: pd.DataFrame
+    found: HeadScores
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of the table, one row per claim."""
+        return self.claims.copy()
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of heads that were asked for, those left out behind the others."""
+        return list(dict.fromkeys([*self.found.kinds, *self.about.get("left_out", {})]))
+
+    def verdict(self, id: str) -> str:
+        """The verdict of one claim; an unknown one raises `InputError` with the claims there are."""
+        mine = self.claims.loc[self.claims["id"] == id]
+        if mine.empty:
+            raise InputError(f"There is no claim {id!r} in this report. It has {', '.join(self.claims['id'])}.")
+        return str(mine.iloc[0]["verdict"])
+
+    def counts(self) -> dict[str, int]:
+        """How many claims hold, do not hold, and cannot be told."""
+        from interp.report.claim import CANNOT_TELL, DOES_NOT_HOLD, HOLDS
+
+        return {one: self.claims["verdict"].tolist().count(one) for one in (HOLDS, DOES_NOT_HOLD, CANNOT_TELL)}
+
+    def to_markdown(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The report as Markdown, also written to a file where one is named."""
+        from interp.report.render import document, markdown
+
+        text = markdown(document(self))
+        if path is not None:
+            write_text(path, text)
+        return text
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write a self-contained page without any script."""
+        from interp.report.render import document, html_sections
+
+        title, *parts = document(self)
+        return write_page(path, title[1], html_sections(parts), with_plotly=False)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a folder: claims.parquet, about.json and the heads, all or nothing."""
+        with atomic_folder(path, marker="about.json") as folder:
+            self.claims.to_parquet(folder / "claims.parquet")
+            self.found.save(folder / "heads")
+            write_json(folder / "about.json", {**self.about, "format": _FORMAT})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Report:
+        """Read what `save` wrote; raises `StorageError` for a damaged or newer folder."""
+        folder = Path(path)
+        about = read_json(folder / "about.json")
+        if not isinstance(about, dict) or about.get("format") != _FORMAT:
+            raise StorageError(f"{folder} holds no report of format {_FORMAT}. Make it again with this version.")
+        try:
+            claims = pd.read_parquet(folder / "claims.parquet")
+        except (OSError, ValueError) as error:
+            raise StorageError(f"Cannot read the claims in {folder}: {error}") from error
+        heads = HeadScores.load(folder / "heads")
+        return cls(claims, heads, {key: value for key, value in about.items() if key != "format"})
+
+    def __str__(self) -> str:
+        from interp.report.render import summary
+
+        said = ", ".join(f"{n} {verdict}" for verdict, n in self.counts().items())
+        return f"{summary(self.claims).to_string(index=False)}\n{said}. {self.about.get('caveat', '')}".rstrip()
+
+    def _repr_html_(self) -> str:
+        from interp.report.render import document, html_sections
+
+        return "".join(html_sections(document(self)))
