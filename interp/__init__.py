@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import interp.planted as planted
     import interp.tasks as tasks
     from interp.causal.ablation import ablate as ablate
     from interp.causal.attribution import attribute as attribute
@@ -85,7 +86,7 @@ _HOMES = {
     "save_edits": "interp.causal.edits",
     "steer": "interp.causal.edits",
 }
-_ROOMS = {"tasks"}  # whole rooms that are reached as interp.NAME
+_ROOMS = {"planted", "tasks"}  # whole rooms that are reached as interp.NAME
 __all__ = [
     "ActivationCache",
     "Edit",
@@ -119,6 +120,7 @@ __all__ = [
     "ov",
     "patch",
     "path_patch",
+    "planted",
     "qk",
     "run_with_edits",
     "save_edits",
