@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import interp.planted as planted
     import interp.tasks as tasks
     from interp.causal.ablation import ablate as ablate
     from interp.causal.attribution import attribute as attribute
@@ -86,7 +87,7 @@ _HOMES = {
     "save_edits": "interp.causal.edits",
     "steer": "interp.causal.edits",
 }
-_ROOMS = {"report", "tasks"}  # whole rooms that are reached as interp.NAME; `report` is called, too
+_ROOMS = {"planted", "report", "tasks"}  # whole rooms that are reached as interp.NAME; `report` is called, too
 __all__ = [
     "ActivationCache",
     "Edit",
@@ -120,6 +121,7 @@ __all__ = [
     "ov",
     "patch",
     "path_patch",
+    "planted",
     "qk",
     "report",
     "run_with_edits",

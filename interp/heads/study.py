@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from interp.circuits.direct import effective_unembedding, final_scale
 from interp.circuits.streaming import LayerHeads, head_grid, stream_heads
 from interp.errors import InputError
+from interp.model.norms import Norm
 from interp.model.taps import Write, make_writes
 from interp.model.tokens import Batch, pad_rows
 from interp.model.transformer import HookedTransformer
@@ -117,7 +118,7 @@ class Study:
                 mine = z[:, layer, :n_heads, : config.attn.d_head].to(self.model.device, attn.W_O.dtype)
                 out = einsum(mine, attn.W_O, "prompt head d_head, head d_head d_model -> prompt head d_model")
                 if not seen.out_scales[layer].isnan().any():
-                    norm = stack.block(layer).ln1_post
+                    norm = cast(Norm, stack.block(layer).ln1_post)
                     out = out - out.mean(-1, keepdim=True) if norm.config.kind == "layer" else out
                     out = out / seen.out_scales[layer].to(out)[:, None, None] * norm.gain
                 value = einsum(out, directions, "prompt head d_model, prompt d_model -> prompt head")

@@ -122,8 +122,10 @@ def _estimate(study: Study, screen: str) -> Grid | None:
     if not isinstance(study.metric, str) or screen == "none":
         return None
     options: dict[str, Any] = {"over": ("layer", "head"), "direction": "noise", "metric": study.metric}
-    run = patch if screen == "exact" else attribute
-    effects = run(study.model, study.main, "z", **options, **({"progress": False} if screen == "exact" else {}))
+    if screen == "exact":
+        effects = patch(study.model, study.main, "z", **options, progress=False)
+    else:
+        effects = attribute(study.model, study.main, "z", **options)
     return -effects.mean(normalize=None).values
 
 

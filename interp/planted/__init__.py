@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from interp.planted.base import Planted, Truth, circuits, make, names
 from interp.planted.random_models import null
+
+if TYPE_CHECKING:
+    EPSILON: dict[str, float]
 
 __all__ = ["EPSILON", "Planted", "Truth", "make", "names", "null"]
 

@@ -20,13 +20,14 @@ it stands for the size of a residual, and 100 × noise would be no small change 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
 from interp.errors import InputError
 from interp.model.config import AttentionConfig, BlockConfig, MLPConfig, ModelConfig, NormConfig, StackConfig
+from interp.model.mlp import MLP
 from interp.model.transformer import HookedTransformer
 from interp.planted.wiring import Wiring
 from interp.sites import Head
@@ -63,6 +64,7 @@ def build_model(
         out = torch.zeros(len(rows), wiring.n_tokens, dtype=torch.float64)
         for space, table in wiring.outputs:
             out[wiring.span(space)] += table
+        assert model.unembed is not None
         model.unembed.weight.copy_((rows.T @ stirred(out)).T)
         if norm != "none":
             gain = ((BALLAST**2 + _USUAL) / d_model + _EPS) ** 0.5
@@ -129,6 +131,7 @@ def _embed(wiring: Wiring, model: HookedTransformer, rows: Tensor, stirred: _Noi
     if norm != "none":
         tokens[:, -1] = BALLAST
     stack.embed.weight.copy_(tokens @ rows)
+    assert stack.pos_embed is not None
     stack.pos_embed.weight.copy_(places @ rows)
 
 
@@ -177,7 +180,7 @@ def _share(shared: dict[int, tuple[Tensor, Tensor]], head: Head, group: int, key
 
 
 def _neurons(wiring: Wiring, model: HookedTransformer, layer: int, rows: Tensor, stirred: _Noise) -> None:
-    mlp = model.main.block(layer).mlp
+    mlp = cast(MLP, model.main.block(layer).mlp)
     into = torch.zeros(len(rows), wiring.d_mlp, dtype=torch.float64)
     out = torch.zeros(wiring.d_mlp, len(rows), dtype=torch.float64)
     bias = torch.zeros(wiring.d_mlp, dtype=torch.float64)

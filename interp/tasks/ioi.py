@@ -188,7 +188,7 @@ def _of_random_tokens(model: HookedTransformer, request: Request) -> Task:
     if len(vocabulary) < 20:
         raise InputError(f"A vocabulary of {model.cfg.d_vocab} tokens is too small for name pairs.")
     filler, people = vocabulary[:8], vocabulary[8:]
-    rows: dict[str, list] = {name: [] for name in ("clean", "corrupt", "answer", "foil", "items", "templates")}
+    rows: dict[str, Any] = {name: [] for name in ("clean", "corrupt", "answer", "foil", "items", "templates")}
     places: dict[str, list] = {name: [] for name in ("IO", "S1", "S2", "END")}
     labels: dict[str, list] = {"order": [], "split": []}
     for split in request.splits:

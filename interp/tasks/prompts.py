@@ -103,7 +103,7 @@ def made_task(
     by_split = labels.get("split", ("given",) * len(pairs))
     counts = {one: len({i for i, s in zip(pairs.items, by_split, strict=True) if s == one}) for one in request.splits}
     facts = {"definition": definition.definition, "metric": metric_of(pairs), "n": request.n, "items": counts}
-    split = "all" if len(request.splits) > 1 else request.splits[0]
+    split = request.splits[0] if len(request.splits) == 1 else "all"
     return Task(
         definition.name,
         pairs,

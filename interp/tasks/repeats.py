@@ -30,7 +30,8 @@ def _make(model: HookedTransformer, request: Request) -> Task:
         seed = 2 * request.seed + (split == "report")
         made[split] = draw(model, request.n, bos=request.bos, seed=seed)
     rows = list(made.values())
-    tokens = RepeatedTokens(*(_stacked(rows, name) for name in ("tokens", "period", "predictable")), rows[0].has_bos)
+    stacked = {name: _stacked(rows, name) for name in ("tokens", "period", "predictable")}
+    tokens = RepeatedTokens(**stacked, has_bos=rows[0].has_bos)
     splits = [split for split, one in made.items() for _ in range(len(one.tokens))]
     return task_of_rows(request, tokens, splits, layout)
 
@@ -52,7 +53,7 @@ def task_of_rows(request: Request, tokens: RepeatedTokens, splits: list[str], la
         "layout": _LAYOUTS.get(layout, layout),
         "corruption": "none: a copy is judged by its loss, against that of fresh tokens",
     }
-    split = "all" if len(request.splits) > 1 else request.splits[0]
+    split = request.splits[0] if len(request.splits) == 1 else "all"
     return Task(TASK.name, None, tokens, labels, request.corruption, TASK.corruptions, split, request.seed, about)
 
 
