@@ -87,7 +87,12 @@ _HOMES = {
     "save_edits": "interp.causal.edits",
     "steer": "interp.causal.edits",
 }
-_ROOMS = {"planted", "report", "tasks"}  # whole rooms that are reached as interp.NAME; `report` is called, too
+_ROOMS = {
+    "metrics",
+    "planted",
+    "report",
+    "tasks",
+}  # whole rooms that are reached as interp.NAME; `report` is called, too
 __all__ = [
     "ActivationCache",
     "Edit",

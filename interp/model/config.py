@@ -173,6 +173,10 @@ class StackConfig(Checked):
     relative: RelativeConfig | None = None
     padding_positions: Count = 0  # rows of the checkpoint's table before those of learned_positions; written back only
 
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise InputError("StackConfig has no blocks. It takes at least one BlockConfig.")
+
     @property
     def n_layers(self) -> int:
         return len(self.blocks)
@@ -267,7 +271,8 @@ class ModelConfig(Checked):
     ) -> ModelConfig:
         """A causal decoder of equal blocks, Llama's layout by default. `d_mlp=0` leaves the MLPs out; `rotary=None`
         gives learned positions."""
-        d_head = d_head or d_model // n_heads
+        _check_sizes(n_layers=n_layers, d_model=d_model, n_heads=n_heads)
+        d_head = d_head or _head_size(d_model, n_heads)
         if rotary == "default":
             rotary = RotaryConfig(dim=d_head)
         attn = AttentionConfig(
@@ -296,7 +301,8 @@ class ModelConfig(Checked):
     ) -> ModelConfig:
         """A bidirectional encoder of equal blocks, BERT's layout by default. `d_mlp=0` leaves the MLPs out; without
         rotary and learned positions it does not know the order of its tokens."""
-        d_head = d_model // n_heads
+        _check_sizes(n_layers=n_layers, d_model=d_model, n_heads=n_heads)
+        d_head = _head_size(d_model, n_heads)
         attn = AttentionConfig(
             n_heads, d_head, n_heads, d_head**-0.5, "bidirectional", rotary=rotary, bias_qkv=True, bias_out=True
         )
@@ -429,3 +435,17 @@ class ModelConfig(Checked):
         if len(values) != 1:
             raise InputError(f"{name} differs between the layers of this model. Ask cfg.decoder.blocks[layer].")
         return values.pop()
+
+
+def _check_sizes(**sizes: Any) -> None:
+    """Refuse what is no size before anything is computed from it."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is {value!r}. It takes a whole number from 1.")
+
+
+def _head_size(d_model: int, n_heads: int) -> int:
+    """The width of a head where the heads share d_model among them."""
+    if d_model % n_heads:
+        raise InputError(f"d_model={d_model} is no multiple of n_heads={n_heads}. Give d_head, or other sizes.")
+    return d_model // n_heads

@@ -15,7 +15,9 @@ _NO_FOLDING = "weights stay as the checkpoint has them. interp.fold_norms(model)
 PEER_METHODS = {
     **dict.fromkeys(("add_hook", "add_perma_hook", "add_caching_hooks", "cache_some", "cache_all"), _NO_STANDING),
     **dict.fromkeys(("reset_hooks", "remove_all_hook_fns"), f"nothing is left on a model; {_NO_STANDING}"),
-    **dict.fromkeys(("set_use_attn_result", "set_use_split_qkv_input", "set_use_hook_mlp_in"), _NO_SWITCH),
+    **dict.fromkeys(
+        ("set_use_attn_result", "set_use_split_qkv_input", "set_use_hook_mlp_in", "set_use_attn_in"), _NO_SWITCH
+    ),
     **dict.fromkeys(
         ("fold_layer_norm", "center_unembed", "center_writing_weights", "fold_value_biases", "process_weights_"),
         _NO_FOLDING,
@@ -27,7 +29,11 @@ PEER_METHODS = {
         "take one head: interp.FactoredMatrix(model.W_V[layer, kv_head], model.W_O[layer, head]), or W_Q and W_K's .T.",
     ),
     "tokens_to_residual_directions": "they are columns of the unembedding: model.W_U[:, ids].T.",
-    "all_head_labels": "stack_head_results(return_labels=True) gives them; interp.Head spells one.",
+    **dict.fromkeys(
+        ("all_head_labels", "attn_head_labels"),
+        "stack_head_results(return_labels=True) gives them; interp.Head spells one.",
+    ),
+    "all_composition_scores": "interp.composition(model, kind) scores all pairs of heads.",
     "accumulated_bias": "biases are in attn_out and mlp_out; by themselves they are model.b_O and model.b_out.",
     "get_token_position": "ask (model.to_tokens(text)[0] == model.to_single_token(word)).nonzero().",
     "input_to_embed": "model(text, stop_at_layer=0) is the first residual.",
@@ -55,7 +61,12 @@ _NEURONS = "neurons are cache['mlp.post', layer] times the rows of model.blocks[
 PEER_CACHE_METHODS = {
     **dict.fromkeys(("stack_neuron_results", "get_neuron_results", "get_full_resid_decomposition"), _NEURONS),
     "compute_head_results": "head results are computed when asked for: cache['result', layer].",
-    "apply_slice_to_batch_dim": "cache.slice(batch=…) returns a cache of some rows; axes stay.",
+    **dict.fromkeys(
+        ("apply_slice_to_batch_dim", "apply_slice_to_batch_dims"),
+        "cache.slice(batch=…) returns a cache of some rows; axes stay.",
+    ),
+    "stack_activation": "torch.stack([cache[name, layer] for layer in range(n)]) stacks a site over the layers.",
+    "logit_lens": "interp.lens(model, text) is the logit lens; accumulated_resid(apply_ln=True) its residuals.",
     "toggle_autodiff": "torch.set_grad_enabled(False), or with torch.no_grad():, does it for all of torch.",
 }
 

@@ -160,3 +160,27 @@ def test_saved_configs_are_checked_as_those_built_by_hand() -> None:
 
 def test_an_allowed_number_may_be_whole_where_a_fraction_may_stand() -> None:
     assert c.NormConfig(eps=1).eps == 1 and dataclasses.replace(CAUSAL, window=None, softcap=30).softcap == 30
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"n_heads": 0}, "n_heads is 0"),
+        ({"n_layers": "2"}, "n_layers is '2'"),
+        ({"n_layers": -1}, "n_layers is -1"),
+        ({"n_layers": 0}, "n_layers is 0"),
+        ({"d_model": True}, "d_model is True"),
+        ({"n_heads": 3}, "no multiple of n_heads=3"),
+        ({"d_model": 2}, "no multiple of n_heads=4"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["decoder_only", "encoder_only"])
+def test_the_builders_refuse_sizes_that_cannot_be(kind, sizes, message):
+    options = {"n_layers": 1, "d_model": 32, "n_heads": 4, "d_vocab": 20, "n_ctx": 8, **sizes}
+    with pytest.raises(InputError, match=message):
+        getattr(c.ModelConfig, kind)(**options)
+
+
+def test_a_stack_without_blocks_is_refused():
+    with pytest.raises(InputError, match="at least one BlockConfig"):
+        c.StackConfig(())
