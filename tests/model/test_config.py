@@ -166,7 +166,6 @@ def test_an_allowed_number_may_be_whole_where_a_fraction_may_stand() -> None:
     ("sizes", "message"),
     [
         ({"n_heads": 0}, "n_heads is 0"),
-        ({"n_layers": "2"}, "n_layers is '2'"),
         ({"n_layers": -1}, "n_layers is -1"),
         ({"n_layers": 0}, "n_layers is 0"),
         ({"d_model": True}, "d_model is True"),
