@@ -25,6 +25,11 @@ def _spans() -> dict[str, slice]:
     return spans
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread: None) -> None:
+    pass
+
+
 @pytest.fixture(scope="session")
 def planted() -> HookedTransformer:
     """Layer 0: head 1 moves the previous token into `prev`; head 0 has its pattern but writes where nothing reads.
