@@ -17,6 +17,11 @@ VOCAB, D_HEAD = 12, 16
 SPANS = {name: slice(VOCAB * i, VOCAB * (i + 1)) for i, name in enumerate(("tok", "pos", "prev", "class", "out"))}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread: None) -> None:
+    pass
+
+
 @pytest.fixture(scope="session")
 def matching() -> HookedTransformer:
     """Layer 0: head 1 moves the previous token into `prev`, and the MLP writes each token's class (itself, in other

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from interp.model.config import AttentionConfig, BlockConfig, ModelConfig, NormConfig, StackConfig
 from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
 
 VOCAB, N_POS, SHARP = 80, 104, 200.0
 PARTS = {"tok": VOCAB, "pos": N_POS, "prev": VOCAB, "out": VOCAB, "junk": VOCAB}
@@ -18,6 +23,11 @@ def _spans() -> dict[str, slice]:
         spans[name] = slice(start, start + width)
         start += width
     return spans
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread: None) -> None:
+    pass
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +77,22 @@ def random_model() -> HookedTransformer:
             n_layers=2, d_model=32, n_heads=4, n_key_value_heads=2, d_vocab=120, n_ctx=128, d_mlp=64
         )
     )
+
+
+@pytest.fixture(scope="session")
+def placed() -> Callable[[PromptPairs, int], PromptPairs]:
+    """Pairs of equally long prompts with every position that a kind of head asks for, at random places before the end:
+    no two of a prompt's names on one token, and what a pronoun means stands before it."""
+
+    def place(pairs: PromptPairs, seed: int) -> PromptPairs:
+        draw, last = np.random.default_rng([seed, *b"places"]), min(pairs.read)
+        drawn = [draw.permutation(last)[:3].tolist() for _ in range(len(pairs))]
+        ordered = [[*draw.permutation(sorted(three)[:2]).tolist(), max(three)] for three in drawn]
+        names = {name: [(three[i],) for three in drawn] for i, name in enumerate(("IO", "S1", "S2"))}
+        names |= {"subject": names["IO"], "relation": names["S1"], "copies": names["IO"]}
+        names |= {
+            name: [(three[i],) for three in ordered] for i, name in enumerate(("antecedent", "distractor", "pronoun"))
+        }
+        return replace(pairs, positions={**pairs.positions, **{name: tuple(spans) for name, spans in names.items()}})
+
+    return place

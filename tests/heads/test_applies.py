@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import interp
+from interp import planted
 from interp.errors import InputError
-from interp.heads.base import AttentionKind, attention_kind, finders
+from interp.heads.base import MODELS, AttentionKind, Finder, attention_kind, finders
+from interp.heads.task_finder import TaskFinder
 from interp.model.config import AttentionConfig, BlockConfig, MLPConfig, ModelConfig, StackConfig
 from interp.model.transformer import HookedTransformer
 
@@ -48,19 +50,37 @@ def test_every_kind_of_model_has_its_name_and_one_layer_that_looks_both_ways_mak
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_a_kind_of_head_works_on_the_models_it_declares_and_refuses_all_others(
-    name: str, kind: AttentionKind, monkeypatch: pytest.MonkeyPatch
+    name: str, kind: AttentionKind, placed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finder, model = finders()[name], made(kind)
     assert finder.applies_to and finder.applies_to <= set(KINDS)
     if kind in finder.applies_to:
-        rows = torch.randint(5, D_VOCAB, (32, 40), generator=torch.Generator().manual_seed(9))
         finder.must_apply_to(model)
-        if finder.cause != "ioi":  # whose names only a tokenizer has
-            assert len(interp.find_heads(model, name, corpus=rows, n=6, top=1, n_random_sets=1, seed=0).frame) == 8
+        must_work(finder, model, placed)
         return
     monkeypatch.setattr(model, "run", lambda *_: pytest.fail("refused too late"))
-    with pytest.raises(InputError, match=rf"{name} heads can be found in .*; tiny is of the .* is judged by the"):
+    with pytest.raises(
+        InputError, match=rf"{name} heads can be found in .*; tiny is of the {MODELS[kind][:8]}"
+    ) as said:
         interp.find_heads(model, name)
+    assert isinstance(finder, TaskFinder) or "ablation is judged by the" in str(said.value)
+
+
+def must_work(finder: Finder | TaskFinder, model: HookedTransformer, placed: Any) -> None:
+    """On a model without a tokenizer: rows of tokens for patterns, pairs with named positions for tasks."""
+    options: dict[str, Any] = {"top": 1, "n_random_sets": 1, "seed": 0}
+    if isinstance(finder, Finder):
+        rows = torch.randint(5, D_VOCAB, (32, 40), generator=torch.Generator().manual_seed(9))
+        if finder.cause != "ioi":  # whose names only a tokenizer has
+            assert len(interp.find_heads(model, finder.name, corpus=rows, n=6, **options).frame) == 8
+        return
+    pairs = placed(planted.null(n=12).pairs["random"], 0)
+    if attention_kind(model) == "decoder":
+        scores = interp.find_heads(model, finder.name, pairs=pairs, **options).of(finder.name)
+        assert len(scores) == 8 or "no name mover" in " ".join(scores["reason"])
+        return
+    with pytest.raises(InputError, match="judged by sentences that say who is meant, which pairs do not hold"):
+        interp.find_heads(model, finder.name, pairs=pairs, **options)
 
 
 @pytest.mark.parametrize(("kind", "said"), [("encoder", "attention is bidirectional"), ("cross", "two texts")])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,3 +157,12 @@ def _sorted_sets(text: str) -> str:
     return re.sub(
         r"frozenset\(\{('\d.*?)\}\)", lambda m: "frozenset({" + ", ".join(sorted(m[1].split(", "))) + "})", text
     )
+
+
+def test_planted_models_are_reached_from_the_package_and_imported_on_use() -> None:
+    code = (
+        "import sys, interp; assert 'interp.planted' not in sys.modules; "
+        "assert 'ioi' in interp.planted.names() and 'planted' in dir(interp) and 'planted' in interp.__all__"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -68,14 +68,14 @@ def test_the_same_test_finds_a_planted_head_with_as_few_items(made: Any) -> None
 def test_without_shuffling_random_heads_have_an_effect_and_are_found() -> None:
     """Why labels have to be shuffled: with the same answer and foil everywhere, heads of random models push one way."""
     rejected = 0
-    for seed in range(4):
+    for seed in range(6):
         one = planted.null(2, 4, seed, n=N_ITEMS)
         pairs = one.pairs["random"]
         fixed = PromptPairs.from_tokens(
             torch.tensor(pairs.clean), torch.tensor(pairs.corrupt), [3] * N_ITEMS, [7] * N_ITEMS
         )
         rejected += _finds(one.model, fixed, "zero", seed)
-    assert rejected > _most(4)
+    assert rejected > _most(6)
 
 
 def test_a_null_declares_nothing_and_is_the_same_for_the_same_seed() -> None:
