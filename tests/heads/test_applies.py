@@ -45,7 +45,7 @@ CASES = [(name, kind) for name in finders() for kind in KINDS]
 def test_every_kind_of_model_has_its_name_and_one_layer_that_looks_both_ways_makes_an_encoder() -> None:
     assert [attention_kind(made(kind)) for kind in KINDS] == list(KINDS)
     mixed = StackConfig((BlockConfig(CAUSAL, MLP), BlockConfig(BOTH_WAYS, MLP)))
-    assert attention_kind(model_of(decoder=mixed)) == "encoder"
+    assert attention_kind(model_of(encoder=mixed)) == "encoder"
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
