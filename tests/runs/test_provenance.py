@@ -66,7 +66,7 @@ def test_tied_weights_are_read_once_and_another_dtype_is_another_model():
 
 def test_large_tensors_are_hashed_in_parts_to_the_same_end(monkeypatch):
     whole = model_hash(tiny())
-    monkeypatch.setattr(module, "_CHUNK", 7)
+    monkeypatch.setattr("interp.model.identity._CHUNK", 7)
     parts = model_hash(tiny())
     assert parts == model_hash(tiny()) != whole, "the size of a part belongs to the definition"
 
