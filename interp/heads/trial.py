@@ -281,7 +281,8 @@ class _View:
         """Of each head that was scored."""
         low, high = np.full((2, by_item.shape[1]), np.nan)
         scored = ~np.isnan(by_item).all(axis=0)
-        low[scored], high[scored] = bootstrap_interval(by_item[:, scored], seed=self.settings.seed)
+        if scored.any():
+            low[scored], high[scored] = bootstrap_interval(by_item[:, scored], seed=self.settings.seed)
         return low, high
 
     def _effects(self) -> dict[Head, dict[str, float]]:
