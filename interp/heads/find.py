@@ -79,8 +79,8 @@ def find_heads(
             done = _search(model, group, given, corpus, settings, len(found), report)
             kept.put(group, done)
         parts.append(done)
-    frame = pd.concat([one.frame for one in parts], ignore_index=True)
-    sets = pd.concat([one.sets for one in parts], ignore_index=True)
+    frame = _rows([one.frame for one in parts])
+    sets = _rows([one.sets for one in parts])
     about = _about(model, found, limits, corpus, settings, given)
     for one in parts:
         for name, value in one.about.items():
@@ -91,6 +91,11 @@ def find_heads(
     frame = frame.sort_values("kind", key=lambda kind: kind.map(order), kind="stable").reset_index(drop=True)
     sets = sets.sort_values("kind", key=lambda kind: kind.map(order), kind="stable").reset_index(drop=True)
     return HeadScores(frame, sets, about, {name: table for one in parts for name, table in one.tables.items()})
+
+
+def _rows(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All rows; a table without any says nothing about the types of columns."""
+    return pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
 
 
 def _kinds(model: Any, kinds: str | Sequence[str]) -> list[Finder | TaskFinder]:

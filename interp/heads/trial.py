@@ -24,6 +24,8 @@ from interp.stats import bootstrap_interval, sign_flip
 __all__ = ["Splits", "Trial", "TrialSettings", "run_trial"]
 
 _CLASSES = ("names", "same_relation_answers")  # token ids that kinds compare with, of no use to a reader
+_SET = ["kind", "heads", "metric", "unit", "clean", "ablated", "effect", "effect_low", "effect_high"]
+_SET += ["random_mean", "random_max", "p", "stability"]
 Grid = NDArray[np.floating]
 Progress = Callable[[str, int, int], None]
 Harm = dict[str, dict[HeadSet, Grid]]
@@ -91,7 +93,7 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
         tests[test.label] = why_not
     return Trial(
         pd.concat(frames, ignore_index=True),
-        pd.DataFrame([row for row in rows if row is not None]),
+        pd.DataFrame([row for row in rows if row is not None], columns=_SET),
         _about(group, splits, tested, shown, tests),
         tables,
     )
@@ -143,7 +145,7 @@ class _Plan:
         alone = [(head,) for head in self.singles]
         alone += [(head,) for heads in self.controls.values() for head in heads]
         random = [one for sets in self.randoms.values() for one in sets]
-        return list(dict.fromkeys([*alone, *self.tops.values(), *random]))
+        return [one for one in dict.fromkeys([*alone, *self.tops.values(), *random]) if one]
 
     def others(self, head: Head) -> list[Head]:
         return [other for other in self.controls.get(head.layer, ()) if other != head]
@@ -221,8 +223,8 @@ def _joint(one: TaskFinder, study: Study, score: Grid, candidates: Sequence[Head
         if score[head.layer, head.head] >= one.score_cutoff
         and (writing is None or one.writing.passes(writing[head.layer, head.head], one.writing.cutoff))  # type: ignore[union-attr]
     ]
-    best = max(candidates, key=lambda head: score[head.layer, head.head])
-    return tuple(sorted(passing or [best], key=_order))
+    best = sorted(candidates, key=lambda head: -score[head.layer, head.head])[:1]  # none where none has a score
+    return tuple(sorted(passing or best, key=_order))
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,8 @@ class _View:
         """Of each head that was scored."""
         low, high = np.full((2, by_item.shape[1]), np.nan)
         scored = ~np.isnan(by_item).all(axis=0)
-        low[scored], high[scored] = bootstrap_interval(by_item[:, scored], seed=self.settings.seed)
+        if scored.any():
+            low[scored], high[scored] = bootstrap_interval(by_item[:, scored], seed=self.settings.seed)
         return low, high
 
     def _effects(self) -> dict[Head, dict[str, float]]:

