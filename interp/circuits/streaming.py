@@ -55,13 +55,15 @@ class HeadGrid:
 
     stack: str
     n_layers: int
-    n_heads: int
+    n_heads: int  # of the widest layer
+    widths: tuple[int, ...] = ()  # heads of each layer
 
 
 def head_grid(model: HookedTransformer) -> HeadGrid:
     """The grid of the stack whose text is predicted."""
     stack = model.main
-    return HeadGrid(stack.name, stack.config.n_layers, max(block.attn.n_heads for block in stack.config.blocks))
+    widths = tuple(block.attn.n_heads for block in stack.config.blocks)
+    return HeadGrid(stack.name, stack.config.n_layers, max(widths), widths)
 
 
 @torch.no_grad()

@@ -58,12 +58,14 @@ def ablate_sets(
     return Ablations(effects.base, reference, effects.patched.values.T, tuple(sets), sign, share)
 
 
-def matched_set(heads: Sequence[Head], n_heads: int, avoid: set[Head], generator: np.random.Generator) -> HeadSet:
+def matched_set(
+    heads: Sequence[Head], widths: Sequence[int], avoid: set[Head], generator: np.random.Generator
+) -> HeadSet:
     """As many random heads from the same layers, none of them in `avoid`; fewer where a layer has too few others."""
     chosen: list[Head] = []
     for layer in sorted({head.layer for head in heads}):
         wanted = sum(head.layer == layer for head in heads)
-        free = [Head(layer, i, heads[0].sublayer, heads[0].stack) for i in range(n_heads)]
+        free = [Head(layer, i, heads[0].sublayer, heads[0].stack) for i in range(widths[layer])]
         free = [head for head in free if head not in avoid]
         chosen += [free[i] for i in generator.permutation(len(free))[:wanted]]
     return tuple(chosen)

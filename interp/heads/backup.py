@@ -50,6 +50,7 @@ FINDER = TaskFinder(
         ("backup_mean", "backup_zero"),
         (),
         needs=_needs_movers,
+        word="movers set to zero",
     ),
     prepare=find_movers,
 )

@@ -38,6 +38,7 @@ FINDER = TaskFinder(
         ("noise", "denoise"),
         ("mean", "resample"),
     ),
+    needs_foil=False,
     either_way=True,  # a suppressed copy may be less likely than the word in its place
     sign=-1,  # without such a head the copy is likelier
 )

@@ -30,17 +30,32 @@ def _choice(study: Study) -> Behaviour:
     chosen = (to_antecedent > study.attention(PRONOUN, DISTRACTOR)).astype(float)
     chosen[np.isnan(to_antecedent)] = np.nan
     first = np.array([_start(study, ANTECEDENT, i) < _start(study, DISTRACTOR, i) for i in range(len(chosen))])
-    orders = [one for one in (first, ~first) if one.any()]
-    weight = np.zeros(len(chosen))
-    for one in orders:
-        weight[one] = len(chosen) / (len(orders) * one.sum())
+    weight, problem = _weights(study.items, first)
     beside = {
         "antecedent_first": np.where(first[:, None, None], chosen, np.nan),
         "antecedent_second": np.where(first[:, None, None], np.nan, chosen),
         "attention": to_antecedent,
     }
-    problem = "" if len(orders) == 2 else "the antecedent always stands on one side, so a nearest-noun head would pass"
     return Behaviour(chosen * weight[:, None, None], beside, _rules(study, weight), problem)
+
+
+def _weights(items: np.ndarray, first: np.ndarray) -> tuple[Grid, str]:
+    """Weights of prompts under which means over items' means count both orders alike: within each item that holds
+    both, and between the items that hold one; and why they cannot, if so."""
+    weight, alone = np.ones(len(items)), {True: [], False: []}
+    for item in dict.fromkeys(items.tolist()):
+        mine = items == item
+        orders = [mine & one for one in (first, ~first) if (mine & one).any()]
+        if len(orders) == 1:
+            alone[bool(first[mine][0])].append(item)
+        for one in orders:
+            weight[one] = mine.sum() / (len(orders) * one.sum())
+    n_alone = {order: len(some) for order, some in alone.items()}
+    if bool(n_alone[True]) != bool(n_alone[False]):
+        return weight, "the antecedent of some items always stands on one side, so a nearest-noun head would pass"
+    for order, some in alone.items():
+        weight[np.isin(items, some)] *= sum(n_alone.values()) / (2 * max(n_alone[order], 1))
+    return weight, ""
 
 
 def _rules(study: Study, weight: Grid) -> dict[str, float]:
@@ -53,7 +68,8 @@ def _rules(study: Study, weight: Grid) -> dict[str, float]:
     }
     if "subject" in study.main.positions:
         right["subject"] = [_start(study, "subject", i) == a for i, (a, _) in enumerate(places)]
-    return {name: float((np.array(one) * weight).mean()) for name, one in right.items()}
+    scores = {name: study.by_item(np.array(one, dtype=float)[:, None] * weight[:, None]) for name, one in right.items()}
+    return {name: float(one.mean()) for name, one in scores.items()}
 
 
 def _start(study: Study, name: str, prompt: int) -> int:

@@ -39,9 +39,9 @@ def find_heads(
     screen: str = "attention",
     top: int = 8,
     n_random_sets: int = 5,
-    alpha: float = 0.05,
+    alpha: Any = 0.05,
     cutoffs: Mapping[str, Mapping[str, float]] | None = None,
-    seed: int = 0,
+    seed: Any = 0,
     keep: Any = None,
     progress: Progress | None = None,
 ) -> HeadScores:
@@ -67,7 +67,7 @@ def find_heads(
     """
     found = _kinds(model, kinds)
     given = None if pairs is None else as_pairs(pairs)
-    _check(found, model, n=n, screen=screen, top=top, n_random_sets=n_random_sets, alpha=alpha)
+    _check(found, model, n=n, screen=screen, top=top, n_random_sets=n_random_sets, alpha=alpha, seed=seed)
     _check_items(found, n if given is None else len(set(next(iter(given.values())).items)) // 2, alpha)
     limits = cutoffs_of(found, cutoffs)
     report = progress or (lambda stage, done, total: None)
@@ -163,7 +163,7 @@ def _search(
 
 
 def _check(
-    found: Sequence[Any], model: Any, *, n: Any, screen: str, top: Any, n_random_sets: Any, alpha: float
+    found: Sequence[Any], model: Any, *, n: Any, screen: str, top: Any, n_random_sets: Any, alpha: Any, seed: Any
 ) -> None:
     if screen not in ("attention", "exact", "none"):
         raise InputError(
@@ -171,9 +171,11 @@ def _check(
             'heads by their exact effect) or "none" (test every head).'
         )
     for name, value in (("n", n), ("top", top), ("n_random_sets", n_random_sets)):
-        if not isinstance(value, int) or (value < 1 and name != "n"):
+        if isinstance(value, bool) or not isinstance(value, int) or (value < 1 and name != "n"):
             raise InputError(f"{name} is {value!r}. Give a whole number, at least one.")
-    if not 0 < alpha < 1:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed is {seed!r}. Give a whole number, 0 or more.")
+    if not isinstance(alpha, (int, float)) or not 0 < alpha < 1:
         raise InputError(f"alpha is {alpha}. Give the false-positive rate you accept, above 0 and below 1.")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.errors import InputError
+from interp.errors import InputError, StorageError
 from interp.model.identity import model_hash
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
@@ -19,7 +19,8 @@ from interp.results import HeadScores
 
 __all__ = ["Kept"]
 
-METHOD = 1  # raised whenever the same call would give other numbers
+_SAMPLE = "Then Mary, who lives in Paris, gave 42 apples to John.\n"
+METHOD = 2  # raised whenever the same call would give other numbers
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,20 @@ class Kept:
             "settings": dict(settings),
             "n_kinds": len(kinds),
             "corpus": _words(corpus),
-            "pairs": None if pairs is None else {name: _of_pairs(one) for name, one in pairs.items()},
+            "pairs": None if pairs is None else [(name, _of_pairs(one)) for name, one in pairs.items()],
+            "tokenizer": None if model.tokenizer is None else model.tokenizer.encode(_SAMPLE, prepend_bos=False),
         }
         return cls(path, hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:16])
 
     def get(self, group: Sequence[Any]) -> HeadScores | None:
-        """A part that was finished before."""
+        """A part that was finished before; a damaged one is measured again."""
         path = self._path(group)
-        return HeadScores.load(path) if path is not None and path.exists() else None
+        if path is None or not path.exists():
+            return None
+        try:
+            return HeadScores.load(path)
+        except StorageError:
+            return None
 
     def put(self, group: Sequence[Any], part: HeadScores) -> None:
         """Keep a finished part, all or nothing."""

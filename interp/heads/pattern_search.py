@@ -210,7 +210,9 @@ def _frame(
     one: Finder, grid: HeadGrid, measured: _Measured, effects: Mapping[Head, Mapping[str, float]], seed: int
 ) -> pd.DataFrame:
     flat = measured.report.reshape(len(measured.report), -1)
-    low, high = bootstrap_interval(flat, seed=seed)
+    scored = ~np.isnan(flat).all(axis=0)
+    low, high = np.full((2, flat.shape[1]), np.nan)
+    low[scored], high[scored] = bootstrap_interval(flat[:, scored], seed=seed)
     absent = dict.fromkeys(("effect", "effect_low", "effect_high", "control", "p", "p_corrected"), np.nan)
     rows = []
     for i in np.flatnonzero(~np.isnan(flat).all(axis=0)):  # a layer may have fewer heads than the widest

@@ -56,11 +56,11 @@ def make_plan(
     else:
         singles = tuple(dict.fromkeys(head for heads in tops.values() for head in heads))
         controls = {
-            layer: matched_set([_head(grid, layer, 0)] * CONTROLS_PER_LAYER, grid.n_heads, set(singles), generator)
+            layer: matched_set([_head(grid, layer, 0)] * CONTROLS_PER_LAYER, grid.widths, set(singles), generator)
             for layer in sorted({head.layer for head in singles})
         }
     random_sets = {
-        kind: tuple(s for _ in range(n_random_sets) if (s := matched_set(heads, grid.n_heads, set(heads), generator)))
+        kind: tuple(s for _ in range(n_random_sets) if (s := matched_set(heads, grid.widths, set(heads), generator)))
         for kind, heads in tops.items()
     }
     return AblationPlan(tops, singles, controls, random_sets)

@@ -88,6 +88,14 @@ def of_pairs(
                 f"{one.name} heads are found by what they attend to: it needs the position{'s' if missing[1:] else ''} "
                 f"{' and '.join(missing)}, and these pairs name {known}. Name them with positions=."
             )
+    if not first.foil and (needing := [one.name for one in group if one.needs_foil]):
+        raise InputError(f"{needing[0]} heads are judged by the answer against a foil, and these pairs have none.")
+    if END in first.positions:
+        for i, read in enumerate(first.read):
+            if first.span(END, i)[-1] != read:
+                raise InputError(
+                    f"END of pair {i} is position {first.span(END, i)[-1]}, but its logits are read at {read}."
+                )
     queries = tuple(dict.fromkeys(query for one in group for query in one.queries))
     select, report = halves(first, seed)
 

@@ -52,6 +52,7 @@ class Study:
     metric: Any = "logit_diff"
     metric_of: Callable[[Sequence[int]], Any] | None = None  # of some of the prompts, where it is made for these
     memo: dict[str, Any] = field(default_factory=dict)  # what kinds find out and share, by name
+    reference: PromptPairs | None = None  # whose clean prompts means and resamples are taken from; None: the corrupt
     knocked_out: tuple[Head, ...] = ()  # whose output is replaced in all passes
     by: str = ""  # by "zero", or by the "mean" over corrupt prompts
 
@@ -153,19 +154,29 @@ class Study:
             members.setdefault(item, []).append(prompt)
         if max(map(len, members.values())) <= per_item:
             return self
-        chosen = sorted(
-            {
-                mine[(turn + step * len(mine) // per_item) % len(mine)]
-                for turn, mine in enumerate(members.values())
-                for step in range(min(per_item, len(mine)))
-            }
-        )
-        return self.some(chosen)
+        chosen = sorted(i for number, mine in enumerate(members.values()) for i in self._spread(mine, per_item, number))
+        return replace(self.some(chosen), reference=self.main.swapped())
+
+    def _spread(self, prompts: list[int], n: int, number: int) -> list[int]:
+        """Some prompts of an item, drawn at random, the named positions in as many different orders as can be."""
+        drawn = np.random.default_rng([number, *b"thinned"]).permutation(prompts).tolist()
+        seen: dict[tuple, int] = {}
+        ranked = []
+        for prompt in drawn:
+            order = tuple(sorted(self.main.positions, key=lambda name: (self.main.span(name, prompt), name)))
+            seen[order] = seen.get(order, 0) + 1
+            ranked.append((seen[order], prompt))
+        return [prompt for _, prompt in sorted(ranked, key=lambda one: one[0])[:n]]
 
     def shuffled(self, seed: int) -> Study:
         """The same prompts and passes with the answers of others: what a score of answers is without a reason."""
-        order = np.random.default_rng([seed, *b"shuffled"]).permutation(len(self.main)).tolist()
         main = self.main
+        turn = np.random.default_rng([seed, *b"shuffled"]).permutation(len(main))
+        rank = {item: i for i, item in enumerate(np.random.default_rng([seed, 1]).permutation(sorted(set(main.items))))}
+        by_item = sorted(turn.tolist(), key=lambda i: rank[main.items[i]])
+        widest = max(main.items.count(item) for item in rank)
+        given = dict(zip(by_item, [*by_item[widest:], *by_item[:widest]], strict=True))  # never to the item's own
+        order = [given[i] for i in range(len(main))]
         other = replace(
             main,
             answer=tuple(main.answer[i] for i in order),
@@ -242,7 +253,9 @@ class Study:
             values = repeat(heads.v, "row k_pos kv_head d_head -> row k_pos (kv_head group) d_head", group=group)
             for query, places in at.items():
                 weights = _rows_of(heads, places)[None] * keys[:, :, None]  # [name row head k_pos]
-                z = einsum(weights, values, "name row head k_pos, row k_pos head d_head -> name row head d_head")
+                z = einsum(
+                    weights, values.to(weights), "name row head k_pos, row k_pos head d_head -> name row head d_head"
+                )
                 seen[query].share[:, mine, heads.layer, :n_heads] = weights.sum(-1).double().cpu().numpy()
                 seen[query].z[:, mine, heads.layer, :n_heads, : z.shape[-1]] = z.float().cpu()
                 if heads.out_scale is not None:

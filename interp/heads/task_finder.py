@@ -20,6 +20,7 @@ from interp.model.transformer import HookedTransformer
 __all__ = ["Behaviour", "TaskFinder", "TaskWriting", "Test"]
 
 Grid = NDArray[np.floating]
+_NOTHING = 1e-6  # logits
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class TaskWriting:
     tested: str = ""
 
     def passes(self, value: float, cutoff: float) -> bool:
-        """Whether a measured value is on the right side; exactly 0 never is, nor is one that was not measured."""
-        return bool((value >= cutoff if self.side == "≥" else value < cutoff) and value != 0)
+        """Whether a measured value is on the right side; what is nothing but rounding never is, nor what is absent."""
+        return bool((value >= cutoff if self.side == "≥" else value < cutoff) and abs(value) > _NOTHING)
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Test:
     decisive: tuple[str, ...]
     supporting: tuple[str, ...]
     needs: Callable[[Study], str] | None = None  # why it cannot be measured, or ""
+    word: str = "sufficient"  # behind the kind's name, where only the second of the decisive measures passes
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class TaskFinder:
     margin: float | None = None
     sign: int = 1
     either_way: bool = False
+    needs_foil: bool = True
     writing: TaskWriting | None = None
     applies_to: frozenset[AttentionKind] = frozenset({"decoder"})
     prepare: Callable[[Study], object] | None = None  # what is found out on the selecting prompts first, in their memo

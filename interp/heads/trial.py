@@ -17,7 +17,7 @@ from interp.heads.ablation import HeadSet, matched_set
 from interp.heads.plan import CONTROLS_PER_LAYER, stability
 from interp.heads.study import SHARED, Study
 from interp.heads.task_finder import Behaviour, TaskFinder, Test
-from interp.heads.ways import baseline
+from interp.heads.ways import baseline, distance
 from interp.sites import Head
 from interp.stats import bootstrap_interval, sign_flip
 
@@ -77,6 +77,8 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
         kinds = [one for one in group if one.test is test]
         plan = _plan(kinds, splits.select, chosen, estimate, grid, settings)
         why_not = test.needs(tested) if test.needs is not None else ""
+        if not distance(tested) > 0:
+            why_not = "clean and corrupt prompts are scored alike"
         stage = f"{task}: {test.label}"
         progress(stage, 0, len(plan.sets))
         harm: Harm = {} if why_not else _measured(test, tested, plan.sets, settings.seed, stage, progress)
@@ -121,7 +123,7 @@ def _measured(test: Test, study: Study, sets: Sequence[HeadSet], seed: int, stag
 
 def _estimate(study: Study, screen: str) -> Grid | None:
     """Harm of exchanging each head, `[layer head]`: to first order, or exactly; None for a model without logits."""
-    if not isinstance(study.metric, str) or screen == "none":
+    if screen == "none" or not (isinstance(study.metric, str) or screen == "exact"):
         return None
     options: dict[str, Any] = {"over": ("layer", "head"), "direction": "noise", "metric": study.metric}
     if screen == "exact":
@@ -179,7 +181,7 @@ def _plan(
         kind: tuple(
             drawn
             for _ in range(settings.n_random_sets)
-            if len(drawn := matched_set(heads, grid.n_heads, set(heads), generator)) == len(heads)
+            if len(drawn := matched_set(heads, grid.widths, set(heads), generator)) == len(heads)
         )
         for kind, heads in tops.items()
     }
@@ -192,9 +194,10 @@ def _controls(
     """Random heads of a layer that are no candidates; where every head is one, the half that seemed to matter least on
     the selecting prompts."""
     stack = study.model.main.name
-    n_heads = study.model.main.config.blocks[layer].attn.n_heads
+    widths = head_grid(study.model).widths
+    n_heads = widths[layer]
     wanted = [Head(layer, 0, "attn", stack)] * CONTROLS_PER_LAYER
-    if drawn := matched_set(wanted, n_heads, singles, generator):
+    if drawn := matched_set(wanted, widths, singles, generator):
         return drawn
     order = (
         range(n_heads) if estimate is None else np.argsort(np.abs(estimate[layer, :n_heads]), kind="stable").tolist()
@@ -385,7 +388,7 @@ def _about(
         "templates": {"select": sorted(set(splits.select.main.templates)), "report": sorted(set(study.main.templates))},
         "corruption": study.corruption,
         "metric": study.metric if isinstance(study.metric, str) else study.metric.name,
-        "accuracy": float((clean > 0).mean()),
+        **({"accuracy": float((clean > 0).mean())} if study.main.foil and "copies" not in study.main.positions else {}),
         "clean": float(clean.mean()),
         "corrupt": float(corrupt.mean()),
         "clean − corrupt (95%)": [float(gap.mean()), low, high],

@@ -104,7 +104,7 @@ def _of_task(
         second = one.test.decisive[1]
         other = {name: row.get(f"{second}_{name}", math.nan) for name in ("effect", "control", "p_corrected")}
         if not _effect_fails(other, limit["effect"], alpha, one.sign):
-            failing, words = [], [*words, "sufficient"]
+            failing, words = [], [*words, one.test.word]
     task = about.get("tasks", {}).get(one.task, {})
     if not task.get("is done", True):
         gap = task["clean − corrupt (95%)"][0]

@@ -36,7 +36,16 @@ def _run(measure: str, study: Study, sets: Sequence[HeadSet], at: Any, seed: int
             metric=study.metric,
             progress=report,
         )
-    return ablate(study.model, study.main, targets, measure, metric=study.metric, seed=seed, progress=report)  # type: ignore[arg-type]
+    return ablate(
+        study.model,
+        study.main,
+        targets,
+        measure,  # type: ignore[arg-type]
+        reference=study.reference,
+        metric=study.metric,
+        seed=seed,
+        progress=report,
+    )
 
 
 def four_ways(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
@@ -66,8 +75,8 @@ def ways(
         if new:
             try:
                 effects = _run(measure, study, new, at, seed, _part(report, number, len(measures)))
-            except InputError:
-                if measure != "resample":
+            except InputError as error:
+                if measure != "resample" or "to resample from" not in str(error):
                     raise
                 study.memo["no_resample"] = "no other prompt of the same template and length to resample from"
                 continue

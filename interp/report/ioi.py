@@ -8,6 +8,7 @@ import numpy as np
 
 from interp.causal.ablation import ablate
 from interp.causal.attribution import attribute
+from interp.circuits.streaming import head_grid
 from interp.heads.ablation import matched_set
 from interp.heads.study import END
 from interp.heads.ways import baseline
@@ -79,9 +80,9 @@ def _three_heads(evidence: Evidence) -> Measured:
     def make() -> dict[str, Any]:
         study = evidence.study("ioi", (END,))
         heads = tuple(Head.parse(name) for name in names)
-        n_heads = max(block.attn.n_heads for block in study.model.main.config.blocks)
+        widths = head_grid(study.model).widths
         generator = np.random.default_rng([evidence.seed, *b"triples"])
-        drawn = [matched_set(heads, n_heads, set(heads), generator) for _ in range(_N_RANDOM)]
+        drawn = [matched_set(heads, widths, set(heads), generator) for _ in range(_N_RANDOM)]
         sets = [heads, *(one for one in drawn if len(one) == len(heads))]
         effects = ablate(
             study.model, study.main, [list(one) for one in sets], "mean", metric=study.metric, progress=False
