@@ -119,7 +119,8 @@ class Jobs:
                 return running
             self._count += 1
             job = Job(name, self._count)
-            self._jobs = [*self._jobs, job][-_KEPT:]
+            ended = [one for one in self._jobs if one.state != "running"][: max(0, len(self._jobs) + 1 - _KEPT)]
+            self._jobs = [*(one for one in self._jobs if one not in ended), job]  # what runs is never forgotten
         threading.Thread(target=job.run, args=(work,), name=f"job {job.number}", daemon=True).start()
         return job
 

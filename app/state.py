@@ -78,6 +78,8 @@ _SETTINGS = {
     "run": _Setting(None, _name),
     "kind": _Setting(None, _name),
     "value": _Setting("score", _name),
+    "verdict": _Setting("all", _name),
+    "examples": _Setting(None, _name),
     "model": _Setting(None, _name),
     "head": _Setting(None, _head),
     "prompt": _Setting(_DEFAULT_PROMPT, _prompt),

@@ -11,6 +11,7 @@ import streamlit as st
 
 from app import state
 from app.components.text import notice
+from app.wording import outcomes
 from interp.results import Effects, HeadScores
 from interp.runs.manifest import RunInfo
 from interp.runs.store import RunStore
@@ -26,8 +27,10 @@ __all__ = [
     "results",
     "run_store",
     "runs",
+    "siblings",
     "spec",
     "summaries",
+    "title",
 ]
 
 
@@ -63,7 +66,8 @@ def _results(store: str, run_id: str, created: str) -> Any:
 
 
 def summaries(run: RunInfo) -> pd.DataFrame:
-    """The summary of all heads of a run, with the rank of each within its kind."""
+    """The summary of all heads of a run, with the rank of each within its kind, why its verdict is no better, and the
+    verdict's class (see `wording.outcomes`)."""
     return _summaries(os.environ.get("INTERP_STORE", "runs"), run.id, str(run.created))
 
 
@@ -73,7 +77,17 @@ def _summaries(store: str, run_id: str, created: str) -> pd.DataFrame:
     table = found.summary(n=len(found.frame))
     position, count = table.groupby("kind").cumcount() + 1, table.groupby("kind")["head"].transform("size")
     table.insert(2, "rank", [f"{one} of {total}" for one, total in zip(position, count, strict=True)])
+    rows = found.top(n=len(found.frame))  # in the same order
+    reasons = rows["reason"] if "reason" in rows else [""] * len(rows)
+    table["why no better"] = [reason if isinstance(reason, str) and reason else "–" for reason in reasons]
+    table["outcome"] = outcomes(rows)
     return table
+
+
+def siblings(run: RunInfo) -> list[RunInfo]:
+    """Other runs of heads of the same model, newest first."""
+    mine = [one for one in runs() if one.status == "ok" and one.kind == "heads" and one.model == run.model]
+    return [one for one in mine if one.id != run.id]
 
 
 def largest(run: RunInfo, normalize: Literal["pooled"] | None) -> pd.DataFrame:
@@ -106,7 +120,7 @@ def choose_run(
     if not readable:
         return None
     chosen = chosen or next(iter(readable))
-    titles = {name: _title(run) for name, run in readable.items()}
+    titles = {name: title(run) for name, run in readable.items()}
     bound = state.widget(setting, chosen)
 
     def choose() -> None:
@@ -125,6 +139,7 @@ def name_unreadable() -> None:
         notice("Runs that cannot be read:\n" + "\n".join(some), "warning")
 
 
-def _title(run: RunInfo) -> str:
+def title(run: RunInfo) -> str:
+    """A run as a list names it."""
     when = f"{run.created:%Y-%m-%d %H:%M} UTC" if run.created else ""
     return " · ".join(part for part in (run.title, when) if part)

@@ -9,7 +9,9 @@ export default function (component) {
   const { layers, heads, values } = data;
   const at = (cell) => cell.layer * heads + cell.head;
   const inside = (cell) => cell && cell.layer >= 0 && cell.layer < layers && cell.head >= 0 && cell.head < heads;
-  if (!inside(view.cursor)) view.cursor = data.cursor;
+  const filter = JSON.stringify(data.dim);
+  if (!inside(view.cursor) || (filter !== view.filter && data.dim[at(view.cursor)])) view.cursor = data.cursor;
+  view.filter = filter;
 
   let box = { w: 0, h: 0 };
   let hovered = null;
@@ -62,6 +64,7 @@ export default function (component) {
   function drawCell(ctx, cell, table, gap) {
     const x = MARGIN.left + cell.head * box.w, y = MARGIN.top + cell.layer * box.h;
     const w = box.w - gap, h = box.h - gap, value = values[at(cell)];
+    ctx.globalAlpha = data.dim[at(cell)] ? 0.18 : 1;
     if (value === null) {
       if (gap) {
         ctx.strokeStyle = "#88888850";
@@ -86,6 +89,7 @@ export default function (component) {
       ctx.arc(x + w / 2, y + h / 2, Math.max(1.2, Math.min(3, h / 4)), 0, 7);
       ctx.fill();
     }
+    ctx.globalAlpha = 1;
   }
 
   function outline(ctx, cell, colour) {
@@ -164,6 +168,7 @@ export default function (component) {
     root.querySelector(".item.full").hidden = !data.marks.includes(2);
     root.querySelector(".item.part").hidden = !data.marks.includes(1);
     root.querySelector(".item.none").hidden = !values.includes(null);
+    root.querySelector(".item.dim").hidden = !data.dim.includes(true);
   }
 
   read(null);

@@ -48,12 +48,18 @@ def plain(text: str) -> None:
     )
 
 
-def table(rows: pd.DataFrame, *, words: bool = False, wrap: str = "") -> None:
-    """A static table, every cell literal text. With `words`, cells are set left; the column `wrap` may break lines."""
+def table(rows: pd.DataFrame, *, words: bool = False, wrap: str = "", height: str = "") -> None:
+    """A static table, every cell literal text. With `words`, cells are set left; the column `wrap` may break lines and
+    is set left. A table higher than `height` (CSS) scrolls."""
     kind = "interp-table words" if words else "interp-table"
     place = list(rows.columns).index(wrap) + 1 if wrap in rows else 0
-    style = f"<style>.wrap-{place} td:nth-child({place}) {{ white-space: normal; }}</style>" if place else ""
-    st.html(f'{_TABLE}{style}<div class="{kind} wrap-{place}">{table_html(rows)}</div>')
+    wide = place and rows[wrap].astype(str).str.len().max() > 40
+    cells, name = f"td:nth-child({place})", f".wrap-{place}{'-wide' if wide else ''}"
+    left = f"{name} {cells}, {name} th:nth-child({place}) {{ text-align: left; }}"
+    least = "min-width: 14rem;" if wide else ""
+    style = f"<style>{left} {name} {cells} {{ white-space: normal; {least} }}</style>" if place else ""
+    scroll = f' style="max-height:{height};overflow-y:auto" tabindex="0"' if height else ""
+    st.html(f'{_TABLE}{style}<div class="{kind} {name[1:]}"{scroll}>{table_html(rows)}</div>')
 
 
 def details(about: dict[str, Any]) -> pd.DataFrame:

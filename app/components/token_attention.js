@@ -19,7 +19,7 @@ export default function (component) {
   const n = data.tokens.length;
   const weights = decode(data.weights, n);
   const same = root.view && root.view.text === JSON.stringify(data.tokens);
-  const view = (root.view = same ? root.view : { ...root.view, text: JSON.stringify(data.tokens), token: n - 1, locked: false });
+  const view = (root.view = same ? root.view : { ...root.view, text: JSON.stringify(data.tokens), token: data.start ?? n - 1, locked: false });
   view.direction ??= "reads";
   view.skip ??= false;
   const pairOf = (other) => (view.direction === "reads" ? [view.token, other] : [other, view.token]);
@@ -31,12 +31,15 @@ export default function (component) {
     span.textContent = visible(token) + (/\n/.test(token) ? "\n" : "");
     span.dataset.i = i;
     span.setAttribute("role", "option");
-    span.title = `${i}: ${named(token)}`;
+    const mark = data.marks?.[i];
+    if (mark) span.dataset.mark = visible(mark);
+    span.title = `${i}: ${named(token)}${mark ? ` (${visible(mark)})` : ""}`;
     return span;
   });
   const tokens = find(".tokens");
   tokens.replaceChildren(...spans);
   find(".views").classList.toggle("large", n > 128);
+  find(".views").classList.toggle("compact", Boolean(data.compact));
   find(".first-text").textContent = data.has_bos ? "shade without BOS" : "shade without the first token";
   find(".help").textContent = "Hover previews, click locks, Esc unlocks; arrow keys move along the tokens. Shade: square root of the weight.";
   find(".skip-first").checked = view.skip;
@@ -68,12 +71,12 @@ export default function (component) {
     const position = text("span", `${reads ? "destination" : "source"} ${view.token} `);
     find(".readout").replaceChildren(position, text("b", named(data.tokens[view.token])), text("span", reads ? " reads" : " is read by"));
     const order = Array.from({ length: n }, (_, i) => i).sort((a, b) => shared(b) - shared(a) || a - b);
-    const rows = order.slice(0, BEST).filter((other) => shared(other) >= 0.0005);
+    const rows = order.slice(0, data.compact ? BEST / 2 : BEST).filter((other) => shared(other) >= 0.0005);
     find(".best").replaceChildren(
       ...rows.map((other) => {
         const row = text("li", "");
         const name = text("span", "");
-        name.append(text("b", named(data.tokens[other])), text("small", ` ${other}`));
+        name.append(text("b", named(data.tokens[other])), text("small", ` ${other}${data.marks?.[other] ? ` ${visible(data.marks[other])}` : ""}`));
         row.append(text("span", shared(other).toFixed(3)), name);
         const colour = tint(0.7, theme), width = (100 * shared(other)).toFixed(1);
         row.style.background = `linear-gradient(90deg, ${colour} ${width}%, transparent ${width}%)`;

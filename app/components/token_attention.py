@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,24 @@ _component = component(
 )
 
 
-def token_attention(tokens: list[str], weights: np.ndarray, *, has_bos: bool, key: str) -> None:
-    """Draw `weights[q_pos, k_pos]` over the tokens. Nothing the reader does in it reaches the server."""
-    _component(key=key, data=attention_data(tokens, weights, has_bos=has_bos))
+def token_attention(
+    tokens: list[str],
+    weights: np.ndarray,
+    *,
+    has_bos: bool,
+    key: str,
+    start: int | None = None,
+    marks: Mapping[int, str] | None = None,
+    compact: bool = False,
+) -> None:
+    """Draw `weights[q_pos, k_pos]` over the tokens. Nothing the reader does in it reaches the server.
+
+    `start` is the token whose row is shown first (the last one by default), `marks` are words behind some tokens;
+    `compact` leaves the matrix out.
+    """
+    data = attention_data(tokens, weights, has_bos=has_bos)
+    more = {"start": start, "marks": {str(i): word for i, word in (marks or {}).items()}, "compact": compact}
+    _component(key=key, data=data | more)
 
 
 def attention_data(tokens: list[str], weights: np.ndarray, *, has_bos: bool) -> dict[str, Any]:

@@ -5,57 +5,82 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from app import measuring, models, state, store
+from app import facts, measuring, models, state, store
 from app.components.head_map import head_map
+from app.components.layer_chart import show_table
 from app.components.text import details, notice, plain, table
 from app.navigation import open_page
+from app.wording import FILTERS, column_names, grouped, outcomes, passing
+from interp.figures.tables import text_cell
 from interp.results import HeadScores
 
-_VALUES = {
-    "score": "attention score",
-    "effect": "effect of ablating it alone",
-    "writing": "what it writes",
-    "score_no_bos": "attention score without BOS",
-    "score_select": "attention score on the selecting prompts",
-    "control": "effect of other heads of its layer",
-}
+_SHOWN_OF_ALL = 10  # rows of the table where no filter is set
+_WITHOUT_VERDICT = ("attends", "matters", "failed", "any")  # whose reason is what one wants to read
 
 
-def _values(results: HeadScores, kind: str) -> dict[str, str]:
-    """The columns that hold a number for some head of a kind, with their names."""
-    rows = results.of(kind)
-    found = {name: label for name, label in _VALUES.items() if name in rows and rows[name].notna().to_numpy().any()}
-    label = results.about.get("writing", {}).get(kind)
-    return found | ({"writing": f"writing: {label}"} if label and "writing" in found else {})
+def _choose(results: HeadScores, controls: list) -> tuple[str, str, dict[str, str]]:
+    """The kind and the column to be shown, and all columns by name."""
+    kinds = grouped(results)
+    kind = state.get("kind")
+    if kind not in kinds:
+        if kind is not None:
+            state.refuse("kind", f"This run holds no kind {kind}; it holds {', '.join(kinds)}.", None)
+            st.rerun()
+        kind = next(iter(kinds))
+    values = column_names(results, kind)
+    value = state.get("value")
+    if value not in values:
+        value = next(iter(values))
+        if not any(state.get("value") in column_names(results, other) for other in kinds):
+            state.refuse("value", f"There is no column {state.get('value')}; there are {', '.join(values)}.", value)
+            st.rerun()
+    controls[0].selectbox("Kind of head", list(kinds), format_func=kinds.__getitem__, **state.widget("kind", kind))
+    controls[1].selectbox("Shown", list(values), format_func=values.__getitem__, **state.widget("value", value))
+    return kind, value, values
+
+
+def _filter(rows: pd.DataFrame) -> str:
+    """The verdicts to be shown; each choice says how many heads it leaves."""
+    chosen = state.get("verdict")
+    if chosen not in FILTERS:
+        state.refuse("verdict", f"There is no verdict filter {chosen}; there are {', '.join(FILTERS)}.", "all")
+        st.rerun()
+    found = outcomes(rows)
+    counts = {name: int(passing(found, name).sum()) for name in FILTERS}
+    bound = state.widget("verdict", chosen)
+
+    def choose() -> None:
+        state.put("verdict", st.session_state[bound["key"]] or "all")  # a second press on a choice takes it back
+
+    st.segmented_control(
+        "Verdict",
+        list(FILTERS),
+        format_func=lambda name: f"{FILTERS[name]} · {counts[name]}",
+        key=bound["key"],
+        on_change=choose,
+        help="Failed candidates were tested and got no verdict; heads that were not tested are among all heads only.",
+    )
+    return chosen
 
 
 def _show(run: store.RunInfo, controls: list) -> None:
     results = store.results(run)
-    kind = state.get("kind")
-    if kind not in results.kinds:
-        if kind is not None:
-            state.refuse("kind", f"This run holds no kind {kind}; it holds {', '.join(results.kinds)}.", None)
-            st.rerun()
-        kind = results.kinds[0]
-    values = _values(results, kind)
-    value = state.get("value")
-    if value not in values:
-        value = next(iter(values))
-        if state.get("value") not in _VALUES:
-            state.refuse("value", f"There is no column {state.get('value')}; there are {', '.join(values)}.", value)
-            st.rerun()
-    controls[0].selectbox("Kind of head", results.kinds, **state.widget("kind", kind))
-    controls[1].selectbox("Shown", list(values), format_func=values.__getitem__, **state.widget("value", value))
-    state.write_back(run=run.id, kind=kind, value=value)
-    writing = results.about.get("writing", {}).get(kind)
-    also = f"; writing: {writing}" if writing else ""
-    plain(f"{kind}: {results.about.get('definitions', {}).get(kind, '')}{also}")
+    kind, value, values = _choose(results, controls)
+    rows = results.of(kind)
+    verdict = _filter(rows)
+    state.write_back(run=run.id, kind=kind, value=value, verdict=verdict)
+    facts.of_kind(results, kind)
     left, right = st.columns([5, 9], gap="medium")
     with left:
-        opened = head_map(results.of(kind), kind, value, key="map")
+        shown = passing(outcomes(rows), verdict)
+        opened = head_map(rows, kind, value, key="map", shown=shown, name=values[value])
     with right:
-        picked = _top(run, results, kind)
+        picked = _top(run, results, kind, verdict, (value, values[value]))
         _sets(results)
+    for number, (name, rows) in enumerate(facts.further_tables(results, kind)):
+        show_table(name, rows, key=f"further:{number}")
+    with st.expander("All kinds of this run"):
+        table(facts.overview(results))
     with st.expander("How it was measured"):
         table(details({key: value for key, value in results.about.items() if key != "definitions"}), words=True)
     if opened is not None or picked is not None:
@@ -66,23 +91,56 @@ def _show(run: store.RunInfo, controls: list) -> None:
         open_page("head")
 
 
-def _top(run: store.RunInfo, results: HeadScores, kind: str) -> str | None:
-    """The table of the best heads; returns the one whose row was chosen."""
-    st.markdown("**Highest scores**, with 95% intervals; tick a row to open its head")
-    label = results.about.get("writing", {}).get(kind, "")
-    rows = results.summary(kind, n=10).rename(columns={label: "writing"})
-    first = ["head", "verdict"]
-    rows = rows[first + [name for name in rows.columns if name not in first]]
+def _top(run: store.RunInfo, results: HeadScores, kind: str, verdict: str, shown: tuple[str, str]) -> str | None:
+    """The table of the best heads that the filter leaves; returns the one whose row was chosen."""
+    every = store.summaries(run)
+    mine = every.loc[every["kind"] == kind]
+    mine = mine.loc[passing(mine["outcome"].to_numpy(), verdict)]
+    if verdict == "all":
+        st.markdown("**Highest scores**, with 95% intervals; tick a row to open its head")
+        mine = mine.head(_SHOWN_OF_ALL)
+    else:
+        st.markdown(f"**{FILTERS[verdict].capitalize()}**, highest score first; tick a row to open its head")
+    if mine.empty:
+        notice("No head of this kind is left by the filter.")
+        return None
+    rows = _columns(mine, results, kind, verdict, shown)
     chosen = st.dataframe(
         rows,
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row",
-        key=f"top:{run.id}:{kind}:{st.session_state.get('visits', 0)}",
+        key=f"top:{run.id}:{kind}:{verdict}:{st.session_state.get('visits', 0)}",
+        column_config={
+            "head": st.column_config.TextColumn(width=70),
+            "verdict": st.column_config.TextColumn(width=165),
+            "score (95%)": st.column_config.TextColumn(width=130),
+            "effect (95%)": st.column_config.TextColumn(width=135),
+            "why no better": st.column_config.TextColumn(width=320, help="Double-click a cell to read all of it"),
+        },
         row_height=30,
+        height="auto" if len(rows) <= _SHOWN_OF_ALL else 30 * _SHOWN_OF_ALL + 40,
     )
     selected = chosen["selection"]["rows"]
     return list(rows["head"])[selected[0]] if selected else None
+
+
+def _columns(mine: pd.DataFrame, results: HeadScores, kind: str, verdict: str, shown: tuple[str, str]) -> pd.DataFrame:
+    """The columns that say something about these heads, and the one on the map."""
+    frame = results.of(kind).set_index(["layer", "head"])
+    value, name = shown
+    rows = mine.drop(columns=["kind", "rank", "outcome"])
+    rows = rows[[one for one in rows if one == "head" or (rows[one] != "–").any()]].copy()
+    if value not in ("score", "writing", "effect", "control", "p_corrected"):
+        rows[name] = [float(frame[value].loc[facts.place(head)]) for head in rows["head"]]
+    if "baseline" in frame and frame["baseline"].notna().to_numpy().any():
+        at = list(rows.columns).index("score (95%)") + 1
+        rows.insert(
+            at, "best rule", [text_cell(float(frame["baseline"].loc[facts.place(head)])) for head in rows["head"]]
+        )
+    why = ["why no better"] if verdict in _WITHOUT_VERDICT else []
+    first = [one for one in ("head", "verdict", *why, name) if one in rows]
+    return rows[first + [one for one in rows.columns if one not in first]]
 
 
 def _sets(results: HeadScores) -> None:

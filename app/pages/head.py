@@ -1,12 +1,13 @@
-"""Head: what one head attends to on a prompt, and what was measured about it."""
+"""Head: what one head attends to on a prompt, and what is known about it, and examples of its own."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from app import models, state, store
-from app.components.text import notice, plain, table
+from app.components.text import notice, plain
 from app.components.token_attention import token_attention
+from app.head_facts import known, own_examples
 from interp.errors import InterpError
 from interp.sites import Head
 
@@ -48,23 +49,6 @@ def _attention(model: str, head: Head) -> None:
     token_attention(found.tokens, found.weights, has_bos=found.has_bos, key="attention")
 
 
-def _measured(run: store.RunInfo, head: str) -> None:
-    """What the run says about a head, one row a kind."""
-    results, rows = store.results(run), store.summaries(run)
-    st.markdown(f"#### Head {head} in this run")
-    mine = rows.loc[rows["head"] == head]
-    if mine.empty:
-        notice(f"The run {run.id} holds no scores of head {head}.")
-        return
-    table(mine.drop(columns="head"))
-    in_sets = [row["kind"] for row in results.sets.to_dict("records") if head in str(row.get("heads", "")).split()]
-    lines = [f"Among the heads that were ablated together: {', '.join(in_sets)}."] if in_sets else []
-    for kind in mine["kind"]:
-        unit = f" Effect: {results.unit(kind)}." if results.unit(kind) else ""
-        lines.append(f"{kind}: {results.about.get('definitions', {}).get(kind, '')}.{unit}")
-    plain("\n".join(lines))
-
-
 columns = st.columns([5, 3, 3, 2], vertical_alignment="bottom")
 with columns[0]:
     run = store.choose_run()
@@ -91,11 +75,14 @@ if run is not None and run.model and run.model != model_name:
 _prompt_form()
 _attention(model_name, Head.parse(head))
 if run is not None:
-    _measured(run, head)
+    known(run, head)
+asked = own_examples(model_name, run, head)
 own = run.model if run is not None else None
 state.write_back(
     run=run.id if run is not None else None,
     head=head,
+    kind=state.get("kind") if run is not None and state.get("kind") in store.results(run).kinds else None,
+    examples=asked,
     prompt=state.get("prompt"),
     bos=state.get("bos"),
     model=model_name if model_name != own else None,

@@ -18,7 +18,7 @@ from interp.figures.tables import table_html, text_cell
 from interp.files import atomic_folder, read_json, write_json
 from interp.sites import Head
 
-__all__ = ["HeadScores"]
+__all__ = ["HeadScores", "with_interval"]
 
 _FORMAT = 1
 
@@ -66,10 +66,10 @@ class HeadScores:
         for row in self.top(kind, n).to_dict("records"):
             line = {} if kind else {"kind": row["kind"]}
             line["head"] = str(Head(row["layer"], row["head"], row["sublayer"], row["stack"]))
-            line["score (95%)"] = _with_interval(row, "score")
+            line["score (95%)"] = with_interval(row, "score")
             if (label := self.about.get("writing", {}).get(row["kind"])) or not kind:
                 line[label if kind and label else "writing"] = text_cell(row["writing"])
-            line["effect (95%)"] = _with_interval(row, "effect")
+            line["effect (95%)"] = with_interval(row, "effect")
             line["others"] = text_cell(row.get("control"))
             line["p"] = "–" if pd.isna(p := row.get("p_corrected", float("nan"))) else f"{p:.2g}"
             line["verdict"] = row["verdict"] or "–"
@@ -149,9 +149,12 @@ class HeadScores:
         return f"<h4>{title}</h4>{table_html(self.summary())}"
 
 
-def _with_interval(row: Mapping[Hashable, Any], name: str) -> str:
+def with_interval(row: Mapping[Hashable, Any], name: str) -> str:
+    """A value of a row as text, with its interval where it has one; a dash for what was not measured."""
     value = row.get(name)
     if value is None or pd.isna(value):
         return "–"
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    if low is None or high is None or pd.isna(low):
+        return text_cell(float(value))
     return f"{text_cell(float(value))} ({text_cell(float(low))} to {text_cell(float(high))})"

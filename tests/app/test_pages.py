@@ -162,7 +162,7 @@ def test_notes_of_the_map_hold_intervals_and_verdicts():
 
     data = map_data(tiny_scores().of("induction"), "induction", "score")
     assert data["notes"][2 * 4 + 3] == "score 0.90 (0.89 to 0.91) · effect 1.50 (1.25 to 1.75) · induction"
-    assert data["notes"][0].endswith("not ablated") and data["cursor"] == {"layer": 2, "head": 3}
+    assert data["notes"][0].endswith("not tested") and data["cursor"] == {"layer": 2, "head": 3}
 
 
 def test_weights_reach_the_browser_with_five_decimals():

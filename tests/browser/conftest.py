@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import serve, tiny_store
+from serving import serve, task_scores, tiny_store
+
+from interp.runs.store import RunStore
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -33,6 +35,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """A store, and the ids of its older and its newer run."""
     folder = tmp_path_factory.mktemp("runs")
+    RunStore(folder).save(task_scores(), spec={}, title="tasks")  # the oldest, so that it is not what pages begin with
     return folder, *tiny_store(folder)
 
 

@@ -20,11 +20,24 @@ from interp.causal.plan import Plan
 from interp.cli.browser import STORE_VARIABLE, app_command
 from interp.model.config import ModelConfig
 from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
 from interp.results import Effects, HeadScores
 from interp.runs.store import RunStore
+from interp.tasks import Task
 from interp.text import Tokenizer
 
-__all__ = ["HOSTILE", "ROOT", "serve", "slow_find_heads", "slow_patching", "tiny_model", "tiny_scores", "tiny_store"]
+__all__ = [
+    "HOSTILE",
+    "ROOT",
+    "serve",
+    "slow_find_heads",
+    "slow_patching",
+    "task_scores",
+    "tiny_model",
+    "tiny_scores",
+    "tiny_store",
+    "tiny_task",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 N_LAYERS, N_HEADS = 3, 4
@@ -82,8 +95,68 @@ def tiny_scores(model: str = "tiny") -> HeadScores:
     return HeadScores(pd.DataFrame(rows), sets, about)
 
 
+def task_scores(model: str = "tiny") -> HeadScores:
+    """Made-up results of kinds of tasks: one kind with every verdict, one whose task the model does not do, and one
+    with a hostile name; hostile reasons, tables and baselines."""
+    verdicts = {
+        (2, 1): ("name_mover", ""),
+        (2, 0): ("attends like name_mover", "writing 0 not ≥ 0"),
+        (1, 0): ("matters for ioi", "score 0.02 < 0.3"),
+        (1, 3): ("", f"score 0.08 < 0.3; {HOSTILE[0]} {HOSTILE[1]}"),
+        (0, 2): ("", "effect 0.010 not ≥ 0.05"),
+    }
+    rows = []
+    for kind in ("name_mover", "fact_recall", HOSTILE[0]):
+        for layer in range(N_LAYERS):
+            for head in range(N_HEADS):
+                at = (layer, head)
+                score = 0.8 - 0.1 * (at == (2, 0)) if at in ((2, 1), (2, 0)) else 0.02 * (layer + head)
+                row = {"kind": kind, "stack": "", "sublayer": "attn", "layer": layer, "head": head, "score": score}
+                row |= {"score_low": score - 0.01, "score_high": score + 0.01, "writing": 3.0, "baseline": 0.25}
+                row |= {"role": "", "verdict": "", "reason": "score 0.02 < 0.3; not tested"}
+                if at in verdicts:
+                    row |= {"noise": 0.4, "denoise": 0.3, "mean": 0.2, "resample": 0.1, "effect": 0.4, "p": 0.001}
+                    row |= {"effect_low": 0.35, "effect_high": 0.45, "control": 0.01, "p_corrected": 0.004}
+                    row |= {"denoise_effect": 0.3, "denoise_effect_low": 0.25, "denoise_effect_high": 0.35}
+                    row |= {"denoise_control": 0.02, "denoise_p_corrected": 0.008, "attention_to_S": 0.125}
+                    verdict, reason = verdicts[at] if kind == "name_mover" else ("", "cannot tell: not done")
+                    row |= {"verdict": verdict, "reason": reason}
+                rows.append(row)
+    layers = pd.DataFrame({"layer": [0, 1, 2], "noise": [0.1, 0.7, 0.2], "noise_low": 0.0, "noise_high": 0.9})
+    task = {"accuracy": 0.96, "metric": "logit_diff", "corruption": "swap", "is done": True}
+    task |= {"clean − corrupt (95%)": [3.0, 2.5, 3.5], "n_items": {"select": 20, "report": 20}}
+    task |= {"templates": {"select": ["a"], "report": [f"When {{A}} {HOSTILE[1]}"]}}
+    about = {
+        "model": model,
+        "definitions": {"name_mover": "attention to IO", "fact_recall": "attention to the subject"},
+        "writing": {"name_mover": "direct logit"},
+        "tests": {"name_mover": {"decides": ["noise", "denoise"], "supports": ["mean", "resample"], "sign": 1}},
+        "tasks": {"ioi": task, "fact_recall": task | {"is done": False, "accuracy": 0.1}},
+        "baselines": {"name_mover": {"nearest": 0.25, HOSTILE[2]: 0.125}},
+        "problems": {"fact_recall": f"always on one side {HOSTILE[0]}"},
+        "seed": 0,
+    }
+    tables = {"name_mover: MLPs by layer": layers, f"fact_recall: {HOSTILE[0]}": pd.DataFrame({HOSTILE[1]: ["x"]})}
+    return HeadScores(pd.DataFrame(rows), pd.DataFrame(), about, tables)
+
+
+def tiny_task(name: str, model: HookedTransformer, corruption: str, *, split: str, n: int, seed: int) -> Task:
+    """Three prompts of the tiny model's words that name the places which indirect objects have."""
+    texts = ["the cat sat on the mat", f"a cat {HOSTILE[0]} on the mat", "the mat sat on a cat"]
+    places = {"IO": 1, "S1": 2, "S2": 4, "END": 5}
+    ids = [model.tokenizer.encode(text) for text in texts]
+    pairs = PromptPairs.from_tokens(
+        ids,
+        [row[::-1] for row in ids],
+        [3] * len(ids),
+        positions={name: [place] * len(ids) for name, place in places.items()},
+        items=[f"item {i}" for i in range(len(ids))],
+    )
+    return Task(name, pairs, None, about={"bos": False, "seed": seed, "split": split})
+
+
 def slow_find_heads(
-    model: HookedTransformer, kinds: list[str], *, progress: Callable[[str, int, int], None]
+    model: HookedTransformer, kinds: list[str], *, n: int, keep: Path, progress: Callable[[str, int, int], None]
 ) -> HeadScores:
     """What `find_heads` would return, after two seconds of reported progress."""
     for done in range(20):

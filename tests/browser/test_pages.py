@@ -58,7 +58,7 @@ def test_a_click_on_the_map_opens_that_head(page, server):
     expect(page.locator(".map .readout")).to_contain_text("1.2score 0.90 (0.89 to 0.91) · effect 1.50")
     canvas.click(position=cell(page, 2, 1))
     page.wait_for_url(re.compile(r"/head\?.*head=2\.1"))
-    expect(page.get_by_text("Head 2.1 in this run")).to_be_visible()
+    expect(page.get_by_text("What is known about head 2.1")).to_be_visible()
     expect(page.locator(".tokens span").first).to_be_visible()
 
 
@@ -92,7 +92,7 @@ def test_a_deep_link_restores_run_head_prompt_and_bos(page, server, runs):
     _, older, _ = runs
     open_head(page, server, f"run={older}&head=1.2&bos=0&prompt={quote(CAT)}")
     assert page.locator(".tokens span").all_inner_texts() == CAT.split()
-    expect(page.get_by_text("Head 1.2 in this run")).to_be_visible()
+    expect(page.get_by_text("What is known about head 1.2")).to_be_visible()
     expect(page.get_by_text("1.50 (1.25 to 1.75)").first).to_be_visible()
     assert "older" in shown(page, "Run") and shown(page, "Head (layer.head)") == "1.2"
     assert address(page) == {"run": [older], "head": ["1.2"], "bos": ["0"], "prompt": [CAT]}
@@ -155,7 +155,7 @@ def test_another_head_keeps_the_locked_token(page, server):
     choice.click()
     choice.fill("2.2")
     choice.press("Enter")
-    expect(page.get_by_text("Head 2.2 in this run")).to_be_visible()
+    expect(page.get_by_text("What is known about head 2.2")).to_be_visible()
     expect(page.locator(".tokens.locked")).to_have_attribute("data-token", "3")
     assert shades(page) != before
 
