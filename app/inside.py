@@ -147,7 +147,7 @@ def _why(edge: _Edge) -> None:
     if found is None:
         return
     what = "score less its mean over the other keys" if found.measure == "contrast" else "score"
-    plain(f"The {what} is {found.total():.2f}; its largest parts, which sum to it (source of the query × of the key):")
+    plain(f"The {what} is {found.total():.2f}. It is the sum of these parts and the smaller ones, exactly:")
     table(found.top(_TOP))
     st.markdown("**Which belong together**: what the two sides alone do not account for")
     table(_together(found))
@@ -235,7 +235,7 @@ def _wrote(edge: _Edge) -> None:
 def _written(edge: _Edge) -> _Written:
     model = models.loaded(edge.model)
     own, text = interp.ov(model, edge.head), edge.text(model)
-    tokens = own.tokens(text, edge.key, k=_TOP).frame
+    tokens = own.tokens(text, edge.key, k=min(_TOP, model.cfg.d_vocab)).frame
     sides = {side: tokens.loc[tokens["side"] == side] for side in ("promoted", "suppressed")}
     shown = pd.DataFrame(
         {

@@ -105,12 +105,23 @@ def _faithfulness(model: str, prompt: models.ReadPrompt, graph: AttentionGraph, 
     if found is None:
         return None
     measured = found.faithfulness
-    table(measured.rename(columns={name: name.replace("_", " ") for name in measured.columns}))
+    table(_as_text(measured))
     plain(
         "1: as the whole model; 0: as with every edge of attention at its mean. Random graphs have as many edges in "
         f"each layer; p is the share of them that do as well, this one counted. {_asked(found)}"
     )
     return key
+
+
+def _as_text(measured: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for row in measured.to_dict("records"):
+        line = {"graph": row["graph"], "edges": "all" if pd.isna(row["edges"]) else f"{row['edges']:.0f}"}
+        line |= {str(row["metric"]): f"{row['value']:.3f}", "faithfulness": f"{row['faithfulness']:.3f}"}
+        if not pd.isna(row["lowest"]):
+            line["faithfulness"] += f" ({row['lowest']:.3f} to {row['highest']:.3f})"
+        rows.append(line | {"p": "–" if pd.isna(row["p"]) else f"{row['p']:.2g}"})
+    return pd.DataFrame(rows)
 
 
 def _asked(found: AttentionGraph) -> str:
