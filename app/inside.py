@@ -222,7 +222,7 @@ def _wrote(edge: _Edge) -> None:
     if found is None:
         return
     plain(f"Tokens that it promotes and suppresses when it reads {named(edge.prompt.tokens, edge.key)}:")
-    table(found.tokens)
+    table(found.tokens, words=True)
     plain(f"What it adds to the logit of {found.answer}, the model's prediction behind the query, by source token:")
     table(found.sources)
     plain(

@@ -25,7 +25,7 @@ export default function (component) {
 
   function draw() {
     const theme = themeOf(canvas), room = find(".plot").clientWidth || 400;
-    step.x = Math.max(17, Math.min(64, (room - MARGIN.left - MARGIN.right) / n));
+    step.x = Math.max(17, Math.min(120, (room - MARGIN.left - MARGIN.right) / n));
     step.y = Math.max(14, Math.min(56, 620 / (layers + 1)));
     const width = Math.ceil(MARGIN.left + MARGIN.right + step.x * n), height = Math.ceil(MARGIN.top + MARGIN.bottom + step.y * (layers + 0.6));
     const ratio = window.devicePixelRatio || 1;
@@ -41,7 +41,7 @@ export default function (component) {
     drawAxes(ctx, theme);
     const node = subject();
     ctx.lineCap = "round";
-    for (let i = view.count - 1; i >= 0; i--) if (!node || !(isIn(i, node) || isOut(i, node))) edge(ctx, i, IN, node ? 0.12 : 1);
+    for (let i = view.count - 1; i >= 0; i--) if (!node || !(isIn(i, node) || isOut(i, node))) edge(ctx, i, IN, node ? 0.22 : 1);
     if (node) for (let i = view.count - 1; i >= 0; i--) if (isIn(i, node)) edge(ctx, i, IN, 1.6); else if (isOut(i, node)) edge(ctx, i, OUT, 1.6);
     dots(ctx, theme, node);
   }
@@ -70,7 +70,7 @@ export default function (component) {
     ctx.textAlign = "right";
     ctx.textBaseline = "middle";
     const every = [1, 2, 5, 10, 20].find((one) => one * step.y >= 13) ?? 20;
-    for (let layer = 0; layer <= layers; layer += every) if (layer === layers || layers - layer >= every * 0.7) ctx.fillText(String(layer), MARGIN.left - 8, y(layer));
+    for (let layer = 0; layer < layers; layer += every) if (layers - layer >= every * 0.7) ctx.fillText(String(layer), MARGIN.left - 8, y(layer));
     ctx.fillText("end", MARGIN.left - 8, y(layers));
     for (let pos = 0; pos < n; pos++) {
       ctx.save();

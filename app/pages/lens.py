@@ -80,10 +80,12 @@ def _curves(found: Lens, pos: int, pins: tuple[str, ...]) -> None:
     with left:
         figure = found.plot("ranks", pos=pos)
         figure.update_layout(title=None, height=340, margin={"t": 16, "l": 8, "r": 8, "b": 8})
-        figure.update_layout(legend={"orientation": "h", "y": 1.12})
+        figure.update_layout(legend={"orientation": "h", "y": 1.12}, yaxis_dtick=1, xaxis_tickformat="d")
         st.plotly_chart(figure, key="ranks", config={"displaylogo": False})
     with right:
-        table(found.at(pos, n=1).iloc[::-1], height="20rem")
+        rows = found.at(pos, n=1).iloc[::-1]
+        last = ["entropy", "KL"]
+        table(rows[[name for name in rows.columns if name not in last] + last], height="20rem")
 
 
 def _attribution(model: str, prompt: models.ReadPrompt, pos: int) -> None:
