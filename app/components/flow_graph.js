@@ -1,6 +1,6 @@
 // Tokens across, layers upwards, edges as wide as what they move. The threshold, hovering and pinning stay in the
 // browser; only "Keep" tells the server. Tokens reach the page through textContent and canvas only.
-const MARGIN = { left: 40, right: 14, top: 10, bottom: 84 };
+const MARGIN = { left: 40, right: 14, top: 10, bottom: 66 };
 const IN = "#2f7fbf", OUT = "#d0620f", PIN = "#e8590c", LISTED = 10;
 
 export default function (component) {
@@ -24,7 +24,9 @@ export default function (component) {
   const subject = () => view.pin ?? hovered ?? (isFocused() ? view.cursor : null);
 
   function draw() {
-    const theme = themeOf(canvas), room = find(".plot").clientWidth || 400;
+    const theme = themeOf(canvas);
+    find(".flow").style.colorScheme = theme.dark ? "dark" : "light";
+    const room = find(".plot").clientWidth || 400;
     step.x = Math.max(17, Math.min(120, (room - MARGIN.left - MARGIN.right) / n));
     step.y = Math.max(14, Math.min(56, 620 / (layers + 1)));
     const width = Math.ceil(MARGIN.left + MARGIN.right + step.x * n), height = Math.ceil(MARGIN.top + MARGIN.bottom + step.y * (layers + 0.6));

@@ -78,9 +78,9 @@ def _curves(found: Lens, pos: int, pins: tuple[str, ...]) -> None:
         plain("No token is pinned, so the two likeliest behind the last one are followed.")
     left, right = st.columns([5, 4], gap="medium")
     with left:
-        figure = found.plot("ranks", pos=pos)
+        figure, n = found.plot("ranks", pos=pos), found.frame["layer"].nunique()
         figure.update_layout(title=None, height=340, margin={"t": 16, "l": 8, "r": 8, "b": 8})
-        figure.update_layout(legend={"orientation": "h", "y": 1.12}, yaxis_dtick=1, xaxis_tickformat="d")
+        figure.update_layout(legend={"orientation": "h", "y": 1.12}, yaxis_dtick=1, xaxis_dtick=1 if n <= 12 else 5)
         st.plotly_chart(figure, key="ranks", config={"displaylogo": False})
     with right:
         rows = found.at(pos, n=1).iloc[::-1]
