@@ -258,7 +258,9 @@ def _written(edge: _Edge) -> _Written:
         }
         for row in rows.to_dict("records")
     ]
-    lines.append({"source": f"all {len(found.frame)}", "attention": "1.000", "moved": "1.000", "logit": f"{total:+.3f}"})
+    lines.append(
+        {"source": f"all {len(found.frame)}", "attention": "1.000", "moved": "1.000", "logit": f"{total:+.3f}"}
+    )
     return _Written(shown, pd.DataFrame(lines), repr(found.about["answer"][0]), found.leaves_out)
 
 

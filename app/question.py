@@ -6,9 +6,10 @@ import streamlit as st
 
 from app import models, state
 from app.components.text import notice
-from interp.errors import InterpError
+from interp.errors import InputError, InterpError
+from interp.pairs.answers import answer_ids
 
-__all__ = ["named", "read", "question_form"]
+__all__ = ["named", "question_form", "read", "token", "tokens"]
 
 _LABELS = {"prompt": "Prompt", "answer_token": "Answer", "foil_token": "Foil", "pins": "Pinned tokens"}
 _HELP = {
@@ -69,3 +70,32 @@ def read(model: str, *, limit: int) -> models.ReadPrompt | None:
 def named(tokens: list[str], pos: int) -> str:
     """A token of the prompt with its place, as a choice shows it."""
     return f"{pos}: {tokens[pos]!r}"
+
+
+def token(model: str, prompt: models.ReadPrompt, what: str, pos: int) -> int | None:
+    """The one token that a setting names behind a position of the prompt; None where it is empty. Raises `InputError`
+    for several tokens and for one that the vocabulary lacks."""
+    text = state.get(what)
+    return None if text is None else _single(model, prompt, _LABELS[what].lower(), text, pos)
+
+
+def tokens(model: str, prompt: models.ReadPrompt, what: str) -> tuple[int, ...]:
+    """The tokens that a setting names with spaces between them. What is no single token is left out, and said."""
+    found = []
+    for text in state.get(what).split():
+        try:
+            found.append(_single(model, prompt, "pinned token", text, len(prompt.ids) - 1))
+        except InputError as error:
+            notice(f"{error} It is left out.", "warning")
+    return tuple(dict.fromkeys(found))
+
+
+def _single(model: str, prompt: models.ReadPrompt, what: str, text: str, pos: int) -> int:
+    tokenizer = models.loaded(model).tokenizer
+    ids = answer_ids(tokenizer, text, tokenizer.decode(prompt.ids[: pos + 1]))
+    if len(ids) != 1:
+        pieces = " + ".join(repr(piece) for piece in tokenizer.str_tokens(ids))
+        raise InputError(f"The {what} {text!r} is {len(ids)} tokens: {pieces}. Give one token.")
+    if ids[0] == tokenizer.unk_id and text.strip() != tokenizer.unk_token:
+        raise InputError(f"The {what} {text!r} is not in this vocabulary.")
+    return ids[0]

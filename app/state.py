@@ -19,7 +19,18 @@ from streamlit.runtime.pages_manager import PagesManager
 from interp.errors import InputError
 from interp.sites import Head
 
-__all__ = ["MAX_PAIR_TEXT", "MAX_PROMPT", "MAX_TOKEN_TEXT", "complaints", "get", "put", "refuse", "seed", "widget", "write_back"]
+__all__ = [
+    "MAX_PAIR_TEXT",
+    "MAX_PROMPT",
+    "MAX_TOKEN_TEXT",
+    "complaints",
+    "get",
+    "put",
+    "refuse",
+    "seed",
+    "widget",
+    "write_back",
+]
 
 MAX_PROMPT = 20_000  # characters
 MAX_PAIR_TEXT = 4_000  # of one text of a pair

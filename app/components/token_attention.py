@@ -40,7 +40,12 @@ def token_attention(
     `compact` leaves the matrix out.
     """
     data = attention_data(tokens, weights, has_bos=has_bos)
-    more = {"start": start, "marks": {str(i): word for i, word in (marks or {}).items()}, "compact": compact, "ask": ask}
+    more = {
+        "start": start,
+        "marks": {str(i): word for i, word in (marks or {}).items()},
+        "compact": compact,
+        "ask": ask,
+    }
     edge = _component(key=key, data=data | more, on_edge_change=lambda: None).edge
     if not isinstance(edge, str) or not re.fullmatch(r"[0-9]{1,5},[0-9]{1,5}", edge, re.ASCII):
         return None

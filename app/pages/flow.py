@@ -15,7 +15,8 @@ from app import models, state
 from app.components.flow_graph import flow_graph
 from app.components.text import notice, plain, table
 from app.computing import computed, known
-from app.question import named, question_form, read
+from app.question import named, question_form, read, token
+from interp.errors import InputError
 from interp.figures.signed_bars import signed_bars
 from interp.results.attention_graph import AttentionGraph
 from interp.tasks.natural_text import passages
@@ -38,7 +39,9 @@ def _choose() -> tuple[int, str, bool, bool]:
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.number_input("Edges kept", 1, _MAX_EDGES, width=150, step=10, **state.widget("edges", edges))
-        st.selectbox("Weighed by", list(_WEIGHTS), format_func=_WEIGHTS.get, width=230, **state.widget("weight", weight))
+        st.selectbox(
+            "Weighed by", list(_WEIGHTS), format_func=_WEIGHTS.get, width=230, **state.widget("weight", weight)
+        )
         st.toggle("Heads apart", **state.widget("apart", state.get("apart")))
         st.toggle(
             "Only what reaches the last token",
@@ -58,7 +61,9 @@ def _graph(model: str, prompt: models.ReadPrompt, asked: tuple[int, str, bool, b
         ids = [list(prompt.ids)]
         return interp.attention_graph(models.loaded(model), ids, top_k=edges, edge=edge, combine=combine, to=to)
 
-    return computed(f"Attention graph of {len(prompt.ids)} tokens in {model}", ("graph", model, prompt.ids, asked), work)
+    return computed(
+        f"Attention graph of {len(prompt.ids)} tokens in {model}", ("graph", model, prompt.ids, asked), work
+    )
 
 
 def _draw(graph: AttentionGraph, tokens: list[str]) -> None:
@@ -91,7 +96,11 @@ def _documents(key: str, *, _graph: AttentionGraph) -> tuple[bytes, bytes]:
 def _faithfulness(model: str, prompt: models.ReadPrompt, graph: AttentionGraph, asked: tuple[Any, ...]) -> Any:
     """What was measured of this graph, or a button; returns the key of the measured graph where there is one."""
     st.markdown("#### How much of the answer survives on these edges alone")
-    answer, foil = state.get("answer_token"), state.get("foil_token")
+    try:
+        answer, foil = (token(model, prompt, what, len(prompt.ids) - 1) for what in ("answer_token", "foil_token"))
+    except InputError as error:
+        notice(str(error), "error")
+        return None
 
     def work() -> AttentionGraph:
         own = models.loaded(model)
@@ -197,6 +206,17 @@ state.write_back(
     model=model_name if model_name != models.default_model() else None,
     **{
         name: state.get(name)
-        for name in ("prompt", "bos", "answer_token", "foil_token", "edges", "weight", "apart", "to_last", "alone", "pos")
+        for name in (
+            "prompt",
+            "bos",
+            "answer_token",
+            "foil_token",
+            "edges",
+            "weight",
+            "apart",
+            "to_last",
+            "alone",
+            "pos",
+        )
     },
 )

@@ -14,7 +14,8 @@ from app import models, state
 from app.components.lens_table import lens_table
 from app.components.text import notice, plain, table
 from app.computing import computed
-from app.question import named, question_form, read
+from app.question import named, question_form, read, token, tokens
+from interp.errors import InputError
 from interp.results.lens import Lens
 from interp.results.logit_attribution import LogitAttribution
 
@@ -24,7 +25,7 @@ _ROWS = 15  # of the attribution's chart and table
 _BY = {"component": "component", "head": "head", "source": "head and source token"}
 
 
-def _lens_of(name: str, ids: tuple[int, ...], pins: tuple[str, ...]) -> Callable[[], Lens]:
+def _lens_of(name: str, ids: tuple[int, ...], pins: tuple[int, ...]) -> Callable[[], Lens]:
     def work() -> Lens:
         model = models.loaded(name)
         followed: Any = pins
@@ -47,9 +48,11 @@ def _choose_pos(tokens: list[str]) -> int:
 
 
 def _lens(model: str, prompt: models.ReadPrompt, pos: int) -> None:
-    pins = tuple(state.get("pins").split())
+    pins = tokens(model, prompt, "pins")
     key = ("lens", model, prompt.ids, pins)
-    found: Lens | None = computed(f"Lens of {len(prompt.ids)} tokens in {model}", key, _lens_of(model, prompt.ids, pins))
+    found: Lens | None = computed(
+        f"Lens of {len(prompt.ids)} tokens in {model}", key, _lens_of(model, prompt.ids, pins)
+    )
     if found is None:
         return
     chosen = lens_table(found, prompt.tokens, pos=pos, key="lens")
@@ -73,7 +76,7 @@ def _position_box(tokens: list[str], pos: int) -> None:
     )
 
 
-def _curves(found: Lens, pos: int, pins: tuple[str, ...]) -> None:
+def _curves(found: Lens, pos: int, pins: tuple[int, ...]) -> None:
     if not pins:
         plain("No token is pinned, so the two likeliest behind the last one are followed.")
     left, right = st.columns([5, 4], gap="medium")
@@ -100,7 +103,11 @@ def _attribution(model: str, prompt: models.ReadPrompt, pos: int) -> None:
         state.put("by", st.session_state[bound["key"]] or "component")
 
     st.segmented_control("Split by", list(_BY), format_func=_BY.__getitem__, key=bound["key"], on_change=choose)
-    answer, foil = state.get("answer_token"), state.get("foil_token")
+    try:
+        answer, foil = (token(model, prompt, what, pos) for what in ("answer_token", "foil_token"))
+    except InputError as error:
+        notice(str(error), "error")
+        return
 
     def work() -> LogitAttribution:
         own, ids = models.loaded(model), [list(prompt.ids)]

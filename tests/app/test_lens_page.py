@@ -38,6 +38,11 @@ def html(at) -> str:
     return "\n".join(element.proto.body for element in at.get("html"))
 
 
+def computed_by_the_model(at) -> float:
+    (said,) = re.findall(r"the model computed (-?[0-9.]+) ", html(at))
+    return float(said)
+
+
 def cells(at) -> dict:
     (found,) = at.get("bidi_component")
     return json.loads(found.proto.json)
@@ -69,7 +74,7 @@ def test_the_table_holds_the_likeliest_token_of_every_layer_and_position(opened)
 
 def test_the_parts_sum_to_the_models_own_difference_and_that_is_shown(opened):
     at = opened("lens", **ASKED, by="head")
-    assert "Exact sum" in html(at) and f"the model computed {difference():.4f}" in html(at)
+    assert "Exact sum" in html(at) and computed_by_the_model(at) == pytest.approx(difference(), abs=1e-5)
     curves, bars = charts(at)
     assert [one["name"] for one in curves["data"]] == ["&#x27;a&#x27;", "&#x27;on&#x27;"]
     assert bars["data"][0]["type"] == "bar"
@@ -101,7 +106,8 @@ def test_a_position_is_chosen_and_the_sum_is_read_there(opened):
     at = opened("lens", **ASKED)
     box(at, "Behind the token").set_value(2).run()
     assert address(at)["pos"] == "2" and cells(at)["pos"] == 2
-    assert abs(difference(2) - difference()) > 0.01 and f"the model computed {difference(2):.4f}" in html(at)
+    assert abs(difference(2) - difference()) > 0.01
+    assert computed_by_the_model(at) == pytest.approx(difference(2), abs=1e-5)
 
 
 def test_another_prompt_forgets_the_position(opened):
@@ -129,7 +135,9 @@ def test_without_answer_and_pins_the_models_own_choice_is_followed(opened):
         ({"by": HOSTILE[0]}, "&lt;img/src=x"),
         ({"pins": "x" * 300}, "Give at most 200"),
         ({"answer_token": "nonsense"}, "is not in this vocabulary"),
-        ({"foil_token": "a b"}, "is not in this vocabulary"),
+        ({"foil_token": "a on"}, "The foil &#x27;a on&#x27; is 2 tokens"),
+        ({"pins": "a nonsense"}, "is not in this vocabulary. It is left out."),
+        ({"answer_token": " "}, "is 0 tokens"),
         ({"model": "/etc/passwd"}, "is not a model of this page"),
     ],
 )
@@ -167,12 +175,12 @@ def slow(monkeypatch):
     """A lens that waits for an event, which the page's patience does not."""
     go, real, calls = threading.Event(), interp.lens, []
 
-    def wait(model, *given, **options):
+    def wait(*given, **options):
         calls.append(1)
         while not go.is_set():
             time.sleep(0.01)
-            model.W_E.sum()  # asks whether to go on
-        return real(model, *given, **options)
+            torch.zeros(1).sum()  # asks whether to go on
+        return real(*given, **options)
 
     monkeypatch.setattr(interp, "lens", wait)
     monkeypatch.setattr(computing, "PATIENCE", 0.05)
