@@ -12,7 +12,7 @@ import torch
 
 import interp
 from app import models, state
-from app.components.text import notice, plain, table
+from app.components.text import plain, table
 from app.computing import computed
 from app.question import named
 from interp.circuits.ov import written
@@ -201,7 +201,8 @@ def _confirm(edge: _Edge, view: str) -> None:
     if found is None or found.confirmed is None:
         return
     rows, about = found.confirmed, found.about
-    shown = pd.DataFrame({"replaced": [f"{side}: {source}" for side, source in zip(rows["side"], rows["source"])]})
+    names = [f"{side}: {source}" for side, source in zip(rows["side"], rows["source"], strict=True)]
+    shown = pd.DataFrame({"replaced": names})
     shown["attention"] = [f"{a:.3f} → {b:.3f}" for a, b in zip(rows["attention"], rows["attention_after"], strict=True)]
     if rows["answer"].notna().all():
         shown[f"logit of {about['answer']!r}"] = [

@@ -1,5 +1,5 @@
-"""Lens, Flow and an explained edge in a real browser: deep links, what stays in the browser, hostile text, narrow pages.
-The page fixture fails on console errors and on requests to any other host."""
+"""Lens, Flow and an explained edge in a real browser: deep links, what stays in the browser, hostile text,
+narrow pages. The page fixture fails on console errors and on requests to any other host."""
 
 from __future__ import annotations
 
