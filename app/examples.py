@@ -94,6 +94,8 @@ def examples(model_name: str, head: Head, kind: str, found: Prompts) -> list[Exa
     """The prompts by how strongly the head attends from the kind's query to what the kind attends to, strongest first.
     One forward pass each up to the head's layer, kept for its other heads."""
     one, model = finder(kind), models.loaded(model_name)
+    if read_from(one) not in found.positions:
+        raise InputError(f"The prompts of the task {one.task} name no {read_from(one)}, from which {kind} heads read.")
     patterns = _patterns(model_name, head.stack, head.layer, found.tokens, _model=model)
     shown = [_example(found, i, pattern[head.head], one) for i, pattern in enumerate(patterns)]
     return sorted(shown, key=lambda example: -example.shares.get(reads(one), 0.0))

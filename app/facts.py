@@ -51,7 +51,7 @@ def of_kind(results: HeadScores, kind: str) -> None:
 
 def _task_lines(name: str, known: Mapping[str, Any]) -> list[str]:
     """How the model does a task, and on what that was measured; what an older run does not say is left out."""
-    done = {True: "done", False: "not done"}.get(known.get("is done"), "")
+    done = ("done" if known["is done"] else "not done") if "is done" in known else ""
     said = [f"Task {name}" + (f": {done}" if done else "")]
     gap = known.get("clean − corrupt (95%)")
     if isinstance(gap, list | tuple) and len(gap) == 3:
@@ -92,7 +92,7 @@ def overview(results: HeadScores) -> pd.DataFrame:
         task = results.about.get("tasks", {}).get(task_of(kind, results.about), {})
         named = ", ".join(address(row) for row in rows.loc[found == "named"].to_dict("records"))
         line = {"kind": kind, "group": group_of(kind, results.about)}
-        line["task done"] = {True: "yes", False: "no"}.get(task.get("is done"), "–")
+        line["task done"] = ("yes" if task["is done"] else "no") if "is done" in task else "–"
         line["named heads"] = named or "–"
         line |= {FILTERS[name]: str(passing(found, name).sum()) for name in ("attends", "matters", "failed")}
         lines.append(line)
@@ -134,7 +134,7 @@ def measures(results: HeadScores, row: Row) -> pd.DataFrame:
             lines.append({"measured": words, "value (95%)": with_interval(row, name)})
     columns = ["measured", "value (95%)", "others of the layer", "p"]
     table = pd.DataFrame(lines, columns=columns, dtype=object)
-    return table[[name for name in columns if name in columns[:2] or table[name].notna().to_numpy().any()]]
+    return table.drop(columns=[name for name in columns[2:] if table[name].isna().to_numpy().all()])
 
 
 def _against(row: Row, effect: str, prefix: str) -> dict[str, str]:

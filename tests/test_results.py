@@ -53,6 +53,13 @@ def test_damaged_and_newer_folders_are_named(scores, tmp_path, damage):
         HeadScores.load(folder)
 
 
+def test_a_value_without_an_interval_is_shown_by_itself(scores):
+    frame = scores.frame.drop(columns=["score_low"])
+    frame.loc[4, "effect_low"] = np.nan
+    summary = HeadScores(frame, scores.sets).summary("induction", 2)
+    assert list(summary["score (95%)"]) == ["0.12", "0.11"] and list(summary["effect (95%)"]) == ["–", "1.50"]
+
+
 def test_top_is_sorted_and_summary_dashes_what_was_not_measured(scores):
     assert list(scores.top("induction", 2)["head"]) == [2, 1]
     summary = scores.summary("induction", 2)

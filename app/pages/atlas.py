@@ -112,6 +112,7 @@ def _top(run: store.RunInfo, results: HeadScores, kind: str, verdict: str, shown
         selection_mode="single-row",
         key=f"top:{run.id}:{kind}:{verdict}:{st.session_state.get('visits', 0)}",
         column_config={
+            shown[1]: st.column_config.NumberColumn(width=130, format="%.3f"),
             "head": st.column_config.TextColumn(width=70),
             "verdict": st.column_config.TextColumn(width=165),
             "score (95%)": st.column_config.TextColumn(width=130),
@@ -130,8 +131,8 @@ def _columns(mine: pd.DataFrame, results: HeadScores, kind: str, verdict: str, s
     frame = results.of(kind).set_index(["layer", "head"])
     value, name = shown
     rows = mine.drop(columns=["kind", "rank", "outcome"])
-    rows = rows[[one for one in rows if one == "head" or (rows[one] != "–").any()]].copy()
-    if value not in ("score", "writing", "effect", "control", "p_corrected"):
+    rows = rows.drop(columns=[one for one in rows if (rows[one] == "–").to_numpy().all()])
+    if value not in ("score", "baseline", "writing", "effect", "control", "p_corrected"):
         rows[name] = [float(frame[value].loc[facts.place(head)]) for head in rows["head"]]
     if "baseline" in frame and frame["baseline"].notna().to_numpy().any():
         at = list(rows.columns).index("score (95%)") + 1
@@ -140,7 +141,7 @@ def _columns(mine: pd.DataFrame, results: HeadScores, kind: str, verdict: str, s
         )
     why = ["why no better"] if verdict in _WITHOUT_VERDICT else []
     first = [one for one in ("head", "verdict", *why, name) if one in rows]
-    return rows[first + [one for one in rows.columns if one not in first]]
+    return rows.reindex(columns=first + [one for one in rows.columns if one not in first])
 
 
 def _sets(results: HeadScores) -> None:

@@ -18,7 +18,10 @@ from app.components.layer_chart import layer_lines
 from app.jobs import Jobs
 from app.store import run_store
 from interp import planted, tasks
+from interp.heads.base import finders
+from interp.heads.task_finder import TaskFinder
 from interp.results import HeadScores
+from interp.tasks.base import definition
 
 
 def html(at: AppTest) -> str:
@@ -256,10 +259,19 @@ def test_real_results_of_a_planted_circuit_are_shown(runs, opened: Callable[...,
     assert "nearest 0.50" in html(at)
     at = opened("head", run=run, head=facts_of(named)[0])
     assert not at.exception and "edge from pronoun to antecedent cut; supports" in html(at)
+    assert components(at)[1]["start"] == 4 and "pronoun→antecedent" in html(at)
 
 
 def facts_of(rows: pd.DataFrame) -> list[str]:
     return [facts.address(row) for row in rows.to_dict("records")]
+
+
+@pytest.mark.parametrize("kind", [name for name, one in finders().items() if isinstance(one, TaskFinder)])
+def test_every_kind_of_a_task_reads_places_that_its_task_names(kind):
+    one = finders()[kind]
+    named = {*definition(one.task).positions, "END"}
+    assert {examples.read_from(one), examples.reads(one)} <= named
+    assert examples.reads(one) != examples.read_from(one) and wording.task_of(kind, {}) == one.task
 
 
 def test_each_outcome_has_its_word():

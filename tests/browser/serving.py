@@ -141,9 +141,12 @@ def task_scores(model: str = "tiny") -> HeadScores:
 
 
 def tiny_task(name: str, model: HookedTransformer, corruption: str, *, split: str, n: int, seed: int) -> Task:
-    """Three prompts of the tiny model's words that name the places which indirect objects have."""
+    """Three prompts of the tiny model's words that name the places of indirect objects, or of
+    mentions."""
     texts = ["the cat sat on the mat", f"a cat {HOSTILE[0]} on the mat", "the mat sat on a cat"]
     places = {"IO": 1, "S1": 2, "S2": 4, "END": 5}
+    if name == "coreference":
+        places = {"antecedent": 1, "distractor": 3, "pronoun": 4, "END": 5}
     ids = [model.tokenizer.encode(text) for text in texts]
     pairs = PromptPairs.from_tokens(
         ids,
