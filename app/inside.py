@@ -204,7 +204,7 @@ def _confirm(edge: _Edge, view: str) -> None:
     names = [f"{side}: {source}" for side, source in zip(rows["side"], rows["source"], strict=True)]
     shown = pd.DataFrame({"replaced": names})
     shown["attention"] = [f"{a:.3f} → {b:.3f}" for a, b in zip(rows["attention"], rows["attention_after"], strict=True)]
-    if rows["answer"].notna().all():
+    if bool(rows["answer"].notna().to_numpy().all()):
         shown[f"logit of {about['answer']!r}"] = [
             f"{a:.2f} → {b:.2f}" for a, b in zip(rows["answer"], rows["answer_after"], strict=True)
         ]
@@ -249,7 +249,7 @@ def _written(edge: _Edge) -> _Written:
     rows = found.frame
     rows["moved"] = _moved(own, text, rows["attention"].to_numpy(dtype=float))
     total = found.about["total"]
-    rows = rows.loc[rows["logit"].abs().sort_values(ascending=False, kind="stable").index].head(_SOURCES)
+    rows = rows.iloc[np.argsort(-np.abs(rows["logit"].to_numpy(dtype=float)), kind="stable")].head(_SOURCES)
     lines = [
         {
             "source": f"{row['pos']}: {row['token']!r}",

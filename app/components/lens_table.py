@@ -33,7 +33,7 @@ def lens_table(found: Lens, tokens: list[str], *, pos: int, key: str) -> int | N
 
 def lens_data(found: Lens, tokens: list[str], *, pos: int) -> dict[str, Any]:
     """Plain lists in the order layer, position: likeliest tokens with probabilities, entropy, KL; ranks by pin."""
-    order, n_layers = ["layer", "pos"], int(found.frame["layer"].max()) + 1
+    order, n_layers = ["layer", "pos"], int(found.frame["layer"].to_numpy().max()) + 1
     places, likely = found.frame.sort_values(order), found.tokens.sort_values([*order, "rank"])
     shape = (n_layers * len(tokens), -1)
     pins = list(dict.fromkeys(found.pins["pin"]))

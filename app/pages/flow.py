@@ -40,7 +40,7 @@ def _choose() -> tuple[int, str, bool, bool]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.number_input("Edges kept", 1, _MAX_EDGES, width=150, step=10, **state.widget("edges", edges))
         st.selectbox(
-            "Weighed by", list(_WEIGHTS), format_func=_WEIGHTS.get, width=230, **state.widget("weight", weight)
+            "Weighed by", list(_WEIGHTS), format_func=_WEIGHTS.__getitem__, width=230, **state.widget("weight", weight)
         )
         st.toggle("Heads apart", **state.widget("apart", state.get("apart")))
         st.toggle(
@@ -159,7 +159,7 @@ def _attention_alone(model: str, prompt: models.ReadPrompt, graph: AttentionGrap
     pos = len(prompt.ids) - 1 if pos is None else pos
     places = list(range(len(prompt.ids)))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.selectbox("As", list(_ALONE), format_func=_ALONE.get, width=200, **state.widget("alone", way))
+        st.selectbox("As", list(_ALONE), format_func=_ALONE.__getitem__, width=200, **state.widget("alone", way))
         bound = state.widget("pos", pos)
         st.selectbox("To", places, format_func=lambda one: named(prompt.tokens, one), width=240, **bound)
     if way == "rollout":

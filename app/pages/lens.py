@@ -81,7 +81,7 @@ def _curves(found: Lens, pos: int, pins: tuple[int, ...]) -> None:
         plain("No token is pinned, so the two likeliest behind the last one are followed.")
     left, right = st.columns([5, 4], gap="medium")
     with left:
-        figure, n = found.plot("ranks", pos=pos), found.frame["layer"].nunique()
+        figure, n = found.plot("ranks", pos=pos), len(set(found.frame["layer"]))
         figure.update_layout(title=None, height=340, margin={"t": 16, "l": 8, "r": 8, "b": 8})
         figure.update_layout(legend={"orientation": "h", "y": 1.12}, yaxis_dtick=1, xaxis_dtick=1 if n <= 12 else 5)
         st.plotly_chart(figure, key="ranks", config={"displaylogo": False})
@@ -145,7 +145,7 @@ def _shares(found: LogitAttribution) -> pd.DataFrame:
     shown = found.summary(_ROWS)
     rest = len(found.frame) - len(shown)
     if rest > 0:
-        others = float(found.frame["value"].sum() - found.top(_ROWS)["value"].sum())
+        others = float(found.frame["value"].to_numpy().sum() - found.top(_ROWS)["value"].to_numpy().sum())
         line = {name: "" for name in shown.columns} | {"part": f"{rest} others", "logits": f"{others:+.3f}"}
         shown = pd.concat([shown, pd.DataFrame([line])], ignore_index=True)
     return shown
