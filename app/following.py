@@ -22,7 +22,7 @@ def follow(job: Job, on_end: Callable[[Job], None]) -> None:
     left = "" if job.seconds_left is None else f", about {duration(job.seconds_left)} left"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.progress(min(1.0, job.done / job.total) if job.total else 0.0)
-        if st.button("Cancel", disabled=job.cancelling, key="cancel the job"):
+        if st.button("Cancel", disabled=job.cancelling, key=f"cancel job {job.number}"):
             job.cancel()
     step = "stopping" if job.cancelling else f"{job.stage}: {job.done:,} of {job.total:,}{left}"
     plain(f"{job.name} · {step} · {job.seconds:.0f} s so far. It goes on if this page is closed.")

@@ -20,6 +20,7 @@ from interp.sites import Head, Site
 __all__ = [
     "MAX_TOKENS",
     "Attention",
+    "ReadPrompt",
     "attention",
     "choose_model",
     "content_hash",
@@ -27,6 +28,7 @@ __all__ = [
     "heads_of",
     "installed",
     "loaded",
+    "read_prompt",
 ]
 
 MAX_TOKENS = 512  # shown at once; the pattern of one head is then half a megabyte
@@ -38,6 +40,16 @@ class Attention:
 
     tokens: list[str]
     weights: np.ndarray
+    has_bos: bool
+    n_left_out: int
+
+
+@dataclass(frozen=True)
+class ReadPrompt:
+    """A prompt as a model reads it. `n_left_out` tokens did not fit."""
+
+    ids: tuple[int, ...]
+    tokens: list[str]
     has_bos: bool
     n_left_out: int
 
@@ -98,6 +110,14 @@ def attention(name: str, head: Head, prompt: str, *, bos: bool) -> Attention:
             f"{name} has no head {head}: it has layers 0 to {stack.n_layers - 1} with "
             f"{stack.blocks[0].attn.n_heads} heads each. Choose another."
         )
+    read = read_prompt(name, prompt, bos=bos)
+    pattern = _layer_patterns(name, head.stack, head.layer, read.ids, _model=model)
+    return Attention(read.tokens, pattern[head.head], read.has_bos, read.n_left_out)
+
+
+def read_prompt(name: str, prompt: str, *, bos: bool, limit: int = MAX_TOKENS) -> ReadPrompt:
+    """The first `limit` tokens of a prompt. Raises `InputError` for a model that reads two texts or none."""
+    model = loaded(name)
     if model.encoder is not None and model.decoder is not None:
         raise InputError(f"{name} reads two texts. This page draws models that read one.")
     if model.tokenizer is None:
@@ -106,10 +126,8 @@ def attention(name: str, head: Head, prompt: str, *, bos: bool) -> Attention:
     every = model.tokenizer.encode(prompt, prepend_bos=has_bos)
     if not every:
         raise InputError("The prompt is empty. Give some text.")
-    ids = every[: min(MAX_TOKENS, model.cfg.n_ctx)]
-    pattern = _layer_patterns(name, head.stack, head.layer, tuple(ids), _model=model)
-    tokens = model.tokenizer.str_tokens(ids)
-    return Attention(tokens, pattern[head.head], has_bos, len(every) - len(ids))
+    ids = every[: min(limit, model.cfg.n_ctx)]
+    return ReadPrompt(tuple(ids), model.tokenizer.str_tokens(ids), has_bos, len(every) - len(ids))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

@@ -20,6 +20,8 @@ def pages() -> dict[str, st.Page]:
         "patching": st.Page(
             _FOLDER / "patching.py", title="Patching", icon=":material/swap_vert:", url_path="patching"
         ),
+        "lens": st.Page(_FOLDER / "lens.py", title="Lens and attribution", icon=":material/search:", url_path="lens"),
+        "flow": st.Page(_FOLDER / "flow.py", title="Flow", icon=":material/account_tree:", url_path="flow"),
     }
 
 

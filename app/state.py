@@ -1,4 +1,5 @@
-"""What pages share and remember: the run, the kind, the head, the prompt; what is patched.
+"""What pages share and remember: the run, the kind, the head, the prompt; what is patched,
+read and drawn.
 
 Settings live in `st.session_state`, are seeded once from the checked query parameters, and are written back to the
 address on every run, so that each address can be opened by someone else. (Binding widgets to query parameters directly
@@ -18,10 +19,22 @@ from streamlit.runtime.pages_manager import PagesManager
 from interp.errors import InputError
 from interp.sites import Head
 
-__all__ = ["MAX_PAIR_TEXT", "MAX_PROMPT", "complaints", "get", "put", "refuse", "seed", "widget", "write_back"]
+__all__ = [
+    "MAX_PAIR_TEXT",
+    "MAX_PROMPT",
+    "MAX_TOKEN_TEXT",
+    "complaints",
+    "get",
+    "put",
+    "refuse",
+    "seed",
+    "widget",
+    "write_back",
+]
 
 MAX_PROMPT = 20_000  # characters
 MAX_PAIR_TEXT = 4_000  # of one text of a pair
+MAX_TOKEN_TEXT = 200  # of an answer, a foil, or all pins
 _MAX_IN_ADDRESS = 2_000  # a longer prompt is not written into the address
 _PREFIX, _COMPLAINTS, _SEEDED = "setting:", "setting complaints", "settings seeded"
 _DEFAULT_PROMPT = (
@@ -74,6 +87,24 @@ def _switch(text: str) -> bool:
     return text == "1"
 
 
+def _token_text(text: str) -> str:
+    if len(text) > MAX_TOKEN_TEXT:
+        raise InputError(f"It has {len(text):,} characters. Give at most {MAX_TOKEN_TEXT}.")
+    return text
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text, re.ASCII):
+        raise InputError(f"{_short(text)} is not a whole number.")
+    return int(text)
+
+
+def _edge(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,5},[0-9]{1,5}", text, re.ASCII):
+        raise InputError(f"{_short(text)} is not an edge. Write query,key as in 5,3.")
+    return text
+
+
 _SETTINGS = {
     "run": _Setting(None, _name),
     "kind": _Setting(None, _name),
@@ -95,6 +126,19 @@ _SETTINGS = {
     "direction": _Setting(None, _name),
     "metric": _Setting(None, _name),
     "share": _Setting(False, _switch, lambda on: "1" if on else "0"),
+    # Lens and attribution, Flow, and what the Head page says of one edge: None means the model's own choice.
+    "answer_token": _Setting(None, _token_text),
+    "foil_token": _Setting(None, _token_text),
+    "pins": _Setting("", _token_text),
+    "pos": _Setting(None, _count),
+    "by": _Setting("component", _name),
+    "edges": _Setting(150, _count),
+    "weight": _Setting("moved", _name),
+    "apart": _Setting(False, _switch, lambda on: "1" if on else "0"),
+    "to_last": _Setting(False, _switch, lambda on: "1" if on else "0"),
+    "alone": _Setting("rollout", _name),
+    "edge": _Setting(None, _edge),
+    "view": _Setting("layer", _name),
 }
 
 

@@ -14,7 +14,7 @@ const visible = (token) =>
 const named = (token) => (visible(token).trim() === token ? token : visible(token).replace(/ /g, "␣")) || "(empty)";
 
 export default function (component) {
-  const { data, parentElement: root } = component;
+  const { data, parentElement: root, setTriggerValue } = component;
   const find = (name) => root.querySelector(name);
   const n = data.tokens.length;
   const weights = decode(data.weights, n);
@@ -78,11 +78,23 @@ export default function (component) {
         const name = text("span", "");
         name.append(text("b", named(data.tokens[other])), text("small", ` ${other}${data.marks?.[other] ? ` ${visible(data.marks[other])}` : ""}`));
         row.append(text("span", shared(other).toFixed(3)), name);
+        if (data.ask) askable(row, pairOf(other).join());
         const colour = tint(0.7, theme), width = (100 * shared(other)).toFixed(1);
         row.style.background = `linear-gradient(90deg, ${colour} ${width}%, transparent ${width}%)`;
         return row;
       }),
     );
+  }
+
+  // A row is an edge, which the page explains when it is clicked.
+  function askable(row, edge) {
+    row.tabIndex = 0;
+    row.title = "Why, and what did it write? Click to see below";
+    row.classList.add("ask");
+    row.onclick = () => setTriggerValue("edge", edge);
+    row.onkeydown = (event) => {
+      if (event.key === "Enter") row.click();
+    };
   }
 
   // The matrix is painted once; the cross that follows the token lies on a canvas above it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,26 @@ def token_attention(
     start: int | None = None,
     marks: Mapping[int, str] | None = None,
     compact: bool = False,
-) -> None:
-    """Draw `weights[q_pos, k_pos]` over the tokens. Nothing the reader does in it reaches the server.
+    ask: bool = False,
+) -> tuple[int, int] | None:
+    """Draw `weights[q_pos, k_pos]` over the tokens. Nothing the reader does in it reaches the server, but with `ask` a
+    click on a row of the list, whose query and key are returned.
 
     `start` is the token whose row is shown first (the last one by default), `marks` are words behind some tokens;
     `compact` leaves the matrix out.
     """
     data = attention_data(tokens, weights, has_bos=has_bos)
-    more = {"start": start, "marks": {str(i): word for i, word in (marks or {}).items()}, "compact": compact}
-    _component(key=key, data=data | more)
+    more = {
+        "start": start,
+        "marks": {str(i): word for i, word in (marks or {}).items()},
+        "compact": compact,
+        "ask": ask,
+    }
+    edge = _component(key=key, data=data | more, on_edge_change=lambda: None).edge
+    if not isinstance(edge, str) or not re.fullmatch(r"[0-9]{1,5},[0-9]{1,5}", edge, re.ASCII):
+        return None
+    query, key_pos = map(int, edge.split(","))
+    return (query, key_pos) if max(query, key_pos) < len(tokens) else None
 
 
 def attention_data(tokens: list[str], weights: np.ndarray, *, has_bos: bool) -> dict[str, Any]:

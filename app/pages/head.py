@@ -1,4 +1,4 @@
-"""Head: what one head attends to on a prompt, and what is known about it, and examples of its own."""
+"""Head: what one head attends to on a prompt and why, what is known about it, and examples of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from app import models, state, store
 from app.components.text import notice, plain
 from app.components.token_attention import token_attention
 from app.head_facts import known, own_examples
+from app.inside import inside, take
 from interp.errors import InterpError
 from interp.sites import Head
 
@@ -46,7 +47,7 @@ def _attention(model: str, head: Head) -> None:
     if found.n_left_out:
         shown = len(found.tokens)
         notice(f"The prompt has {shown + found.n_left_out:,} tokens; the first {shown} are shown.", "warning")
-    token_attention(found.tokens, found.weights, has_bos=found.has_bos, key="attention")
+    take(token_attention(found.tokens, found.weights, has_bos=found.has_bos, key="attention", ask=True))
 
 
 columns = st.columns([5, 3, 3, 2], vertical_alignment="bottom")
@@ -74,6 +75,7 @@ if run is not None and run.model and run.model != model_name:
     notice(f"The attention below is {model_name}'s; the scores are of {run.model}.", "warning")
 _prompt_form()
 _attention(model_name, Head.parse(head))
+inside(model_name, Head.parse(head))
 if run is not None:
     known(run, head)
 asked = own_examples(model_name, run, head)
@@ -83,6 +85,8 @@ state.write_back(
     head=head,
     kind=state.get("kind") if run is not None and state.get("kind") in store.results(run).kinds else None,
     examples=asked,
+    edge=state.get("edge"),
+    view=state.get("view"),
     prompt=state.get("prompt"),
     bos=state.get("bos"),
     model=model_name if model_name != own else None,

@@ -1,0 +1,275 @@
+"""One edge of a head on the Head page: why the query attended to the key, and what the head wrote of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+import torch
+
+import interp
+from app import models, state
+from app.components.text import plain, table
+from app.computing import computed
+from app.question import named
+from interp.circuits.ov import written
+from interp.errors import InterpError
+from interp.results.explanation import AttentionExplanation
+from interp.sites import Head
+
+__all__ = ["inside", "take"]
+
+_VIEWS = {"layer": "layer", "head": "head"}
+_TOP = 7  # sources of a side
+_SOURCES = 10  # tokens that the head reads
+_CONTEXT = "edge chosen for"
+_PAIRS = 4
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """What is explained: one query and key of a prompt in a head."""
+
+    model: str
+    head: Head
+    prompt: models.Attention
+    ids: tuple[int, ...]
+    query: int
+    key: int
+
+    @property
+    def seen(self) -> list[int]:
+        return _seen(self.prompt, self.query)
+
+    @property
+    def name(self) -> str:
+        return f"{self.head} from {self.query} to {self.key}"
+
+    def text(self, model: Any) -> torch.Tensor:
+        return torch.tensor([self.ids], device=model.device)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What a head wrote at the query: tokens for the key, and direct logits of each source."""
+
+    tokens: pd.DataFrame
+    sources: pd.DataFrame
+    answer: str
+    leaves_out: str
+
+
+def take(edge: tuple[int, int] | None) -> None:
+    """Choose the edge that was just clicked in the attention above."""
+    if edge is not None:
+        state.put("edge", f"{edge[0]},{edge[1]}")
+
+
+def inside(model: str, head: Head) -> None:
+    """Explain one edge of a head on the prompt. Nothing is shown where the attention could not be."""
+    try:
+        found = models.attention(model, head, state.get("prompt"), bos=state.get("bos"))
+        ids = models.read_prompt(model, state.get("prompt"), bos=state.get("bos")).ids
+    except InterpError:
+        return  # said above
+    st.markdown("#### Inside one edge")
+    query, key = _choose(found)
+    edge = _Edge(model, head, found, ids, query, key)
+    left, right = st.columns(2, gap="large")
+    with left:
+        _why(edge)
+    with right:
+        _wrote(edge)
+
+
+def _seen(found: models.Attention, query: int) -> list[int]:
+    """The keys that a query may see: those it attends to, however little; 16 bits may round that to 0."""
+    return [k for k in range(len(found.tokens)) if found.weights[query, k] > 0 or k <= query]
+
+
+def _choose(found: models.Attention) -> tuple[int, int]:
+    """Query and key; what was chosen for another prompt is forgotten. At first the last token and what it reads most,
+    the first token left out."""
+    context = (state.get("prompt"), state.get("bos"))
+    if st.session_state.setdefault(_CONTEXT, context) != context:
+        st.session_state[_CONTEXT] = context
+        state.put("edge", None)
+    n, asked = len(found.tokens), state.get("edge")
+    query, key = map(int, asked.split(",")) if asked else (n - 1, None)
+    if asked and not (query < n and key in _seen(found, query)):
+        state.refuse("edge", f"There is no edge {asked}: tokens are 0 to {n - 1}, and a query sees no later key.", None)
+        st.rerun()
+    key = _heaviest(found, query) if key is None else key
+    bound = state.widget("edge", None)["key"]
+
+    def choose(side: str) -> None:
+        if side == "query":
+            new = st.session_state[f"{bound} query"]
+            state.put("edge", f"{new},{key if key in _seen(found, new) else _heaviest(found, new)}")
+        else:
+            state.put("edge", f"{query},{st.session_state[f'{bound} key']}")
+
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        for side, options, value in (("query", list(range(n)), query), ("key", _seen(found, query), key)):
+            st.session_state[f"{bound} {side}"] = value
+            st.selectbox(
+                f"{side.capitalize()} token",
+                options,
+                format_func=lambda one: named(found.tokens, one),
+                key=f"{bound} {side}",
+                on_change=choose,
+                args=(side,),
+                width=220,
+            )
+        plain(f"Attention {float(found.weights[query, key]):.3f}. A click on a row beside the tokens chooses its edge.")
+    return query, key
+
+
+def _heaviest(found: models.Attention, query: int) -> int:
+    seen = _seen(found, query)
+    return max([k for k in seen if k > 0] or seen, key=lambda k: float(found.weights[query, k]))
+
+
+# ---- why ----
+
+
+def _why(edge: _Edge) -> None:
+    st.markdown("##### Why did it attend here?")
+    view = state.get("view")
+    if view not in _VIEWS:
+        state.refuse("view", f"Sources cannot be shown by {view}; choose {', '.join(_VIEWS)}.", "layer")
+        st.rerun()
+    st.selectbox("Earlier attention by", list(_VIEWS), width=180, **state.widget("view", view))
+    found = _explained(edge, view, confirm=False)
+    if found is None:
+        return
+    what = "score less its mean over the other keys" if found.measure == "contrast" else "score"
+    plain(f"The {what} is {found.total():.2f}. It is the sum of these parts and the smaller ones, exactly:")
+    table(found.top(_TOP))
+    st.markdown("**Which belong together**: what the two sides alone do not account for")
+    table(_together(found))
+    with st.expander("Map of sources"):
+        figure = found.plot(n=10)
+        figure.update_layout(title=None, height=420, margin={"t": 16, "l": 8, "r": 8, "b": 8})
+        st.plotly_chart(figure, key="sources", config={"displaylogo": False})
+    plain(found.leaves_out)
+    _confirm(edge, view)
+
+
+def _explained(edge: _Edge, view: str, *, confirm: bool) -> AttentionExplanation | None:
+    others = [k for k in edge.seen if k not in (0, edge.key)]
+    against = "others" if others else "all" if len(edge.seen) > 1 else None
+
+    def work() -> AttentionExplanation:
+        model = models.loaded(edge.model)
+        return interp.explain_attention(
+            model,
+            edge.text(model),
+            edge.head,
+            edge.query,
+            edge.key,
+            view=view,
+            against=against,
+            confirm=confirm,
+            replace_with="mean" if len(others) > 1 else "zero",
+        )
+
+    key = ("explain", edge.model, str(edge.head), edge.ids, edge.query, edge.key, view, confirm)
+    if not confirm:
+        return computed(f"Explanation of {edge.name}", key, work)
+    note = "Replaces the three largest sources of each side, one at a time, and runs the model on."
+    return computed(f"Confirmation of {edge.name}", key, work, button="Confirm by intervention", note=note)
+
+
+def _together(found: AttentionExplanation) -> pd.DataFrame:
+    """The pairs of sources with the largest interaction either way."""
+    grid = found.interaction()
+    flat = grid.values.ravel()
+    rows = []
+    for place in np.argsort(-np.abs(flat), kind="stable")[:_PAIRS]:
+        q, k = np.unravel_index(place, grid.shape)
+        names = (str(grid[f"{side}_source"].values[i]) for side, i in (("query", q), ("key", k)))
+        rows.append({"query source × key source": " × ".join(names), "interaction": f"{flat[place]:+.2f}"})
+    return pd.DataFrame(rows)
+
+
+def _confirm(edge: _Edge, view: str) -> None:
+    found = _explained(edge, view, confirm=True)
+    if found is None or found.confirmed is None:
+        return
+    rows, about = found.confirmed, found.about
+    names = [f"{side}: {source}" for side, source in zip(rows["side"], rows["source"], strict=True)]
+    shown = pd.DataFrame({"replaced": names})
+    shown["attention"] = [f"{a:.3f} → {b:.3f}" for a, b in zip(rows["attention"], rows["attention_after"], strict=True)]
+    if bool(rows["answer"].notna().to_numpy().all()):
+        shown[f"logit of {about['answer']!r}"] = [
+            f"{a:.2f} → {b:.2f}" for a, b in zip(rows["answer"], rows["answer_after"], strict=True)
+        ]
+    st.markdown("**Confirmed by replacing one source**, norms recomputed")
+    table(shown)
+    plain(f"Replaced with {about['replaced_with']}. Only this edge is touched.")
+
+
+# ---- what ----
+
+
+def _wrote(edge: _Edge) -> None:
+    st.markdown("##### What did it write?")
+    key = ("written", edge.model, str(edge.head), edge.ids, edge.query, edge.key)
+    found: _Written | None = computed(f"Writing of {edge.name}", key, lambda: _written(edge))
+    if found is None:
+        return
+    plain(f"Tokens that it promotes and suppresses when it reads {named(edge.prompt.tokens, edge.key)}:")
+    table(found.tokens, words=True)
+    plain(f"What it adds to the logit of {found.answer}, the model's prediction behind the query, by source token:")
+    table(found.sources)
+    plain(
+        f"moved: share of attention × ‖value through W_O‖, which is small where attention rests on little. "
+        f"{found.leaves_out}"
+    )
+
+
+@torch.no_grad()
+def _written(edge: _Edge) -> _Written:
+    model = models.loaded(edge.model)
+    own, text = interp.ov(model, edge.head), edge.text(model)
+    tokens = own.tokens(text, edge.key, k=min(_TOP, model.cfg.d_vocab)).frame
+    sides = {side: tokens.loc[tokens["side"] == side] for side in ("promoted", "suppressed")}
+    shown = pd.DataFrame(
+        {
+            side: [f"{token!r} {logit:+.2f}" for token, logit in zip(rows["token"], rows["logit"], strict=True)]
+            for side, rows in sides.items()
+        }
+    )
+    best = int(model(text, unembed_pos=[edge.query])[0, 0].argmax())
+    found = own.attribution(text, best, query=edge.query)
+    rows = found.frame
+    rows["moved"] = _moved(own, text, rows["attention"].to_numpy(dtype=float))
+    total = found.about["total"]
+    rows = rows.iloc[np.argsort(-np.abs(rows["logit"].to_numpy(dtype=float)), kind="stable")].head(_SOURCES)
+    lines = [
+        {
+            "source": f"{row['pos']}: {row['token']!r}",
+            "attention": f"{row['attention']:.3f}",
+            "moved": f"{row['moved']:.3f}",
+            "logit": f"{row['logit']:+.3f}",
+        }
+        for row in rows.to_dict("records")
+    ]
+    lines.append(
+        {"source": f"all {len(found.frame)}", "attention": "1.000", "moved": "1.000", "logit": f"{total:+.3f}"}
+    )
+    return _Written(shown, pd.DataFrame(lines), repr(found.about["answer"][0]), found.leaves_out)
+
+
+def _moved(own: Any, text: torch.Tensor, attention: np.ndarray) -> np.ndarray:
+    """Attention of the query, weighted by the size of what each value becomes in the residual stream; sums to 1."""
+    place, site = own.place, f"{own.place.site}hook_v"
+    _, cache = own.model.run_with_cache(text, [site], return_type=None)
+    made = cache[site][0, :, place.kv_head] @ own.W_O
+    sizes = written(place.stack, place.address.layer, made, place.address.sublayer).norm(dim=-1)
+    moved = attention * sizes.double().cpu().numpy()
+    return moved / max(float(moved.sum()), 1e-30)
