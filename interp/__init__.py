@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from interp.causal.paths import path_patch as path_patch
     from interp.causal.tracing import causal_trace as causal_trace
     from interp.circuits.composition import composition as composition
+    from interp.circuits.cues import cue_competition as cue_competition
     from interp.circuits.explain import explain_attention as explain_attention
     from interp.circuits.factored import FactoredMatrix as FactoredMatrix
     from interp.circuits.faithfulness import graph_faithfulness as graph_faithfulness
@@ -66,6 +67,7 @@ _HOMES = {
     "attribute": "interp.causal.attribution",
     "causal_trace": "interp.causal.tracing",
     "composition": "interp.circuits.composition",
+    "cue_competition": "interp.circuits.cues",
     "explain_attention": "interp.circuits.explain",
     "find_heads": "interp.heads.find",
     "fold_norms": "interp.model.fold",
@@ -105,6 +107,7 @@ __all__ = [
     "attribute",
     "causal_trace",
     "composition",
+    "cue_competition",
     "explain_attention",
     "find_heads",
     "fold_norms",
