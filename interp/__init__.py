@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from interp.sites import Head as Head
     from interp.sites import Site as Site
     from interp.sites import get_act_name as get_act_name
+    from interp.walk.through import walkthrough as walkthrough
 
 _HOMES = {
     "ActivationCache": "interp.model.cache",
@@ -86,6 +87,7 @@ _HOMES = {
     "run_with_edits": "interp.causal.edits",
     "save_edits": "interp.causal.edits",
     "steer": "interp.causal.edits",
+    "walkthrough": "interp.walk.through",
 }
 _ROOMS = {"tasks"}  # whole rooms that are reached as interp.NAME
 __all__ = [
@@ -127,6 +129,7 @@ __all__ = [
     "save_edits",
     "steer",
     "tasks",
+    "walkthrough",
 ]
 __version__ = "0.1.0"
 
