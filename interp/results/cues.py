@@ -24,8 +24,9 @@ _KIND, _FORMAT = "cue competition", 1
 _LEFT_OUT = (
     "Cues act additively here: interactions stay in the residual (`fit` is the share that the cues explain). Direct "
     "parts have the final norm's scale frozen and say nothing of what acts through later layers; the exchange is "
-    "exact, but of one head at a time, and only of the heads that were tested: parts that stand in for each other show less "
-    "than they carry. Prompts come from a few templates in English, and items share words, which intervals ignore."
+    "exact, but of one head at a time, and only of the heads that were tested: parts that stand in for each other "
+    "show less than they carry. Prompts come from a few templates in English, and items share words, which "
+    "intervals ignore."
 )
 
 

@@ -15,7 +15,7 @@ from interp.circuits.logit_attribution import logit_attribution
 from interp.pairs import PromptPairs
 from interp.walk.setting import SUBJECT, Outcome, Setting, Step
 
-__all__ = ["heads", "key_match", "later_mlps", "objectors", "query_match", "reads_subject", "writes"]
+__all__ = ["heads", "key_match", "later_mlps", "looking_decides", "objectors", "query_match", "reads_subject", "writes"]
 
 _LAST = f"{SUBJECT}:last"
 _LEAST = 0.1  # of clean − corrupt: what makes a head one of the movers
@@ -117,6 +117,7 @@ def _match(at: Setting, side: str) -> Step:
         falls.append(np.array(fall))
         answers.append(np.array(answer))
     lost, harm = at.spread(falls), at.spread(answers)
+    at.found[f"{side} harm"] = (source, answers)
     place = "the subject's key" if side == "key" else "the last token's query"
     return Step(
         f"Why {head} looks there: the {side}",
@@ -126,7 +127,25 @@ def _match(at: Setting, side: str) -> Step:
         _LEAST,
         "share",
         f"Its part is {part:+.2f} of a contrast of {here.total():.2f}. Share of the attention lost: {lost.shown()}. "
-        f"The answer's logit difference falls by {harm.shown('logits')}: what makes it look need not be what it brings.",
+        f"The answer's logit difference falls by {harm.shown('logits')}.",
+    )
+
+
+def looking_decides(at: Setting) -> Step:
+    """Whether what makes the head look is what makes the answer."""
+    (key, key_harm), (query, query_harm) = at.known("key harm"), at.known("query harm")
+    gaps = at.known("gap")
+    by_key = at.spread([a / b for a, b in zip(key_harm, gaps, strict=True)])
+    by_query = at.spread([a / b for a, b in zip(query_harm, gaps, strict=True)])
+    return Step(
+        "So the match makes the answer",
+        f"Because {key} in the key meets the query, {at.movers[0]} looks, and so {at.about['answer']!r} is said.",
+        f"as before: {key} replaced in the subject's key alone (and {query} in the last token's query alone)",
+        by_key,
+        _LEAST,
+        "share",
+        f"Share of clean − corrupt that the answer loses: {by_key.shown()} by the key's, {by_query.shown()} by the "
+        "query's. What makes a head look need not be what decides.",
     )
 
 

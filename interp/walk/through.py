@@ -25,6 +25,7 @@ _STEPS: tuple[tuple[str, Callable[[Setting], Step]], ...] = (
     ("The head looks at the subject", movers.reads_subject),
     ("Why it looks there: the key", movers.key_match),
     ("Why it looks there: the query", movers.query_match),
+    ("So the match makes the answer", movers.looking_decides),
     ("The head writes the answer", movers.writes),
     ("A head works against it", movers.objectors),
     ("Later MLPs at the last token read it", movers.later_mlps),

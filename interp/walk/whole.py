@@ -13,6 +13,7 @@ from interp.causal.patching import patch
 from interp.circuits.faithfulness import graph_faithfulness
 from interp.circuits.graph import attention_graph
 from interp.circuits.lens import lens
+from interp.model.taps import NO_TAPS
 from interp.pairs import PromptPairs
 from interp.walk.setting import SUBJECT, Outcome, Setting, Step
 
@@ -120,6 +121,7 @@ def _rank(at: Setting, pairs: PromptPairs, i: int, cut: str | None) -> int:
     if cut is not None:
         hooks.append((f"{address}attn.hook_attn_scores", partial(block, head=int(cut.split(".")[1]))))
     model.run_with_hooks(torch.tensor([list(pairs.clean[i])], device=model.device), fwd_hooks=hooks, return_type=None)
-    logits = model.need_unembed()(model.main.ln_final(kept["resid"]))[0]
+    unembed, normed = model.need_unembed(), model.main.ln_final(kept["resid"], NO_TAPS)
+    logits = torch.nn.functional.linear(normed, unembed.weight, unembed.bias)[0]
     answer = pairs.answer[i][0][0]
     return int((logits > logits[answer]).sum()) + 1
