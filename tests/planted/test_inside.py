@@ -13,8 +13,10 @@ from interp import planted
 from interp.sites import Head
 
 Make = Callable[..., planted.Planted]
-# Laid in, though no path of its own: the backup reads whom to inhibit and whether the mover has written.
-ASLEEP = {("backup", "Q"): {("1.2", "3.1"), ("2.1", "3.1")}}
+# Laid in, though not among the declared paths, which are of one corruption: the way of the flag that `ioi` has too (1.0
+# is 1.2's twin), and what wakes the backup: whom to inhibit, and whether the mover has written.
+FLAG = {("0.1", "1.2"), ("0.1", "1.0")}
+LAID = {("backup", "Q"): {("1.2", "3.1"), ("2.1", "3.1")}, ("backup", "K"): FLAG, ("negative", "K"): FLAG}
 VARIANTS: list[dict[str, Any]] = [{}, {"norm": "rms", "rotate": True}, {"norm": "layer", "rotate": True}]
 # Circuit, corruption, head, its query and key, and what was laid into either.
 EDGES = [
@@ -82,7 +84,7 @@ def test_composition_ranks_the_planted_pairs_first_among_all_pairs(
     score = dict(zip(names, table["score"], strict=True))
     decoys = {str(head) for heads in one.truth.decoys.values() for head in heads}
     live = {pair: value for pair, value in score.items() if not decoys & set(pair)}
-    declared = _declared(one, kind) | ASLEEP.get((name, kind), set())
+    declared = _declared(one, kind) | LAID.get((name, kind), set())
     least = 0.01 * max(score.values()) if declared else 1e-2
     assert {pair for pair, value in live.items() if value > least} == declared
     if declared:
