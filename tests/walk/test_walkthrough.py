@@ -21,9 +21,12 @@ CASE = ("The capital of France is", " Paris", " London", "The capital of England
 NAN = float("nan")
 
 
+SMALL = ("the cat sat on", "mat", "cat", "the mat sat on")
+
+
 @pytest.fixture(scope="module")
-def walk(smollm2: Any) -> Walkthrough:
-    return interp.walkthrough(smollm2)
+def walk() -> Walkthrough:
+    return interp.walkthrough(tiny_model(), *SMALL)
 
 
 def _tiny(**options: Any) -> Walkthrough:
@@ -55,23 +58,33 @@ def test_the_steps_are_numbered_and_each_has_a_claim_an_intervention_and_a_verdi
         assert (table[name].str.len() > 5).all()
 
 
-def test_its_figures_are_those_of_the_methods(walk: Walkthrough, smollm2: Any) -> None:
-    pairs = interp.PromptPairs.from_text(smollm2, CASE[0], CASE[3], CASE[1], CASE[2], positions={"subject": 3})
+def test_its_figures_are_those_of_the_methods(walk: Walkthrough) -> None:
+    model, (text, answer, foil, corrupt) = tiny_model(), SMALL
+    pairs = interp.PromptPairs.from_text(model, text, corrupt, answer, foil, positions={"subject": 1})
     sweep = interp.patch(
-        smollm2, pairs, "z", over=("layer", "head"), direction="noise", at={"pos": "read"}, progress=False
+        model, pairs, "z", over=("layer", "head"), direction="noise", at={"pos": "read"}, progress=False
     ).mean(normalize="pooled")
     best = np.unravel_index(int(sweep.values.argmax()), sweep.shape)
     head = f"{best[0]}.{best[1]}"
     assert walk.about["movers"][0] == head
     heads = walk.details.loc[walk.details["what"] == "head exchanged"].set_index("place")["value"]
     assert heads.max() == heads[head] == pytest.approx(float(sweep.max()), abs=1e-4)
-    cut = interp.knockout(smollm2, pairs, "read", "subject", heads=[head], over=(), progress=False)
+    cut = interp.knockout(model, pairs, "read", "subject", heads=[head], over=(), progress=False)
     by_title = walk.steps.set_index("title")["here"]
     assert by_title[f"{head} looks at the subject"] == pytest.approx(
         float(cut.values.squeeze() / (cut.source - cut.base)[0]), abs=1e-4
     )
     ranks = walk.details.loc[walk.details["what"] == "lens rank", "value"]
-    assert ranks.iloc[-1] == 1 and ranks.iloc[0] > 100
+    curve = interp.lens(model, text, pins=[answer]).curve(answer)
+    assert ranks.tolist() == curve["rank"].tolist()
+
+
+@pytest.mark.slow
+def test_the_shipped_walk_finds_one_head_that_brings_the_capital(smollm2: Any) -> None:
+    found = interp.walkthrough(smollm2)
+    assert found.about["movers"][0] == "23.4" and "not measured" not in set(found.steps["verdict"])
+    verdicts = found.steps.set_index("title")["verdict"]
+    assert verdicts["So the match makes the answer"] == "contradicts"
 
 
 def test_a_model_that_says_otherwise_contradicts(smollm2: Any) -> None:
