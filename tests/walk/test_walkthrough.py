@@ -93,13 +93,11 @@ def test_a_model_that_says_otherwise_contradicts(smollm2: Any) -> None:
     assert flow.behaviour(at).row(1)["verdict"] == "contradicts"
 
 
-def test_other_prompts_give_intervals_over_items(smollm2: Any) -> None:
-    texts = [f"The capital of {name} is" for name in ("Spain", "Italy", "Germany")]
-    answers = [" Madrid", " Rome", " Berlin"]
-    others = interp.PromptPairs.from_text(
-        smollm2, texts, texts[1:] + texts[:1], answers, answers[1:] + answers[:1], positions={"subject": 3}
-    )
-    at = make_setting(smollm2, *CASE, others, 16, 0)
+def test_other_prompts_give_intervals_over_items() -> None:
+    model, words = tiny_model(), ["cat", "on", "a"]
+    texts, turned = ([f"the {one} sat on" for one in some] for some in (words, words[1:] + words[:1]))
+    others = interp.PromptPairs.from_text(model, texts, turned, words, words[1:] + words[:1], positions={"subject": 1})
+    at = make_setting(model, *SMALL, others, 16, 0)
     row = flow.behaviour(at).row(1)
     assert row["n"] == 3 and row["low"] <= row["mean"] <= row["high"]
     share = flow.early(at).outcome
