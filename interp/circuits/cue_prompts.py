@@ -146,7 +146,8 @@ def _agreement(tokenizer: Any, n: int, seed: int) -> list[CuePrompt]:
             }
             template = f"{place} {'other noun last' if near else 'subject last'}"
             item = f"{nouns[a][0]} {nouns[b][0]} {verbs[0].strip()}"
-            made.append(CuePrompt(*texts, *verbs, item, template, "all", cues, {"order": near - 0.5}))
+            order = {"order": near - 0.5}
+            made.append(CuePrompt(texts[0], texts[1], verbs[0], verbs[1], item, template, "all", cues, order))
     return made
 
 

@@ -85,7 +85,7 @@ def cue_competition(
         "n_items": n,
         "prompts_per_item": len(prompts) // n,
         "fit": fit.explained(found.check["logit"].to_numpy()),
-        "sum_apart": float(found.check["difference"].abs().max()),
+        "sum_apart": float(np.abs(found.check["difference"].to_numpy()).max()),
         "tested": list(tested),
         "n_tested": int((~chosen_on).sum()),
         "seed": seed,
@@ -193,7 +193,7 @@ def _tested(
     estimated = np.nan_to_num(np.abs(part.slopes(np.nan_to_num(estimate.reshape(len(rows), -1))).mean(0)))
     heads_only = [i for i, one in enumerate(sorts) if one == "head"]
     written = np.abs(direct[choosing][:, heads_only].mean(0))
-    chosen: dict[str, None] = {}
+    chosen: dict[Any, Any] = {}
     for cue in range(len(fit.cues)):
         best = np.argsort(-written[:, cue], kind="stable")[:top]
         chosen |= dict.fromkeys(labels[heads_only[i]] for i in best)

@@ -95,8 +95,8 @@ def query_match(at: Setting) -> Step:
 
 def _match(at: Setting, side: str) -> Step:
     head = at.movers[0]
-    asked: dict[str, Any] = {"answer": at.case.answer[0][0][0], "foil": at.case.foil[0][0][0]}
-    here = explain_attention(at.model, _ids(at.case, 0), head, at.case.read[0], at.subject, **asked | {"confirm": True})
+    ids, ends = (at.case.read[0], at.subject), {"answer": at.case.answer[0][0][0], "foil": at.case.foil[0][0][0]}
+    here = explain_attention(at.model, _ids(at.case, 0), head, *ids, confirm=True, **ends)  # type: ignore[arg-type]
     rows = here.marginals()
     largest = rows.loc[(rows["side"] == side) & (rows["kind"] != "bias") & (rows["source"] != "position bias")]
     named = [one for one in largest["source"] if one in _replaceable(here, side)]
@@ -106,7 +106,7 @@ def _match(at: Setting, side: str) -> Step:
     for pairs in at.both:
         fall, answer = [], []
         for i in range(len(pairs)):
-            question = {"answer": pairs.answer[i][0][0], "foil": pairs.foil[i][0][0]}
+            question: dict[str, Any] = {"answer": pairs.answer[i][0][0], "foil": pairs.foil[i][0][0]}
             found = explain_attention(
                 at.model, _ids(pairs, i), head, pairs.read[i], pairs.span(_LAST, i)[0], confirm=source, **question
             )
@@ -158,8 +158,8 @@ def writes(at: Setting) -> Step:
         for i in range(len(pairs)):
             answer, foil = pairs.answer[i][0][0], pairs.foil[i][0][0]
             table = circuit.attribution(_ids(pairs, i), answer, foil, query=pairs.read[i]).frame
-            parts.append(float(table["logit"].iloc[list(pairs.span(SUBJECT, i))].sum()))
-            sums.append(float(table["logit"].sum()))
+            parts.append(float(table["logit"].to_numpy()[list(pairs.span(SUBJECT, i))].sum()))
+            sums.append(float(table["logit"].to_numpy().sum()))
         direct.append(np.array(parts))
         whole.append(np.array(sums))
     share = at.spread([a / b for a, b in zip(direct, at.known("gap"), strict=True)])
