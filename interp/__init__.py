@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from interp.causal.paths import path_patch as path_patch
     from interp.causal.tracing import causal_trace as causal_trace
     from interp.circuits.composition import composition as composition
+    from interp.circuits.cues import cue_competition as cue_competition
     from interp.circuits.explain import explain_attention as explain_attention
     from interp.circuits.factored import FactoredMatrix as FactoredMatrix
     from interp.circuits.faithfulness import graph_faithfulness as graph_faithfulness
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from interp.sites import Head as Head
     from interp.sites import Site as Site
     from interp.sites import get_act_name as get_act_name
+    from interp.walk.through import walkthrough as walkthrough
 
 _HOMES = {
     "ActivationCache": "interp.model.cache",
@@ -68,6 +70,7 @@ _HOMES = {
     "attribute": "interp.causal.attribution",
     "causal_trace": "interp.causal.tracing",
     "composition": "interp.circuits.composition",
+    "cue_competition": "interp.circuits.cues",
     "explain_attention": "interp.circuits.explain",
     "find_heads": "interp.heads.find",
     "fold_norms": "interp.model.fold",
@@ -86,6 +89,7 @@ _HOMES = {
     "run_with_edits": "interp.causal.edits",
     "save_edits": "interp.causal.edits",
     "steer": "interp.causal.edits",
+    "walkthrough": "interp.walk.through",
 }
 _ROOMS = {
     "metrics",
@@ -112,6 +116,7 @@ __all__ = [
     "attribute",
     "causal_trace",
     "composition",
+    "cue_competition",
     "explain_attention",
     "find_heads",
     "fold_norms",
@@ -133,6 +138,7 @@ __all__ = [
     "save_edits",
     "steer",
     "tasks",
+    "walkthrough",
 ]
 __version__ = "0.1.0"
 

@@ -14,12 +14,14 @@ from interp.cli.attribute import attribute
 from interp.cli.browser import open_app
 from interp.cli.explain import explain
 from interp.cli.heads import heads
+from interp.cli.inside import composition, cues, graph, ov
 from interp.cli.lens import lens
 from interp.cli.models import models
 from interp.cli.patch import patch
 from interp.cli.report import report
 from interp.cli.runs import runs
 from interp.cli.tasks import tasks
+from interp.cli.walk import walkthrough
 from interp.errors import InterpError
 
 __all__ = ["app", "main"]
@@ -37,6 +39,11 @@ app.command("lens")(lens)
 app.command("attribute")(attribute)
 app.command("explain")(explain)
 app.command("report")(report)
+app.command("ov")(ov)
+app.command("composition")(composition)
+app.command("graph")(graph)
+app.command("cues")(cues)
+app.command("walkthrough")(walkthrough)
 app.add_typer(runs, name="runs")
 app.add_typer(tasks, name="tasks")
 app.command("app")(open_app)

@@ -21,6 +21,8 @@ _HOMES = {
     "mlp_memory": "interp.results.mlp_memory:MLPMemory",
     "tuned_lens": "interp.circuits.tuned:TunedLens",
     "explanation": "interp.results.explanation:AttentionExplanation",
+    "cue_competition": "interp.results.cues:CueCompetition",
+    "walkthrough": "interp.results.walkthrough:Walkthrough",
     "composition": "interp.results.composition:CompositionScores",
     "head_table": "interp.results.tables:HeadTable",
     "report": "interp.report.results:Report",

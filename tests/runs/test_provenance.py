@@ -13,7 +13,6 @@ import interp
 from interp.errors import InputError
 from interp.model.config import ModelConfig
 from interp.model.transformer import HookedTransformer
-from interp.runs import provenance as module
 from interp.runs.provenance import model_hash, provenance
 
 
