@@ -139,6 +139,7 @@ class TaskDefinition:
     options: tuple[str, ...] = ()
     needs_text: bool = True
     derive: Callable[[PromptPairs], PromptPairs] | None = None
+    metric: str = ""  # what it is judged by; "": what suits its answers
 
     def must_apply_to(self, model: HookedTransformer) -> None:
         """Raise `InputError` for a model that this task cannot be asked of."""

@@ -65,8 +65,8 @@ def from_csv(name: str, path: str | os.PathLike[str], model: Any = None, *, bos:
 
     A place is a part of the clean text that stands there once, a token index, or several indices ("4 5 6"). END may
     be left out where it is the last token, and so may what follows from other places. `repeated_tokens` takes the
-    columns tokens (ids) and period. `bos` is what a column `bos` says, else True. Without a model, prompts and answers
-    are token ids. Raises `InputError` for a missing place, with its name.
+    columns tokens (ids) and period. `bos` is what a column `bos` says, else True. Without a model, or where a column
+    `ids` holds 1, prompts and answers are token ids. Raises `InputError` for a missing place, with its name.
     """
     from interp.tasks.table import read_task
 

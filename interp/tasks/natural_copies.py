@@ -73,7 +73,6 @@ def _make(model: HookedTransformer, request: Request) -> Task:
         model=model,
     )
     about = {
-        "metric": "log_prob",
         "bos": bos,
         "corruption": "the suggested token is replaced by a word that the window does not hold, wherever it stands "
         "behind an earlier copy of the last token",
@@ -124,4 +123,5 @@ TASK = TaskDefinition(
     applies_to=frozenset({"decoder"}),
     positions=("copies", "END"),
     make=_make,
+    metric="log_prob",
 )

@@ -102,7 +102,12 @@ def made_task(
     """Pairs and labels with what every task says of itself."""
     by_split = labels.get("split", ("given",) * len(pairs))
     counts = {one: len({i for i, s in zip(pairs.items, by_split, strict=True) if s == one}) for one in request.splits}
-    facts = {"definition": definition.definition, "metric": metric_of(pairs), "n": request.n, "items": counts}
+    facts = {
+        "definition": definition.definition,
+        "metric": definition.metric or metric_of(pairs),
+        "n": request.n,
+        "items": counts,
+    }
     split = request.splits[0] if len(request.splits) == 1 else "all"
     return Task(
         definition.name,

@@ -41,6 +41,8 @@ def task_frame(task: Task) -> pd.DataFrame:
         columns |= {"period": task.tokens.period.tolist(), "item": task.items, "template": task.templates}
     else:
         columns |= _pair_columns(task)
+    if task.pairs is not None and "clean_text" not in task.labels:
+        columns["ids"] = [1] * len(task)  # cells are token ids, also where a model could read text
     columns["bos"] = [int(bool(task.about.get("bos")))] * len(task)
     left = {name: values for name, values in task.labels.items() if name not in (*_TEXTS.values(), *columns)}
     return pd.DataFrame(columns | {f"{_LABEL}{name}": list(values) for name, values in left.items()})
@@ -68,7 +70,8 @@ def read_task(definition: TaskDefinition, path: str | os.PathLike[str], model: A
     if "foil" not in table.arguments:
         raise InputError(f"{path} has no column foil, and {definition.name} compares the answer with one. Add it.")
     try:
-        pairs = _pairs(definition, table, model, bos)
+        of_ids = any(row.get("ids") == "1" for row in others)
+        pairs = _pairs(definition, table, model, bos, of_ids=of_ids)
     except PairError as error:
         raise InputError(f"{table.row(error.pair)}: {error.what}") from error
     pairs = _with_end(pairs) if definition.derive is None else definition.derive(_with_end(pairs))
@@ -81,9 +84,9 @@ def read_task(definition: TaskDefinition, path: str | os.PathLike[str], model: A
         for name in others[0]
         if name.startswith(_LABEL) and name != _LABEL
     }
-    if model is not None:
+    if model is not None and not of_ids:
         labels |= {ours: tuple(table.arguments[name]) for name, ours in _TEXTS.items()}
-    has_bos = bos if model is None else bool(with_bos(model, bos))
+    has_bos = bos if model is None or of_ids else bool(with_bos(model, bos))
     about = {
         "bos": has_bos,
         "corruption": f"as in {path}",
@@ -93,8 +96,10 @@ def read_task(definition: TaskDefinition, path: str | os.PathLike[str], model: A
     return replace(made_task(definition, request, pairs, labels, about), split="given")
 
 
-def _pairs(definition: TaskDefinition, table: PairTable, model: HookedTransformer | None, bos: bool) -> PromptPairs:
-    if model is None or model.tokenizer is None:
+def _pairs(
+    definition: TaskDefinition, table: PairTable, model: HookedTransformer | None, bos: bool, *, of_ids: bool = False
+) -> PromptPairs:
+    if model is None or model.tokenizer is None or of_ids:
         cells = dict(table.arguments)
         positions = cells.pop("positions")
         ids = replace(table, arguments=cells | {"positions": {}}).as_ids()
