@@ -39,29 +39,27 @@ class _Copy:
 
 def _make(model: HookedTransformer, request: Request) -> Task:
     bos = request.bos and getattr(model.tokenizer, "bos_id", None) is not None
-    rows, passages = _windows(model, request, bos)
-    found = _likeliest(model, rows)
+    rows, places = _windows(model, request, bos)
     pool = common_vocabulary(model)
-    generator = torch.Generator().manual_seed(request.seed)
     parts: dict[str, list] = {name: [] for name in ("clean", "corrupt", "answer", "foil", "after", "item", "split")}
-    taken = dict.fromkeys(request.splits, 0)
-    for row, (passage, item), copy in zip(rows, passages, found, strict=True):
-        split = "select" if passage % 2 == 0 else "report"
-        if copy is None or taken.get(split, request.n) == request.n:
-            continue
-        taken[split] += 1
-        clean = row[: copy.end + 1].tolist()
-        free = pool[~torch.isin(pool, row.cpu())]
-        other = int(free[torch.randint(len(free), (1,), generator=generator)])
-        corrupt = [other if place in copy.after else token for place, token in enumerate(clean)]
-        for name, value in zip(parts, (clean, corrupt, copy.token, other, list(copy.after), item, split), strict=True):
-            parts[name].append(value)
-    short = [split for split, count in taken.items() if count < request.n]
-    if short:
-        raise InputError(
-            f"The text suggests copies in {taken[short[0]]} windows of the split {short[0]}; {request.n} are asked "
-            "for. Ask for fewer."
-        )
+    for split in request.splits:
+        mine = [i for i, (passage, _) in enumerate(places) if (passage % 2 == 0) == (split == "select")]
+        found = _copies(model, rows, mine, request.n)
+        if len(found) < request.n:
+            raise InputError(
+                f"The text suggests copies in {len(found)} windows of the split {split}; {request.n} are asked for. "
+                "Ask for fewer."
+            )
+        for i, copy in found:
+            clean = rows[i, : copy.end + 1].tolist()
+            free = pool[~torch.isin(pool, rows[i].cpu())]
+            generator = torch.Generator().manual_seed(hash((request.seed, *places[i])) % 2**63)
+            other = int(free[torch.randint(len(free), (1,), generator=generator)])
+            corrupt = [other if place in copy.after else token for place, token in enumerate(clean)]
+            item = "passage {} at {}".format(*places[i])
+            values = (clean, corrupt, copy.token, other, list(copy.after), item, split)
+            for name, value in zip(parts, values, strict=True):
+                parts[name].append(value)
     pairs = PromptPairs.from_tokens(
         parts["clean"],
         parts["corrupt"],
@@ -83,26 +81,31 @@ def _make(model: HookedTransformer, request: Request) -> Task:
 
 def _windows(
     model: HookedTransformer, request: Request, bos: bool
-) -> tuple[Int[Tensor, "row pos"], list[tuple[int, str]]]:
-    """Windows of the bundled text, more than are asked for, with their passages and names."""
+) -> tuple[Int[Tensor, "row pos"], list[tuple[int, int]]]:
+    """Windows of the bundled text, more than are asked for, with their passages and where they begin."""
     for times in (3, 2.5, 2):  # some hold no copy, and the splits may fall unevenly
         try:
             text = natural_text(model, int(times * request.n), n_tokens=_WINDOW, bos=bos, seed=request.seed)
         except InputError:
             continue
-        names = zip(text.passage_index.tolist(), text.start.tolist(), strict=True)
-        return text.batch.tokens, [(passage, f"passage {passage} at {start}") for passage, start in names]
+        return text.batch.tokens, list(zip(text.passage_index.tolist(), text.start.tolist(), strict=True))
     raise InputError(f"The bundled text is too short for {request.n} windows in each split. Ask for fewer.")
 
 
-def _likeliest(model: HookedTransformer, rows: Int[Tensor, "row pos"]) -> list[_Copy | None]:
-    """Of each window the copy with the highest log-probability; None where no token comes twice."""
-    found: list[_Copy | None] = []
+def _copies(
+    model: HookedTransformer, rows: Int[Tensor, "row pos"], windows: list[int], n: int
+) -> list[tuple[int, _Copy]]:
+    """The first `n` windows in which some token comes twice, with their likeliest copy; no more are run than needed."""
+    found: list[tuple[int, _Copy]] = []
     with torch.no_grad():
-        for start in range(0, len(rows), _ROWS):
-            part = rows[start : start + _ROWS]
-            found += [_best(row, logits) for row, logits in zip(part, model(part).log_softmax(-1), strict=True)]
-    return found
+        for start in range(0, len(windows), _ROWS):
+            some = windows[start : start + _ROWS]
+            if len(found) >= n:
+                break
+            log_probs = model(rows[some]).log_softmax(-1)
+            best = [_best(rows[i], one) for i, one in zip(some, log_probs, strict=True)]
+            found += [(i, copy) for i, copy in zip(some, best, strict=True) if copy is not None]
+    return found[:n]
 
 
 def _best(row: Int[Tensor, " pos"], log_probs: Tensor) -> _Copy | None:

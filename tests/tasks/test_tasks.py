@@ -19,6 +19,8 @@ from interp.tasks.prompts import fill
 from interp.tasks.repeated_tokens import tiled
 
 NAMES = list(definitions())
+SLOW_TO_DRAW = "natural_copies"  # which runs the model over windows of text
+MANY = [pytest.param(name, marks=pytest.mark.slow if name == SLOW_TO_DRAW else ()) for name in NAMES]
 OFFERS = [
     (name, corruption, {"cue": "occupation"} if corruption == "situation" else {})
     for name, one in definitions().items()
@@ -74,14 +76,14 @@ def test_the_splits_share_no_item_no_template_and_no_prompt(smollm2, knows, name
     assert both.labels["split"] == ("select",) * len(select) + ("report",) * len(report)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MANY)
 def test_splits_of_different_seeds_do_not_meet_either(smollm2, knows, name):
     select = interp.tasks.load(name, smollm2, split="select", n=20, seed=1)
     report = interp.tasks.load(name, smollm2, split="report", n=20, seed=2)
     assert set(select.items).isdisjoint(report.items) and set(prompts(select)).isdisjoint(prompts(report))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MANY)
 def test_the_seed_alone_decides_and_another_seed_differs(smollm2, knows, name):
     first = interp.tasks.load(name, smollm2, n=10, seed=3)
     torch.manual_seed(77)
@@ -90,7 +92,7 @@ def test_the_seed_alone_decides_and_another_seed_differs(smollm2, knows, name):
     assert prompts(first) != prompts(other)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MANY)
 def test_each_split_holds_a_hundred_independent_items_or_says_how_many(smollm2, knows, name):
     task = interp.tasks.load(name, smollm2, n=100)
     counts = {one: len({i for i, s in zip(task.items, task.labels["split"], strict=True) if s == one})
@@ -119,6 +121,8 @@ def test_without_bos_none_stands_in_front(smollm2, knows, name):
     task = interp.tasks.load(name, smollm2, n=4, bos=False)
     assert task.about["bos"] is False
     assert all(row[0] != smollm2.tokenizer.bos_id for row in prompts(task))
+    if name == SLOW_TO_DRAW:
+        return  # where windows begin and which copy is likeliest depend on it
     assert [len(row) + 1 for row in prompts(task)] == [
         len(row) for row in prompts(interp.tasks.load(name, smollm2, n=4))
     ]
