@@ -34,7 +34,7 @@ def knows(monkeypatch):
     """Facts are taken as known, but for a seventh of them, so that no model has to be run."""
 
     def judged(model, rows, wanted, candidates):
-        return [sum(row) % 7 != 3 for row in rows], [sum(row) % 2 == 0 for row in rows]
+        return [sum(row[-5:]) % 7 != 3 for row in rows], [sum(row[-5:]) % 2 == 0 for row in rows]  # BOS does not count
 
     monkeypatch.setattr(fact_recall, "best_of", judged)
 
