@@ -18,17 +18,12 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.heads.causes import CAUSES
 from interp.heads.patterns import TargetRule
+from interp.model.kinds import KINDS_IN_WORDS, AttentionKind, attention_kind
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["MODELS", "AttentionKind", "DataMaker", "Finder", "Writing", "attention_kind", "finder", "finders"]
+__all__ = ["AttentionKind", "DataMaker", "Finder", "Writing", "attention_kind", "finder", "finders"]
 
-AttentionKind = Literal["decoder", "encoder", "cross"]
-MODELS = {
-    "decoder": "causal decoders, which predict the next token",
-    "encoder": "encoders, whose attention is bidirectional",
-    "cross": "encoder-decoders, whose heads look at two texts",
-}
 DataMaker = Callable[[HookedTransformer, int, int, bool, Any], Batch]  # model, n, seed, bos, corpus
 
 
@@ -73,21 +68,13 @@ class Finder:
         """Raise `InputError` for a model that this kind is not for, or whose behaviour cannot be measured."""
         kind = attention_kind(model)
         if kind not in self.applies_to:
-            known = [text for name, text in MODELS.items() if name in self.applies_to]
+            known = [text for name, text in KINDS_IN_WORDS.items() if name in self.applies_to]
             raise InputError(
                 f"{self.name} heads can be found in {' or '.join(known)}; {model.cfg.model_name} is of the "
-                f"{MODELS[kind]}. Their ablation is judged by the {CAUSES[self.cause].metric}. "
+                f"{KINDS_IN_WORDS[kind]}. Their ablation is judged by the {CAUSES[self.cause].metric}. "
                 "Patterns of any model can be read in its cache: model.run_with_cache(…, return_type=None)."
             )
         model.need_unembed()
-
-
-def attention_kind(model: HookedTransformer) -> AttentionKind:
-    """Which attention the heads of a model have: `cross` where there are two texts, `encoder` where any layer looks
-    both ways."""
-    if len(model.cfg.stacks) > 1:
-        return "cross"
-    return "decoder" if all(block.attn.mask == "causal" for block in model.main.config.blocks) else "encoder"
 
 
 @cache

@@ -40,7 +40,7 @@ def find_heads(
     top: int = 8,
     n_random_sets: int = 5,
     alpha: Any = 0.05,
-    cutoffs: Mapping[str, Mapping[str, float]] | None = None,
+    cutoffs: Any = None,
     seed: Any = 0,
     keep: Any = None,
     progress: Progress | None = None,

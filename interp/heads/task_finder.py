@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from interp.errors import InputError
 from interp.heads.ablation import HeadSet
-from interp.heads.base import MODELS, AttentionKind, attention_kind
 from interp.heads.study import Study
 from interp.heads.ways import Harm, Report
+from interp.model.kinds import KINDS_IN_WORDS, AttentionKind, attention_kind
 from interp.model.transformer import HookedTransformer
 
 __all__ = ["Behaviour", "TaskFinder", "TaskWriting", "Test"]
@@ -100,10 +100,10 @@ class TaskFinder:
         """Raise `InputError` for a model that this kind is not for."""
         kind = attention_kind(model)
         if kind not in self.applies_to:
-            known = [text for name, text in MODELS.items() if name in self.applies_to]
+            known = [text for name, text in KINDS_IN_WORDS.items() if name in self.applies_to]
             raise InputError(
                 f"{self.name} heads can be found in {' or '.join(known)}; {model.cfg.model_name} is of the "
-                f"{MODELS[kind]}."
+                f"{KINDS_IN_WORDS[kind]}."
             )
         if kind == "decoder":
             model.need_unembed()

@@ -20,7 +20,7 @@ Cutoffs = dict[str, dict[str, float]]
 Row = Mapping[Hashable, Any]
 
 
-def cutoffs_of(found: Sequence[Finder | TaskFinder], changed: Mapping[str, Mapping[str, float]] | None) -> Cutoffs:
+def cutoffs_of(found: Sequence[Finder | TaskFinder], changed: Any) -> Cutoffs:
     """The cutoffs in force: each kind's defaults (score, margin, writing, effect), and what the caller changed."""
     limits: Cutoffs = {}
     for one in found:
@@ -31,8 +31,12 @@ def cutoffs_of(found: Sequence[Finder | TaskFinder], changed: Mapping[str, Mappi
             limits[one.name]["writing"] = one.writing.cutoff
         if one.effect_cutoff is not None:
             limits[one.name]["effect"] = one.effect_cutoff
+    if not isinstance(changed, Mapping | None) or not all(isinstance(one, Mapping) for one in (changed or {}).values()):
+        raise InputError(f'cutoffs is {changed!r}. Give them by kind and name: {{"induction": {{"score": 0.5}}}}.')
     for kind, values in (changed or {}).items():
         for name, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InputError(f"The cutoff {name} of {kind} is {value!r}. Give a finite number.")
             if kind not in limits or name not in limits[kind]:
                 there = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in limits.items())
                 raise InputError(f"There is no cutoff {name!r} of {kind!r} in this search. There are {there}.")

@@ -11,11 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from interp.errors import InputError
+from interp.model.kinds import KINDS_IN_WORDS
+from interp.model.kinds import AttentionKind as ModelKind
+from interp.model.kinds import attention_kind as model_kind
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.tasks.repeated_tokens import RepeatedTokens
@@ -25,13 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SPLITS", "ModelKind", "Request", "Task", "TaskDefinition", "definition", "definitions", "model_kind"]
 
-ModelKind = Literal["decoder", "encoder", "cross"]
 SPLITS = ("select", "report")
-_MODELS = {
-    "decoder": "causal decoders, which predict the next token",
-    "encoder": "encoders, whose attention is bidirectional",
-    "cross": "encoder-decoders, whose heads look at two texts",
-}
 
 
 @dataclass(frozen=True)
@@ -145,9 +142,9 @@ class TaskDefinition:
         """Raise `InputError` for a model that this task cannot be asked of."""
         kind = model_kind(model)
         if kind not in self.applies_to:
-            known = [text for name, text in _MODELS.items() if name in self.applies_to]
+            known = [text for name, text in KINDS_IN_WORDS.items() if name in self.applies_to]
             raise InputError(
-                f"{self.name} is for {' or '.join(known)}; {model.cfg.model_name} is of the {_MODELS[kind]}. "
+                f"{self.name} is for {' or '.join(known)}; {model.cfg.model_name} is of the {KINDS_IN_WORDS[kind]}. "
                 "Give pairs= of your own where an analysis takes them."
             )
         if self.needs_text and model.tokenizer is None:
@@ -155,13 +152,6 @@ class TaskDefinition:
                 f"{self.name} is made of words, and this model has no tokenizer. Load it with tokenizer=, or give "
                 "pairs= (PromptPairs.from_tokens) to the analysis instead of the task."
             )
-
-
-def model_kind(model: HookedTransformer) -> ModelKind:
-    """Which attention a model has: `cross` where there are two texts, `encoder` where any layer looks both ways."""
-    if len(model.cfg.stacks) > 1:
-        return "cross"
-    return "decoder" if all(block.attn.mask == "causal" for block in model.main.config.blocks) else "encoder"
 
 
 @cache

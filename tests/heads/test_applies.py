@@ -11,9 +11,10 @@ import torch
 import interp
 from interp import planted
 from interp.errors import InputError
-from interp.heads.base import MODELS, AttentionKind, Finder, attention_kind, finders
+from interp.heads.base import AttentionKind, Finder, attention_kind, finders
 from interp.heads.task_finder import TaskFinder
 from interp.model.config import AttentionConfig, BlockConfig, MLPConfig, ModelConfig, StackConfig
+from interp.model.kinds import KINDS_IN_WORDS
 from interp.model.transformer import HookedTransformer
 
 D_MODEL, D_VOCAB, N_CTX = 32, 120, 128
@@ -60,7 +61,7 @@ def test_a_kind_of_head_works_on_the_models_it_declares_and_refuses_all_others(
         return
     monkeypatch.setattr(model, "run", lambda *_: pytest.fail("refused too late"))
     with pytest.raises(
-        InputError, match=rf"{name} heads can be found in .*; tiny is of the {MODELS[kind][:8]}"
+        InputError, match=rf"{name} heads can be found in .*; tiny is of the {KINDS_IN_WORDS[kind][:8]}"
     ) as said:
         interp.find_heads(model, name)
     assert isinstance(finder, TaskFinder) or "ablation is judged by the" in str(said.value)

@@ -65,14 +65,14 @@ def test_thinned_prompts_hold_both_orders_of_each_item_however_they_are_listed(c
 
 def test_shuffled_answers_are_never_the_items_own(coreference):
     pairs = coreference.pairs["pronoun"]
-    doubled = replace(pairs, items=tuple(str(i // 2) for i in range(len(pairs))))
-    study = Study(coreference.model, {"pronoun": doubled}, ("pronoun",))
-    other = study.shuffled(3)
-    position = {(answer, foil): i for i, (answer, foil) in enumerate(zip(doubled.answer, doubled.foil, strict=True))}
-    if len(position) == len(doubled):  # answers tell prompts apart
-        for i, key in enumerate(zip(other.main.answer, other.main.foil, strict=True)):
-            assert doubled.items[position[key]] != doubled.items[i]
-    assert other.main.clean == doubled.clean and sorted(other.main.answer) == sorted(doubled.answer)
+    told_apart = tuple(((i,),) for i in range(len(pairs)))  # each prompt an answer of its own
+    doubled = replace(
+        pairs, answer=tuple((one,) for (one,) in told_apart), items=tuple(str(i // 2) for i in range(len(pairs)))
+    )
+    other = Study(coreference.model, {"pronoun": doubled}, ("pronoun",)).shuffled(3)
+    given = [answer[0][0] for answer in other.main.answer]
+    assert sorted(given) == list(range(len(pairs))) and other.main.clean == doubled.clean
+    assert all(doubled.items[whose] != doubled.items[i] for i, whose in enumerate(given))
 
 
 def test_writing_with_shuffled_answers_stands_beside_the_real_one():
@@ -128,6 +128,10 @@ def test_a_damaged_part_is_measured_again(tmp_path):
         ({"seed": "a"}, "seed is 'a'"),
         ({"alpha": "x"}, "alpha is x"),
         ({"top": True}, "top is True"),
+        ({"cutoffs": {"backup": 0.3}}, "Give them by kind and name"),
+        ({"cutoffs": 0.3}, "Give them by kind and name"),
+        ({"cutoffs": {"backup": {"score": float("nan")}}}, "score of backup is nan"),
+        ({"cutoffs": {"backup": {"score": "high"}}}, "score of backup is 'high'"),
         ({"END": True}, "its logits are read at"),
     ],
 )

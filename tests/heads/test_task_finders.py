@@ -89,6 +89,7 @@ def test_planted_heads_are_found_in_every_variant(name, variant, seed):
 @pytest.mark.parametrize("name", CIRCUITS)
 def test_decoys_attend_alike_and_are_rejected_by_their_cause(name):
     made, scores = found(name)
+    by_cause = 0
     for kind in CIRCUITS[name][1]:
         rows = scores.of(kind).set_index(["layer", "head"])
         for real in made.truth.heads.get(kind, ()):
@@ -97,6 +98,8 @@ def test_decoys_attend_alike_and_are_rejected_by_their_cause(name):
                 if decoy.layer == real.layer and kind != "backup" and abs(twin["score"] - row["score"]) < 1e-6:
                     assert row["verdict"] == f"attends like {kind}"
                     assert "effect" in row["reason"] or "not tested" in row["reason"] or "writing" in row["reason"]
+                    by_cause += "effect" in row["reason"]
+    assert by_cause, "no decoy was tested"
 
 
 def test_a_head_of_the_nearest_noun_looks_perfect_until_orders_are_balanced():
