@@ -147,7 +147,7 @@ def _against(row: Row, effect: str, prefix: str) -> dict[str, str]:
 
 
 def _is_measure(name: str) -> bool:
-    words = ("kind", "stack", "sublayer", "layer", "head", "role", "verdict", "reason")
+    words = ("kind", "stack", "sublayer", "layer", "head", "role", "verdict", "reason", "decided_by")
     return name not in words and not name.endswith(("_low", "_high", "_effect", "_control", "_p", "_p_corrected"))
 
 

@@ -57,7 +57,7 @@ _COLUMNS = {  # name and unit
     "q": ("q (Benjamini-Hochberg)", ""),
 }
 _PARTS = {"_control": "other heads of the layer", "_p_corrected": "p corrected", "_p": "p"}
-_NO_NUMBERS = ("layer", "head", "kind", "stack", "sublayer", "role", "verdict", "reason")
+_NO_NUMBERS = ("layer", "head", "kind", "stack", "sublayer", "role", "verdict", "reason", "decided_by")
 
 
 def task_of(kind: str, about: Mapping[str, Any]) -> str | None:

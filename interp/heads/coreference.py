@@ -130,6 +130,7 @@ FINDER = TaskFinder(
         _exchange_and_cut,
         ("noise", "denoise"),
         ("mean", "resample", "knockout"),
+        exchanged_at=PRONOUN,
     ),
     applies_to=frozenset({"decoder", "encoder"}),
 )

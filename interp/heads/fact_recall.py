@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from interp.causal.knockout import knockout
 from interp.causal.patching import patch
+from interp.heads.facts import MARGIN, attribute_logit, class_logit, even_share, mixed
 from interp.heads.study import END, Study
 from interp.heads.task_finder import Behaviour, TaskFinder, TaskWriting, Test
 from interp.heads.ways import four_ways
 from interp.results import Effects
 
-__all__ = ["FINDER", "attribute_logit", "other_answers"]
+__all__ = ["FINDER"]
 
 Grid = NDArray[np.floating]
 _MLP_WINDOW = 5
 _KNOCKOUT_WINDOW = 5
 _TABLE_PROMPTS = 48  # of those that are tested; by layer, many interventions each
-_MUCH_MORE = 2.0  # times as much from one source makes a head of that source
 
 
 def _attends(study: Study) -> Behaviour:
@@ -30,38 +30,15 @@ def _attends(study: Study) -> Behaviour:
     beside = {}
     if "relation" in study.main.positions:
         beside["attention_to_relation"] = study.attention(END, "relation")
-    return Behaviour(study.attention(END, "subject"), beside)
-
-
-def other_answers(study: Study) -> list[list[int]]:
-    """First tokens of the answers of the same relation, each prompt's own left out; of all prompts' answers and foils
-    where the relation is not known."""
-    by_relation = study.about.get("same_relation_answers", {})
-    relations = study.labels.get("relation", [None] * len(study.main))
-    every = sorted({token for both in (study.answers, study.foils) for some in both for token in some})
-    classes = {name: sorted({answer[0] for answer in answers}) for name, answers in by_relation.items()}
-    return [
-        [token for token in classes.get(relation, every) if token not in own] or list(foil)
-        for relation, own, foil in zip(relations, study.answers, study.foils or study.answers, strict=True)
-    ]
-
-
-def attribute_logit(study: Study, source: str = "") -> Grid:
-    """Direct logit of the answer, less the mean over the relation's other answers, of what a head writes at END: all
-    of it, or what it moves from one place."""
-    return study.writes(END, source, up=study.answers, down=other_answers(study))
+    return Behaviour(study.attention(END, "subject"), beside, {"even": even_share(study, "subject")})
 
 
 def _roles(study: Study) -> np.ndarray:
-    """Where a head's attribute comes from: the subject, the relation, or both ("mixed")."""
-    subject = np.nanmean(attribute_logit(study, "subject"), axis=0)
+    """Whether the head moves the relation's class of answers too."""
+    subject = attribute_logit(study, "subject")
     if "relation" not in study.main.positions:
-        return np.full(subject.shape, "subject")
-    relation = np.nanmean(attribute_logit(study, "relation"), axis=0)
-    roles = np.full(subject.shape, "mixed", dtype="<U8")
-    roles[(subject > 0) & (subject >= _MUCH_MORE * relation)] = "subject"
-    roles[(relation > 0) & (relation >= _MUCH_MORE * subject)] = "relation"
-    return roles
+        return mixed(study, subject, np.full_like(subject, -np.inf), "subject")
+    return mixed(study, subject, np.nan_to_num(class_logit(study, "relation"), nan=-np.inf), "subject")
 
 
 def _mlps(study: Study) -> pd.DataFrame:
@@ -148,6 +125,7 @@ FINDER = TaskFinder(
     queries=(END,),
     behaviour=_attends,
     score_cutoff=0.2,
+    margin=MARGIN,
     writing=TaskWriting("direct logit of the attribute, less the mean over its relation's other ones", attribute_logit),
     test=Test(
         "score of the fact, head exchanged with another subject's",

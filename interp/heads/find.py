@@ -16,7 +16,8 @@ from interp.heads.keep import Kept
 from interp.heads.pattern_search import PatternSettings, search_patterns
 from interp.heads.splits import as_pairs, halves, of_pairs, of_task
 from interp.heads.task_finder import TaskFinder
-from interp.heads.trial import TrialSettings, run_trial
+from interp.heads.trial import run_trial
+from interp.heads.trial_input import TrialSettings
 from interp.heads.verdicts import Cutoffs, cutoffs_of, judge
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
@@ -85,12 +86,18 @@ def find_heads(
     for one in parts:
         for name, value in one.about.items():
             about[name] = {**about.get(name, {}), **value} if isinstance(value, dict) else value
-    frame["q"] = benjamini_hochberg(frame["p"].to_numpy(dtype=float))
-    frame["verdict"], frame["reason"] = judge(found, frame, sets, limits, alpha, about)
+    frame["verdict"], frame["reason"], frame["decided_by"] = judge(found, frame, sets, limits, alpha, about)
+    frame["q"] = benjamini_hochberg(_smallest(found, frame).to_numpy(dtype=float))
     order = {one.name: i for i, one in enumerate(found)}
     frame = frame.sort_values("kind", key=lambda kind: kind.map(order), kind="stable").reset_index(drop=True)
     sets = sets.sort_values("kind", key=lambda kind: kind.map(order), kind="stable").reset_index(drop=True)
     return HeadScores(frame, sets, about, {name: table for one in parts for name, table in one.tables.items()})
+
+
+def _smallest(found: Sequence[Finder | TaskFinder], frame: pd.DataFrame) -> pd.Series:
+    """The p of each row: the smallest of the measures that may decide, each corrected for their number."""
+    further = {f"{name}_p" for one in found if isinstance(one, TaskFinder) for name in one.test.decisive[1:]}
+    return frame[["p", *sorted(further & set(frame.columns))]].min(axis=1)
 
 
 def _rows(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -127,7 +134,7 @@ def _groups(found: Sequence[Finder | TaskFinder]) -> list[list[Finder | TaskFind
     """Kinds that share their passes: those known by a pattern, and those of each task."""
     groups: dict[object, list[Finder | TaskFinder]] = {}
     for one in found:
-        groups.setdefault((one.task, one.corruptions) if isinstance(one, TaskFinder) else "patterns", []).append(one)
+        groups.setdefault((one.heading, one.corruptions) if isinstance(one, TaskFinder) else "patterns", []).append(one)
     return list(groups.values())
 
 

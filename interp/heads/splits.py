@@ -13,7 +13,7 @@ from interp.heads.base import attention_kind
 from interp.heads.resolution import resolution
 from interp.heads.study import END, Study
 from interp.heads.task_finder import TaskFinder
-from interp.heads.trial import Splits
+from interp.heads.trial_input import Splits
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.tasks.load import load as load_task
@@ -22,13 +22,14 @@ __all__ = ["as_pairs", "halves", "of_pairs", "of_task"]
 
 
 def of_task(model: HookedTransformer, group: Sequence[TaskFinder], *, n: int, seed: int) -> Splits:
-    """Studies of a task's selecting and reporting split, and of the latter without BOS where the model has one."""
+    """Studies of a task's selecting and reporting split, of the latter without BOS where the model has one, and of it
+    against the corruptions that do not decide."""
     queries = tuple(dict.fromkeys(query for one in group for query in one.queries))
-    corruptions = group[0].corruptions[:1]  # the one that decides
+    decides, *others = group[0].corruptions
 
-    def study(split: str, *, bos: bool, which: Sequence[str]) -> Study:
-        tasks = {one: load_task(group[0].task, model, one, split=split, n=n, seed=seed, bos=bos) for one in which}
-        first = next(iter(tasks.values()))
+    def study(split: str, corruption: str = decides, *, bos: bool = True) -> Study:
+        first = load_task(group[0].task, model, corruption, split=split, n=n, seed=seed, bos=bos)
+        assert first.pairs is not None
         if attention_kind(model) == "encoder":
             texts = (first.labels["antecedent_text"], first.labels["distractor_text"])
             metric_of: Any = lambda some: resolution(model, *([one[i] for i in some] for one in texts))  # noqa: E731
@@ -36,15 +37,17 @@ def of_task(model: HookedTransformer, group: Sequence[TaskFinder], *, n: int, se
             about = {**first.about, "metric": metric.name, "no logits": True}
         else:
             metric_of, metric, about = None, str(first.about.get("metric", "logit_diff")), first.about
-        pairs = {name: task.pairs for name, task in tasks.items() if task.pairs is not None}
-        return Study(model, pairs, queries, first.labels, about, metric, metric_of)
+        return Study(model, {corruption: first.pairs}, queries, first.labels, about, metric, metric_of)
 
     has_bos = getattr(model.tokenizer, "bos_id", None) is not None
-    return Splits(
-        study("select", bos=True, which=corruptions),
-        study("report", bos=True, which=corruptions),
-        study("report", bos=False, which=corruptions[:1]) if has_bos else None,
-    )
+    further, left_out = {}, {}
+    for name in others:
+        try:
+            further[name] = study("report", name)
+        except InputError as error:
+            left_out[name] = str(error)
+    bare = study("report", bos=False) if has_bos else None
+    return Splits(study("select"), study("report"), bare, further, left_out)
 
 
 def as_pairs(pairs: Any) -> dict[str, PromptPairs]:
@@ -98,12 +101,28 @@ def of_pairs(
                 )
     queries = tuple(dict.fromkeys(query for one in group for query in one.queries))
     select, report = halves(first, seed)
+    decides = _deciding(group[0], pairs)
 
-    def study(indices: list[int]) -> Study:
-        chosen = {name: one.select(indices) for name, one in pairs.items()}
-        return Study(model, chosen, queries, about={"data": "pairs that were given"}, metric=_metric(first))
+    def study(indices: list[int], corruption: str = decides) -> Study:
+        chosen = pairs[corruption].select(indices)
+        about = {"data": "pairs that were given"}
+        return Study(model, {corruption: chosen}, queries, about=about, metric=_metric(pairs[corruption]))
 
-    return Splits(study(select), study(report))
+    return Splits(study(select), study(report), None, {name: study(report, name) for name in pairs if name != decides})
+
+
+def _deciding(one: TaskFinder, pairs: Mapping[str, PromptPairs]) -> str:
+    """The first corruption; for a kind that is judged by what happens to one position, the first that changes it."""
+    if not one.changes:
+        return next(iter(pairs))
+    for name, given in pairs.items():
+        for i, (clean, corrupt) in enumerate(zip(given.clean, given.corrupt, strict=True)):
+            if any(clean[at] != corrupt[at] for at in given.span(one.changes, i) if at < len(corrupt)):
+                return name
+    raise InputError(
+        f"{one.name} heads are judged by prompts with another {one.changes}, and none of the given corruptions "
+        f"({', '.join(pairs)}) changes the tokens of {one.changes}. Give pairs that do."
+    )
 
 
 def _metric(pairs: PromptPairs) -> str:

@@ -64,6 +64,7 @@ class Test:
     supporting: tuple[str, ...]
     needs: Callable[[Study], str] | None = None  # why it cannot be measured, or ""
     word: str = "sufficient"  # behind the kind's name, where only the second of the decisive measures passes
+    exchanged_at: str = ""  # the named position where heads are exchanged; "": everywhere
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ class TaskFinder:
     prepare: Callable[[Study], object] | None = None  # what is found out on the selecting prompts first, in their memo
     role: Callable[[Study], np.ndarray] | None = None  # a word behind the name, `[layer head]`
     tables: Mapping[str, Callable[[Study], object]] = field(default_factory=dict)  # what else is measured, by name
+    changes: str = ""  # the position that the deciding corruption must change, where not the first one given decides
+    heading: str = ""  # under which it is told what the model does; the task's name, if none is given
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heading", self.heading or self.task)
 
     def must_apply_to(self, model: HookedTransformer) -> None:
         """Raise `InputError` for a model that this kind is not for."""

@@ -51,22 +51,25 @@ def judge(
     limits: Cutoffs,
     alpha: float,
     about: Mapping[str, Any],
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[str], list[str], list[str]]:
     """One verdict per row (the kind's name, perhaps with "(jointly)" or a role, "attends like …", "matters for …", or
-    "") and why it is no better, or "". "sufficient": only bringing the head's clean output into the corrupt run passes,
-    as where others back the head up."""
+    ""), why it is no better, or "", and the measure whose effect decided: the one that passes, or the first.
+    "sufficient": only bringing the head's clean output into the corrupt run passes, as where others back the head
+    up."""
     by_name = {one.name: one for one in found}
     joint = {row["kind"]: row for row in sets.to_dict("records")}
-    verdicts, reasons = [], []
+    verdicts, reasons, deciding = [], [], []
     for row in frame.to_dict("records"):
         one, limit = by_name[row["kind"]], limits[row["kind"]]
         if isinstance(one, TaskFinder):
-            verdict, reason = _of_task(one, row, limit, alpha, about)
+            verdict, reason, measure = _of_task(one, row, limit, alpha, about)
         else:
             verdict, reason = _of_pattern(one, row, joint[row["kind"]], limit, alpha)
+            measure = "ablation" if _number(row, "effect") is not None else ""
         verdicts.append(verdict)
         reasons.append(reason)
-    return verdicts, reasons
+        deciding.append(measure)
+    return verdicts, reasons, deciding
 
 
 def _of_pattern(one: Finder, row: Row, together: Row, limit: Mapping[str, float], alpha: float) -> tuple[str, str]:
@@ -91,14 +94,18 @@ def _of_pattern(one: Finder, row: Row, together: Row, limit: Mapping[str, float]
 
 def _of_task(
     one: TaskFinder, row: Row, limit: Mapping[str, float], alpha: float, about: Mapping[str, Any]
-) -> tuple[str, str]:
+) -> tuple[str, str, str]:
     attends, why = _attends(row, limit)
+    decided = one.test.decisive[0] if _number(row, "effect") is not None else ""
     if problem := about.get("problems", {}).get(one.name):
         why.append(problem)
-    writes = True
-    if one.writing is not None and "writing" in row and not _absent(about, one):
-        writes = one.writing.passes(row["writing"], limit["writing"])
-        why += [] if writes else [_writing_fails(row, one.writing, limit)]
+    writes, waived = True, ""
+    if one.writing is not None and "writing" in row:
+        if _absent(about, one):
+            waived = "writing not asked for: the model has no logits"
+        else:
+            writes = one.writing.passes(row["writing"], limit["writing"]) and _surely(row, one.writing, limit)
+            why += [] if writes else [_writing_fails(row, one.writing, limit)]
     failing = _effect_fails(row, limit["effect"], alpha, one.sign)
     if not failing and one.test.supporting:
         supports = [name for name in one.test.supporting if one.sign * row.get(name, math.nan) >= limit["effect"]]
@@ -108,22 +115,22 @@ def _of_task(
         second = one.test.decisive[1]
         other = {name: row.get(f"{second}_{name}", math.nan) for name in ("effect", "control", "p_corrected")}
         if not _effect_fails(other, limit["effect"], alpha, one.sign):
-            failing, words = [], [*words, one.test.word]
-    task = about.get("tasks", {}).get(one.task, {})
+            failing, words, decided = [], [*words, one.test.word], second
+    task = about.get("tasks", {}).get(one.heading, {})
     if not task.get("is done", True):
         gap = task["clean − corrupt (95%)"][0]
-        return "", f"cannot tell: the model does not do the task {one.task} (clean − corrupt {gap:.2g})"
+        return "", f"cannot tell: the model does not do the task {one.task} (clean − corrupt {gap:.2g})", decided
     reason = "; ".join([*why, *failing])
     if attends and writes and not failing and not problem:
-        return f"{one.name} ({', '.join(words)})" if words else one.name, ""
+        return (f"{one.name} ({', '.join(words)})" if words else one.name), waived, decided
     if attends:
-        return f"attends like {one.name}", reason
-    return ("" if failing else f"matters for {one.task}"), reason
+        return f"attends like {one.name}", reason, decided
+    return ("" if failing else f"matters for {one.task}"), reason, decided
 
 
 def _absent(about: Mapping[str, Any], one: TaskFinder) -> bool:
     """Whether the kind's writing cannot be measured in this model, which has no logits."""
-    return bool(about.get("tasks", {}).get(one.task, {}).get("no logits"))
+    return bool(about.get("tasks", {}).get(one.heading, {}).get("no logits"))
 
 
 def _attends(row: Row, limit: Mapping[str, float]) -> tuple[bool, list[str]]:
@@ -137,10 +144,25 @@ def _attends(row: Row, limit: Mapping[str, float]) -> tuple[bool, list[str]]:
     return not why, why
 
 
+def _number(row: Row, name: str) -> float | None:
+    """A value of a row, if it was measured."""
+    value = row.get(name)
+    return None if value is None or math.isnan(value) else value
+
+
+def _surely(row: Row, writing: Any, limit: Mapping[str, float]) -> bool:
+    """Whether the interval of what a head writes, where it has one, lies wholly on the right side of the cutoff."""
+    end = _number(row, "writing_low" if writing.side == "≥" else "writing_high")
+    return end is None or (end >= limit["writing"] if writing.side == "≥" else end < limit["writing"])
+
+
 def _writing_fails(row: Row, writing: Any, limit: Mapping[str, float]) -> str:
-    value = row["writing"]
-    if value is None or math.isnan(value):
+    if _number(row, "writing") is None:
         return "writing not measured"
+    value = row["writing"]
+    if writing.passes(value, limit["writing"]):
+        low, high = row["writing_low"], row["writing_high"]
+        return f"writing {value:.2g} ({low:.2g} to {high:.2g}) not surely {writing.side} {limit['writing']:g}"
     return f"writing {value:.2g} not {writing.side} {limit['writing']:g}"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from interp.causal.patching import patch
-from interp.heads.fact_recall import attribute_logit
+from interp.heads.facts import attribute_logit
 from interp.heads.study import END
 from interp.heads.ways import baseline
 from interp.report.claim import Claim, Measured, Missing, Pilot

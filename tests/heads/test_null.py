@@ -104,7 +104,7 @@ def test_a_few_random_models_with_shuffled_labels_have_no_heads_of_a_task(kind, 
 @pytest.mark.parametrize("kind", ["name_mover", pytest.param("s_inhibition", marks=pytest.mark.slow)])
 def test_the_count_of_a_task_would_see_a_broken_test(kind, placed, movers_everywhere, monkeypatch):
     broken = lambda values, **options: (np.zeros(values.shape[1]), np.zeros(values.shape[1]))  # noqa: E731
-    monkeypatch.setattr("interp.heads.trial.sign_flip", broken)
+    monkeypatch.setattr("interp.heads.rows.sign_flip", broken)
     rejected, _ = false_positives_of_task(kind, range(4), placed)
     assert rejected > binomial_bound(4, ALPHA)
 

@@ -34,7 +34,7 @@ DONE = {"tasks": {"ioi": {"is done": True}}}
 def verdict(about=DONE, kind: str = "name_mover", **changed) -> tuple[str, str]:
     one = finder(kind)
     frame = pd.DataFrame([{**PASSING, "kind": kind, **changed}])
-    verdicts, reasons = judge([one], frame, pd.DataFrame([]), cutoffs_of([one], None), 0.05, about)
+    verdicts, reasons, _ = judge([one], frame, pd.DataFrame([]), cutoffs_of([one], None), 0.05, about)
     return verdicts[0], reasons[0]
 
 
