@@ -85,7 +85,7 @@ def test_the_sign_of_a_negative_head_is_turned_round():
 
 def test_a_role_stands_behind_the_name_and_a_margin_above_the_baseline_is_asked():
     facts = {"tasks": {"fact_recall": {"is done": True}}}
-    assert verdict(facts, kind="fact_recall", role="subject")[0] == "fact_recall (subject)"
+    assert verdict(facts, kind="fact_recall", role="subject", baseline=0.2)[0] == "fact_recall (subject)"
     about = {"tasks": {"coreference": {"is done": True}}}
     got, why = verdict(about, kind="coreference", score=0.75, baseline=0.7)
     assert got == "matters for coreference" and "not 0.1 above the baseline 0.70" in why
@@ -96,3 +96,28 @@ def test_a_task_that_is_not_done_or_prompts_that_cannot_tell_give_no_name():
     assert verdict(undone) == ("", "cannot tell: the model does not do the task ioi (clean − corrupt 0.1)")
     got, why = verdict({**DONE, "problems": {"name_mover": "one side only"}})
     assert got == "attends like name_mover" and "one side only" in why
+
+
+def test_writing_has_to_lie_on_its_side_with_its_whole_interval():
+    got, why = verdict(writing_low=-0.1, writing_high=2.5)
+    assert got == "attends like name_mover" and "writing 1.2 (-0.1 to 2.5) not surely ≥ 0" in why
+    assert verdict(writing_low=0.1, writing_high=2.5) == ("name_mover", "")
+    lower = {"writing": -1.0, "effect": -0.3, "control": -0.01, "mean": -0.2, "resample": -0.2}
+    assert verdict(kind="negative_mover", **lower, writing_low=-2.0, writing_high=-0.1)[0] == "negative_mover"
+    assert (
+        verdict(kind="negative_mover", **lower, writing_low=-2.0, writing_high=0.1)[0] == "attends like negative_mover"
+    )
+
+
+def test_where_writing_is_not_asked_for_the_row_says_so():
+    about = {"tasks": {"coreference": {"is done": True, "no logits": True}}}
+    got, why = verdict(about, kind="coreference", score=0.9, baseline=0.5, writing=np.nan)
+    assert got == "coreference" and why == "writing not asked for: the model has no logits"
+
+
+def test_the_row_says_which_measure_decided():
+    one = finder("name_mover")
+    weak = {"effect": 0.01, "denoise_effect": 0.3, "denoise_p_corrected": 0.001}
+    frame = pd.DataFrame([PASSING, {**PASSING, **weak}, {**PASSING, "effect": np.nan}])
+    _, _, measures = judge([one], frame, pd.DataFrame([]), cutoffs_of([one], None), 0.05, DONE)
+    assert measures == ["noise", "denoise", ""]
