@@ -56,6 +56,7 @@ def test_tokens_name_positions_as_the_tasks_do(made: Make) -> None:
         "ioi": {"IO", "S1", "S2", "END"},
         "coreference": {"pronoun", "antecedent", "distractor", "END"},
         "fact_recall": {"subject", "relation", "END"},
+        "additive_facts": {"subject", "relation", "END"},
     }
     for name, places in wanted.items():
         for pairs in made(name).pairs.values():
