@@ -106,6 +106,8 @@ def test_composition_of_grouped_heads_ranks_the_planted_pair_first(made: Make) -
         ("fact_recall", "subject", {"2.1": 0.5, "2.2": 0.5}),
         ("copy_suppression", "absent", {"0.1": 1.0, "1.1": -0.6}),
         ("cancelling", "absent", {"0.2": 1.0, "1.1": 1.0, "1.2": -1.0}),
+        ("additive_facts", "subject", {"0.1": 1.0, "1.1": 0.4}),
+        ("additive_facts", "relation", {"0.2": 1.0, "1.1": 0.4}),
         ("or", "absent", {"0.mlp": 1.0}),
     ],
 )

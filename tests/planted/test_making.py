@@ -56,6 +56,7 @@ def test_tokens_name_positions_as_the_tasks_do(made: Make) -> None:
         "ioi": {"IO", "S1", "S2", "END"},
         "coreference": {"pronoun", "antecedent", "distractor", "END"},
         "fact_recall": {"subject", "relation", "END"},
+        "additive_facts": {"subject", "relation", "END"},
     }
     for name, places in wanted.items():
         for pairs in made(name).pairs.values():
@@ -71,7 +72,7 @@ def test_queries_are_grouped_where_the_name_says_so(made: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"name": "inductoin"}, "no planted circuit 'inductoin'. Known are and, "),
+        ({"name": "inductoin"}, "no planted circuit 'inductoin'. Known are additive_facts, and, "),
         ({"norm": "batch"}, "norm is 'batch'. Choose"),
         ({"noise": -1.0}, "noise is -1.0"),
         ({"n": 3}, "at least 4 prompts"),
