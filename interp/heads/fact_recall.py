@@ -43,7 +43,9 @@ def _roles(study: Study) -> np.ndarray:
 
 def _mlps(study: Study) -> pd.DataFrame:
     """Denoising and noising the MLP's output at the subject's last token, in windows of layers; layer 0 re-embeds
-    tokens, so what it restores is no sign of storage."""
+    tokens, so what it restores is no sign of storage. Empty without any MLP."""
+    if all(block.mlp is None for block in study.model.main.config.blocks):
+        return pd.DataFrame()
     study = study.some(range(min(len(study.main), _TABLE_PROMPTS)))
     rows: dict[str, Effects] = {}
     for direction in ("denoise", "noise"):
