@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from interp.heads.study import END, Study
 from interp.heads.task_finder import Behaviour, TaskFinder, TaskWriting, Test
-from interp.heads.ways import four_ways
+from interp.heads.ways import exchanges
 
 __all__ = ["FINDER"]
 
@@ -34,7 +34,7 @@ FINDER = TaskFinder(
     writing=TaskWriting("direct logit of the copy, less the mean over the prompt's tokens", _copied, "<"),
     test=Test(
         "log-probability of the copy, head exchanged with that of a text that does not suggest it",
-        four_ways,
+        exchanges,
         ("noise", "denoise"),
         ("mean", "resample"),
     ),

@@ -76,10 +76,14 @@ def _start(study: Study, name: str, prompt: int) -> int:
     return study.span(name, prompt)[0]
 
 
-def _exchange_and_cut(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
-    """Exchanges at the pronoun, ablations everywhere, and the edge from pronoun to antecedent cut."""
-    found = ways(study, sets, seed, report, measures=("noise", "denoise"), at={"pos": PRONOUN})
-    found |= ways(study, sets, seed, report, measures=("mean", "resample"))
+def _exchange(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
+    """Exchanges at the pronoun."""
+    return ways(study, sets, seed, report, measures=("noise", "denoise"), at={"pos": PRONOUN})
+
+
+def _ablate_and_cut(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
+    """Ablations everywhere, and the edge from pronoun to antecedent cut."""
+    found = ways(study, sets, seed, report, measures=("mean", "resample"))
     found["knockout"] = _cut(study, sets, study.metric)
     if isinstance(study.metric, str):
         gap = distance(study)  # in logits, not as a share
@@ -127,9 +131,10 @@ FINDER = TaskFinder(
     writing=TaskWriting("logit of the antecedent that is lost when the edge to it is cut", tested="carried"),
     test=Test(
         "score of the resolution, head exchanged at the pronoun",
-        _exchange_and_cut,
+        _exchange,
         ("noise", "denoise"),
         ("mean", "resample", "knockout"),
+        beside=_ablate_and_cut,
         exchanged_at=PRONOUN,
     ),
     applies_to=frozenset({"decoder", "encoder"}),

@@ -14,7 +14,7 @@ from interp.causal.patching import patch
 from interp.heads.facts import MARGIN, attribute_logit, class_logit, even_share, mixed
 from interp.heads.study import END, Study
 from interp.heads.task_finder import Behaviour, TaskFinder, TaskWriting, Test
-from interp.heads.ways import four_ways
+from interp.heads.ways import exchanges
 from interp.results import Effects
 
 __all__ = ["FINDER"]
@@ -131,7 +131,7 @@ FINDER = TaskFinder(
     writing=TaskWriting("direct logit of the attribute, less the mean over its relation's other ones", attribute_logit),
     test=Test(
         "score of the fact, head exchanged with another subject's",
-        four_ways,
+        exchanges,
         ("noise", "denoise"),
         ("mean", "resample"),
     ),

@@ -8,7 +8,7 @@ import numpy as np
 from interp.heads.facts import MARGIN, attribute_logit, class_logit, even_share, mixed
 from interp.heads.study import END, Study
 from interp.heads.task_finder import Behaviour, TaskFinder, TaskWriting, Test
-from interp.heads.ways import four_ways
+from interp.heads.ways import exchanges
 
 __all__ = ["FINDER"]
 
@@ -41,7 +41,7 @@ FINDER = TaskFinder(
     writing=TaskWriting("direct logit of the relation's answers, less that of other relations', moved from it", _class),
     test=Test(
         "score of the fact, head exchanged with another relation's",
-        four_ways,
+        exchanges,
         ("noise", "denoise"),
         ("mean", "resample"),
     ),

@@ -13,7 +13,7 @@ from interp.causal.paths import path_patch
 from interp.heads.ablation import HeadSet
 from interp.heads.study import END, Study
 from interp.heads.task_finder import Behaviour, Test
-from interp.heads.ways import Harm, Report, four_ways, shares, ways
+from interp.heads.ways import Harm, Report, exchanges, shares
 from interp.sites import Head
 
 __all__ = [
@@ -38,7 +38,7 @@ MOVER_CUTOFF = 0.3
 N_MOVERS = 4
 EXCHANGE = Test(
     "logit difference IO − S, head exchanged with the ABC prompt's",
-    four_ways,
+    exchanges,
     ("noise", "denoise"),
     ("mean", "resample"),
 )
@@ -84,7 +84,7 @@ def find_movers(study: Study) -> tuple[Head, ...]:
 
 
 def path_to_movers(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
-    """Harm of each set by its direct path into the queries of the name movers, and of exchanging it altogether."""
+    """Harm of each set by its direct path into the queries of the name movers."""
     movers = study.memo["movers"]
     known = study.memo.setdefault("harm:path", {})
     if new := [one for one in dict.fromkeys(sets) if one not in known]:
@@ -101,15 +101,16 @@ def path_to_movers(study: Study, sets: Sequence[HeadSet], seed: int, report: Rep
                 progress=False,
             )
             known.update(shares(study, effects, before))
-    rest = ways(study, sets, seed, report)
-    return {"path": {one: known[one] for one in sets}, **rest}
+        if report is not None:
+            report(len(sets), len(sets))
+    return {"path": {one: known[one] for one in sets}}
 
 
 def beyond_movers(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
-    """What ablating each set costs more once the name movers are ablated too than by itself, and its plain harms."""
-    movers, found = study.memo["movers"], ways(study, sets, seed, report)
+    """What ablating each set costs more once the name movers are ablated too than by itself."""
+    movers, found = study.memo["movers"], {}
     joint = {one: tuple(dict.fromkeys((*movers, *one))) for one in sets}
-    for how in KNOCKOUTS:
+    for number, how in enumerate(KNOCKOUTS, start=1):
         wanted = list(dict.fromkeys([movers, *sets, *joint.values()]))
         effects = ablate(
             study.model, study.main, [list(one) for one in wanted], how, metric=study.metric, progress=False
@@ -119,4 +120,6 @@ def beyond_movers(study: Study, sets: Sequence[HeadSet], seed: int, report: Repo
             one: harm[whole] - harm[movers] - (0.0 if set(one) <= set(movers) else harm[one])
             for one, whole in joint.items()
         }
+        if report is not None:
+            report(number, len(KNOCKOUTS))
     return found

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from interp.errors import InputError
 from interp.heads.ablation import HeadSet
 from interp.heads.study import Study
-from interp.heads.ways import Harm, Report
+from interp.heads.ways import Harm, Report, four_ways
 from interp.model.kinds import KINDS_IN_WORDS, AttentionKind, attention_kind
 from interp.model.transformer import HookedTransformer
 
 __all__ = ["Behaviour", "TaskFinder", "TaskWriting", "Test"]
 
 Grid = NDArray[np.floating]
+Measure = Callable[[Study, Sequence[HeadSet], int, Report], Harm]
 _NOTHING = 1e-6  # logits
 
 
@@ -54,14 +55,16 @@ class TaskWriting:
 @dataclass(frozen=True)
 class Test:
     """How the cause of some sets of heads is measured, as shares of the metric's distance between the clean and the
-    corrupt prompts. `measure` gives each measure by name. Of the `decisive` ones one has to pass by size, excess over
-    controls and p (corrected for their number): the first shows what is necessary, and then one of `supporting` must
-    reach the cutoff too; a second one what is sufficient, which ablation cannot show where others back a head up."""
+    corrupt prompts. `measure` gives the decisive ones by name. One of them has to pass by size, excess over controls
+    and p (corrected for their number): the first shows what is necessary, and then one of `supporting` must reach the
+    cutoff too; a second one what is sufficient, which ablation cannot show where others back a head up. `beside` gives
+    the supporting ones, and whatever else is to be shown, of the candidates only: no control is needed there."""
 
     label: str
-    measure: Callable[[Study, Sequence[HeadSet], int, Report], Harm]
+    measure: Measure
     decisive: tuple[str, ...]
     supporting: tuple[str, ...]
+    beside: Measure = four_ways
     needs: Callable[[Study], str] | None = None  # why it cannot be measured, or ""
     word: str = "sufficient"  # behind the kind's name, where only the second of the decisive measures passes
     exchanged_at: str = ""  # the named position where heads are exchanged; "": everywhere

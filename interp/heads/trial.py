@@ -11,9 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from interp.circuits.streaming import head_grid
-from interp.heads.ablation import HeadSet
 from interp.heads.breakdowns import by_corruption, by_template
-from interp.heads.choose import choose, estimated_harm
+from interp.heads.choose import Choice, choose, estimated_harm
 from interp.heads.rows import SET_COLUMNS, KindRows
 from interp.heads.study import SHARED, Study
 from interp.heads.task_finder import Behaviour, TaskFinder, Test
@@ -59,8 +58,7 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
         if not distance(tested) > 0:
             why_not = "clean and corrupt prompts are scored alike"
         stage = f"{task}: {test.label}"
-        progress(stage, 0, len(plan.sets))
-        harm: Harm = {} if why_not else _measured(test, tested, plan.sets, settings.seed, stage, progress)
+        harm: Harm = {} if why_not else _measured(test, tested, plan, settings.seed, stage, progress)
         candidates |= plan.candidates
         templates.append(by_template(kinds, plan.candidates, splits.report, shown, tested, harm))
         for one in kinds:
@@ -93,15 +91,19 @@ def _prepare(group: Sequence[TaskFinder], splits: Splits) -> None:
             study.memo |= {name: value for name, value in splits.select.memo.items() if name in SHARED}
 
 
-def _measured(test: Test, study: Study, sets: Sequence[HeadSet], seed: int, stage: str, progress: Progress) -> Harm:
-    """The harm of every set."""
+def _measured(test: Test, study: Study, plan: Choice, seed: int, stage: str, progress: Progress) -> Harm:
+    """The harm of every set by the measures that decide, and of candidates by those that stand beside them."""
+    sets, alone = plan.sets, [(head,) for head in plan.singles]
+    n = len(sets) + len(alone)
 
-    def report(done: int, total: int) -> None:
-        progress(stage, round(len(sets) * done / max(total, 1)), len(sets))
+    def report(before: int, mine: int) -> Callable[[int, int], None]:
+        return lambda done, total: progress(stage, before + round(mine * done / max(total, 1)), n)
 
-    found = test.measure(study, sets, seed, report)
-    progress(stage, len(sets), len(sets))
-    return {name: dict(harm) for name, harm in found.items()}
+    progress(stage, 0, n)
+    found = {name: dict(harm) for name, harm in test.measure(study, sets, seed, report(0, len(sets))).items()}
+    beside = test.beside(study, alone, seed, report(len(sets), len(alone)))
+    progress(stage, n, n)
+    return {**{name: dict(harm) for name, harm in beside.items()}, **found}
 
 
 def _corruptions(

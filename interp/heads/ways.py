@@ -16,7 +16,7 @@ from interp.heads.ablation import HeadSet
 from interp.heads.study import Study
 from interp.results import Effects
 
-__all__ = ["MEASURES", "Harm", "Report", "baseline", "distance", "four_ways", "shares", "ways"]
+__all__ = ["MEASURES", "Harm", "Report", "baseline", "distance", "exchanges", "four_ways", "shares", "ways"]
 
 Harm = dict[str, dict[HeadSet, NDArray[np.floating]]]
 Report = Callable[[int, int], None]
@@ -46,6 +46,11 @@ def _run(measure: str, study: Study, sets: Sequence[HeadSet], at: Any, seed: int
         seed=seed,
         progress=report,
     )
+
+
+def exchanges(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
+    """Harm per prompt of each set: "noise", "denoise"."""
+    return ways(study, sets, seed, report, measures=MEASURES[:2])
 
 
 def four_ways(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
