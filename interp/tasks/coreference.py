@@ -16,7 +16,7 @@ from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.tasks.base import SPLITS, Request, Task, TaskDefinition, model_kind
-from interp.tasks.coreference_words import FRAMES, NOUNS, OCCUPATIONS, PARTICIPANTS, PRONOUNS, SITUATIONS, Frame
+from interp.tasks.coreference_words import ASKS, FRAMES, GIVES, NOUNS, OCCUPATIONS, PARTICIPANTS, PRONOUNS, Frame
 from interp.tasks.prompts import Filled, Prompt, fill, task_of
 from interp.tasks.words import MEN, WOMEN, draw, half, is_one_token, rng, word_id
 
@@ -24,23 +24,26 @@ __all__ = ["TASK"]
 
 _CORRUPTIONS = {
     "pronoun": "only the pronoun is swapped; the corrupt prompt means the other one (with occupations: the same)",
-    "names": "only the two mentions are exchanged; the pronoun means the same one, who now stands in the other place",
+    "antecedent": "the antecedent becomes another of its kind, whom the pronoun then means; that one is the foil",
+    "names": "only the two mentions are exchanged; the pronoun means the same one, who now stands in the other place. "
+    "Each corrupt prompt is a clean one of the same item, so clean − corrupt is 0 over an item, whatever the model",
     "ambiguous": "the distractor becomes one that the pronoun fits too: the corrupt prompt has no right answer",
     "situation": "only for occupations: what was done is swapped, so that the corrupt prompt means the other one",
 }
 _OFFERS = {
-    "gender": ("pronoun", "names", "ambiguous"),
-    "number": ("pronoun", "names", "ambiguous"),
-    "occupation": ("pronoun", "names", "situation"),
+    "gender": ("pronoun", "antecedent", "names", "ambiguous"),
+    "number": ("pronoun", "antecedent", "names", "ambiguous"),
+    "occupation": ("pronoun", "antecedent", "names", "situation"),
 }
 
 
 @dataclass(frozen=True)
 class _Two:
-    """An item: two words, the pronoun's kind of each, and for either a word of its kind's other (`ambiguous`)."""
+    """An item: two words of different kinds, and for either another word of each kind."""
 
     words: tuple[str, str]
-    stand_ins: tuple[str, str]  # for the first word one of the second's kind, and the reverse
+    alike: tuple[str, str]  # for either word another of its own kind (`antecedent`)
+    stand_ins: tuple[str, str]  # for the first word one of the second's kind, and the reverse (`ambiguous`)
     situation: tuple[str, str] = ("", "")
 
 
@@ -82,7 +85,9 @@ def _make(model: HookedTransformer, request: Request) -> Task:
 def _vocabulary(cue: str) -> tuple[str, ...]:
     if cue == "gender":
         return (*WOMEN, *MEN)
-    return tuple(word for two in NOUNS for word in two) if cue == "number" else (*OCCUPATIONS, *PARTICIPANTS)
+    if cue == "number":
+        return tuple(word for two in NOUNS for word in two)
+    return (*OCCUPATIONS, *PARTICIPANTS, *GIVES, *ASKS)
 
 
 def _of_split(cue: str, split: str, tokenizer: Any) -> list[str]:
@@ -104,15 +109,43 @@ def _twos(cue: str, split: str, tokenizer: Any, request: Request) -> list[_Two]:
         nouns = [two for two in half(NOUNS, split) if two[0] in known and two[1] in known]
         drawn = draw(list(combinations(nouns, 2)), request.n, generator, f"pairs of nouns in {split}")
         mixed = [rng(request.seed, "coreference", *x, *y).sample([x, y], 2) for x, y in drawn]
-        return [_Two((x[0], y[1]), (x[1], y[0])) for x, y in mixed]
+        return [_two_nouns(x, y, nouns, request) for x, y in mixed]
     left, right = (WOMEN, MEN) if cue == "gender" else (OCCUPATIONS, PARTICIPANTS)
     groups = [[word for word in half(words, split) if word in known] for words in (left, right)]
+    situations = _situations(split, tokenizer) if cue == "occupation" else [("", "")]
+    n_frames = len(half(FRAMES[cue], split))  # every frame with one situation, then with the next
     made = []
     for i, (x, y) in enumerate(draw(list(product(*groups)), request.n, generator, f"pairs of words in {split}")):
         own = rng(request.seed, "coreference", x, y)
-        others = [[word for word in group if word not in (x, y)] or [x] for group in groups]
-        made.append(_Two((x, y), (own.choice(others[1]), own.choice(others[0])), SITUATIONS[i % len(SITUATIONS)]))
+        others = [_but(group, x, y) for group in groups]
+        stand_ins = own.choice(others[1]), own.choice(others[0])
+        alike = own.choice(others[0]), own.choice(others[1])
+        made.append(_Two((x, y), alike, stand_ins, situations[i // n_frames % len(situations)]))
     return made
+
+
+def _two_nouns(x: tuple[str, str], y: tuple[str, str], nouns: Sequence[tuple[str, str]], request: Request) -> _Two:
+    """One `x` and several `y`."""
+    one, several = _but(nouns, x, y), rng(request.seed, "coreference", "alike", *x, *y)
+    return _Two((x[0], y[1]), (several.choice(one)[0], several.choice(one)[1]), (x[1], y[0]))
+
+
+def _but(words: Sequence[Any], *without: Any) -> list[Any]:
+    """The words that may stand for one of an item."""
+    left = [word for word in words if word not in without]
+    if not left:
+        raise InputError(f"coreference needs more than {len(words)} words of a kind that are single tokens in a split.")
+    return left
+
+
+def _situations(split: str, tokenizer: Any) -> list[tuple[str, str]]:
+    """What is done: by the one who gives, and by the one who asks."""
+    gives, asks = ([word for word in half(of, split) if is_one_token(tokenizer, word)] for of in (GIVES, ASKS))
+    if not gives or not asks:
+        raise InputError(
+            "coreference by occupation needs verbs that are single tokens; this tokenizer splits them all."
+        )
+    return list(product(gives, asks))
 
 
 def _quartet(
@@ -140,6 +173,8 @@ def _quartet(
             "distractor": distractor,
             "antecedent_place": "first" if at["antecedent"] == "A" else "second",
             "subject_is_antecedent": frame.subject == at["antecedent"],
+            "situation": words.get("V", ""),
+            "corrupt_antecedent": changed[at["antecedent"]] if corruption == "antecedent" else "",
             "corrupt_distractor": changed[at["distractor"]] if corruption == "ambiguous" else "",
             "antecedent_text": _said(whole, words, antecedent, frame, cue),
             "distractor_text": _said(whole, words, distractor, frame, cue),
@@ -151,7 +186,7 @@ def _quartet(
                 clean,
                 fill(template, changed),
                 f" {antecedent}",
-                f" {distractor}",
+                f" {two.alike[meant] if corruption == 'antecedent' else distractor}",
                 places,
                 f"{cue} {' '.join(two.words)}",
                 which,
@@ -169,6 +204,8 @@ def _changes(
         return {"P": forms[1 - forms.index(words["P"])]}
     if corruption == "names":
         return {"A": words["B"], "B": words["A"]}
+    if corruption == "antecedent":
+        return {at["antecedent"]: two.alike[meant]}
     if corruption == "ambiguous":
         return {at["distractor"]: two.stand_ins[1 - meant]}
     return dict.fromkeys(("V", "W"), two.situation[1 - meant])

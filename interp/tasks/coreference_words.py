@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["FRAMES", "NOUNS", "OCCUPATIONS", "PARTICIPANTS", "PRONOUNS", "SITUATIONS", "Frame"]
+__all__ = ["ASKS", "FRAMES", "GIVES", "NOUNS", "OCCUPATIONS", "PARTICIPANTS", "PRONOUNS", "Frame"]
 
 
 @dataclass(frozen=True)
@@ -94,5 +94,6 @@ PARTICIPANTS = (
     "customer", "client", "student", "visitor", "neighbor", "guest", "tourist", "child", "friend", "stranger",
     "cousin", "resident", "traveler", "witness",
 )  # fmt: skip
-# Who asks for something and who gives it: of an occupation and a participant, the occupation gives.
-SITUATIONS = (("offered", "needed"), ("provided", "wanted"), ("offered", "wanted"), ("provided", "needed"))
+# What was done: of an occupation and a participant the first gives, the second asks.
+GIVES = ("offered", "gave", "provided", "supplied", "promised", "brought")
+ASKS = ("needed", "sought", "wanted", "required", "requested", "expected")

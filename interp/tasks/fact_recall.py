@@ -146,7 +146,7 @@ def _prompt(
         if request.corruption == "noise":
             filled = fact.filled
         elif request.corruption == "nonce":
-            name = _nonce(model, fact.size, generator)
+            name = _nonce(model, fact, generator)
             if name is None:
                 return "no made-up name of as many tokens"
             filled = _asked(frames[fact.frame], name, fact.relation)
@@ -180,11 +180,11 @@ def _other_relation(
     return None
 
 
-def _nonce(model: HookedTransformer, size: int, generator: Random) -> str | None:
+def _nonce(model: HookedTransformer, fact: _Fact, generator: Random) -> str | None:
     """A made-up name of as many tokens; some hundred are tried."""
-    words = list(nonce_words())
+    words = list(half(nonce_words(), fact.split))
     generator.shuffle(words)
-    return next((word for word in words if len(_ids(model, word)) == size), None)
+    return next((word for word in words if len(_ids(model, word)) == fact.size), None)
 
 
 def _rates(asked: Sequence[_Fact], right: Sequence[bool], top: Sequence[bool], relation: str) -> dict[str, Any]:

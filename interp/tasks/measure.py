@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.causal.questions import pose
@@ -16,6 +17,7 @@ from interp.errors import InputError
 from interp.model.tokens import pad_rows
 from interp.model.transformer import HookedTransformer
 from interp.tasks.base import Task
+from interp.tasks.prompts import metric_of
 
 __all__ = ["best_of", "measure", "values_of"]
 
@@ -48,14 +50,15 @@ def values_of(task: Task, model: HookedTransformer, which: str = "clean") -> Flo
 
 
 def measure(task: Task, model: HookedTransformer) -> dict[str, Any]:
-    """`accuracy` (share of prompts with the answer above the foil), `mean` of the metric on clean and corrupt
-    prompts, and accuracy and mean by template and by each label that says of a prompt's order or cue."""
+    """`accuracy` (share of prompts with the answer above the foil, whatever the metric; of rows whose copied tokens
+    have the lower loss), `mean` of the metric on clean and corrupt prompts, and both by template and by each label
+    that says of a prompt's order or cue."""
     model.need_unembed()
-    clean = values_of(task, model)
+    clean, right = _judged(task, model, "clean")
     found: dict[str, Any] = {"metric": task.about["metric"], "n": len(task), "items": len(set(task.items))}
-    found |= _summary(clean)
+    found |= _summary(clean, right)
     if task.pairs is not None:
-        found["corrupt"] = _summary(values_of(task, model, "corrupt"))
+        found["corrupt"] = _summary(*_judged(task, model, "corrupt"))
     groups = {"template": task.templates} | {
         name: task.labels[name]
         for name in ("order", "cue", "relation", "antecedent_place", "subject_is_antecedent")
@@ -63,8 +66,18 @@ def measure(task: Task, model: HookedTransformer) -> dict[str, Any]:
     }
     for name, values in groups.items():
         chosen = {value: np.array([one == value for one in values]) for value in dict.fromkeys(values)}
-        found[name] = {str(value): _summary(clean[mask]) for value, mask in chosen.items()}
+        found[name] = {str(value): _summary(clean[mask], right[mask]) for value, mask in chosen.items()}
     return found
+
+
+def _judged(
+    task: Task, model: HookedTransformer, which: str
+) -> tuple[Float[np.ndarray, " prompt"], Bool[np.ndarray, " prompt"]]:
+    """The metric of each prompt, and whether the answer is above the foil: a log-probability alone does not say."""
+    values = compared = values_of(task, model, which)
+    if task.pairs is not None and not task.about["metric"].endswith("_diff"):
+        compared = values_of(replace(task, about={**task.about, "metric": metric_of(task.pairs)}), model, which)
+    return values, compared > 0
 
 
 def best_of(
@@ -120,5 +133,5 @@ def _read(
                     use(i, one)
 
 
-def _summary(values: Float[np.ndarray, " some_prompts"]) -> dict[str, Any]:
-    return {"n": len(values), "accuracy": float((values > 0).mean()), "mean": float(values.mean())}
+def _summary(values: Float[np.ndarray, " some_prompts"], right: Bool[np.ndarray, " some_prompts"]) -> dict[str, Any]:
+    return {"n": len(values), "accuracy": float(right.mean()), "mean": float(values.mean())}

@@ -1,5 +1,5 @@
 """Copies that natural text suggests: a token came before, and what followed it then is what a copying model predicts
-now. The corrupt text has another word there, so that nothing suggests it.
+now. The corrupt text has another token there, so that nothing suggests it.
 
 What heads of copy suppression hold down (McDougall 2023); whether the copy is right plays no part.
 """
@@ -72,7 +72,7 @@ def _make(model: HookedTransformer, request: Request) -> Task:
     )
     about = {
         "bos": bos,
-        "corruption": "the suggested token is replaced by a word that the window does not hold, wherever it stands "
+        "corruption": "the suggested token is replaced by one that the window does not hold, wherever it stands "
         "behind an earlier copy of the last token",
         "chosen": "of each window the place whose suggested copy the model holds most likely",
     }

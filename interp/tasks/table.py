@@ -44,7 +44,8 @@ def task_frame(task: Task) -> pd.DataFrame:
     if task.pairs is not None and "clean_text" not in task.labels:
         columns["ids"] = [1] * len(task)  # cells are token ids, also where a model could read text
     columns["bos"] = [int(bool(task.about.get("bos")))] * len(task)
-    left = {name: values for name, values in task.labels.items() if name not in (*_TEXTS.values(), *columns)}
+    held = _TEXTS.values() if task.tokens is None else columns
+    left = {name: values for name, values in task.labels.items() if name not in held}
     return pd.DataFrame(columns | {f"{_LABEL}{name}": list(values) for name, values in left.items()})
 
 
@@ -79,11 +80,7 @@ def read_task(definition: TaskDefinition, path: str | os.PathLike[str], model: A
     if missing:
         needed = ", ".join(f"pos:{name}" for name in missing)
         raise InputError(f"{path} lacks {needed}, which {definition.name} needs. Add a column for each.")
-    labels = {
-        name.removeprefix(_LABEL): tuple(row[name] for row in others)
-        for name in others[0]
-        if name.startswith(_LABEL) and name != _LABEL
-    }
+    labels = _labels(others)
     if model is not None and not of_ids:
         labels |= {ours: tuple(table.arguments[name]) for name, ours in _TEXTS.items()}
     has_bos = bos if model is None or of_ids else bool(with_bos(model, bos))
@@ -199,8 +196,23 @@ def _tokens_of(
     )
     labels: Mapping[str, tuple] = dict(task.labels)
     given = {name: tuple(row[name] for row in rows) for name in ("item", "template") if name in rows[0]}
-    given |= {n.removeprefix(_LABEL): tuple(row[n] for row in rows) for n in rows[0] if n and n.startswith(_LABEL)}
+    given |= _labels(rows)
     return replace(task, labels={**labels, **given}, split="given", about={**task.about, "source": str(path)})
+
+
+def _labels(rows: list[dict[str, str]]) -> dict[str, tuple]:
+    """What the columns of labels hold: text, but for those of True and False alone, or of whole numbers alone."""
+    names = [name for name in rows[0] if name and name.startswith(_LABEL) and name != _LABEL]
+    return {name.removeprefix(_LABEL): _typed([row[name] for row in rows]) for name in names}
+
+
+def _typed(cells: list[str]) -> tuple:
+    texts = [cell or "" for cell in cells]
+    if {text.lower() for text in texts} <= {"true", "false"}:  # as text, "False" would be true
+        return tuple(text.lower() == "true" for text in texts)
+    if all(re.fullmatch(r"0|-?[1-9]\d*", text) for text in texts):
+        return tuple(int(text) for text in texts)
+    return tuple(texts)
 
 
 def _numbers(cell: Any, path: Any, row: int) -> list[int]:

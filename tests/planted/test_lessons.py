@@ -100,3 +100,24 @@ def test_the_subject_is_needed_where_the_fact_is_looked_up_and_only_there(made: 
     effects = interp.knockout(one.model, pairs, "END", "subject:last")
     lost = effects.mean(normalize="pooled").values
     assert np.allclose(lost, [0.0, 0.0, 0.5], atol=0.01)  # the answer goes, the foil does not come
+
+
+def test_each_head_of_a_sum_says_all_it_can_and_only_the_sum_says_which(made: Make) -> None:
+    one = made("additive_facts", dtype=torch.float64)
+    subject, relation = one.pairs["subject"], one.pairs["relation"]
+    every = {foil[0][0] for foil in (*relation.answer, *relation.foil)}  # both attributes of every subject asked for
+    for i in range(4):
+        answer, other, same = (of[i][0][0] for of in (subject.answer, subject.foil, relation.foil))
+        _, cache = one.model.run_with_cache(torch.tensor(subject.clean[i]), ["result.0", "result.1"])
+        assert one.model.unembed is not None
+
+        def said(layer: int, head: int, i: int = i, cache: Any = cache) -> dict[int, float]:
+            logits = (one.model.unembed.weight @ cache["result", layer][0, subject.read[i], head]).detach()
+            return {token: round(float(x), 3) for token, x in enumerate(logits) if abs(x) > 0.01}
+
+        assert said(0, 1) == {answer: 10.0, same: 10.0}, "the subject's attributes, whatever is asked"
+        asked = said(0, 2)
+        assert set(asked.values()) == {10.0} and {answer, other} <= set(asked) and same not in asked
+        assert len(asked) == 32 and len(set(asked) & every) == len(every) // 2, "all that the relation can be"
+        assert said(1, 1) == {token: 8.0 if token == answer else 4.0 for token in {*asked, same}}
+        assert not said(0, 0) and not said(0, 3) and not said(1, 0)

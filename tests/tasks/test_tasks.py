@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 
 import pytest
@@ -11,8 +12,9 @@ import interp
 from interp.errors import InputError
 from interp.model.config import ModelConfig
 from interp.model.transformer import HookedTransformer
-from interp.tasks import fact_recall
+from interp.tasks import coreference, fact_recall, ioi, words
 from interp.tasks.base import definitions, model_kind
+from interp.tasks.coreference_words import ASKS, FRAMES, GIVES, NOUNS, OCCUPATIONS, PARTICIPANTS, PRONOUNS
 from interp.tasks.countries import countries, nonce_words
 from interp.tasks.measure import best_of, measure, values_of
 from interp.tasks.prompts import fill
@@ -65,13 +67,15 @@ def test_the_registry_holds_the_tasks_by_name():
     assert all(definitions()[name].name == name for name in interp.tasks.names())
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("seed", [0, 5])
+@pytest.mark.parametrize(
+    ("name", "seed"), [(name, 0) for name in NAMES] + [pytest.param(*one.values, 5, marks=one.marks) for one in MANY]
+)
 def test_the_splits_share_no_item_no_template_and_no_prompt(smollm2, knows, name, seed):
-    select, report = (interp.tasks.load(name, smollm2, split=one, n=12, seed=seed) for one in ("select", "report"))
+    n = 4 if name == SLOW_TO_DRAW else 12
+    select, report = (interp.tasks.load(name, smollm2, split=one, n=n, seed=seed) for one in ("select", "report"))
     for of in (lambda t: t.items, lambda t: t.templates, prompts):
         assert set(of(select)).isdisjoint(of(report))
-    both = interp.tasks.load(name, smollm2, n=12, seed=seed)
+    both = interp.tasks.load(name, smollm2, n=n, seed=seed)
     assert both.items == select.items + report.items and prompts(both) == prompts(select) + prompts(report)
     assert both.labels["split"] == ("select",) * len(select) + ("report",) * len(report)
 
@@ -136,9 +140,72 @@ def test_a_table_makes_the_same_task_again(smollm2, knows, tmp_path, name, corru
     assert again.pairs == task.pairs and prompts(again) == prompts(task)
     assert again.items == task.items and again.templates == task.templates
     assert again.about["bos"] == task.about["bos"] and again.about["metric"] == task.about["metric"]
-    assert again.labels["split"] == task.labels["split"]
+    assert again.labels == task.labels, "numbers and truth values among them"
     if task.tokens is not None:
         assert torch.equal(again.tokens.predictable, task.tokens.predictable)
+
+
+@pytest.mark.parametrize("cue", CUES)
+def test_a_table_makes_the_same_task_again_for_an_encoder(minilm, tmp_path, cue):
+    task = interp.tasks.load("coreference", minilm, n=3, cue=cue)
+    task.to_csv(tmp_path / "task.csv")
+    again = interp.tasks.from_csv("coreference", tmp_path / "task.csv", minilm)
+    assert again.pairs == task.pairs and again.labels == task.labels
+
+
+def test_labels_of_a_table_are_truth_values_or_numbers_only_where_all_of_them_are(smollm2, tmp_path):
+    row = IOI.splitlines()[1]
+    text = f"{IOI.splitlines()[0]},label:a,label:b,label:c,label:d\n{row},FALSE,7,7,\n{row},True,-12,x,007\n"
+    labels = interp.tasks.from_csv("ioi", write(tmp_path / "a.csv", text), smollm2).labels
+    assert (labels["a"], labels["b"]) == ((False, True), (7, -12))
+    assert (labels["c"], labels["d"]) == (("7", "x"), ("", "007"))
+
+
+# Words of the splits
+
+
+def words_of(task, frames) -> dict[str, set[str]]:
+    """The words of each split's texts, clean and corrupt, that do not stand in its frames."""
+    own = {word for frame in frames for word in re.findall(r"\w+", re.sub(r"\{\w+\}", "", frame))}
+    found: dict[str, set[str]] = {"select": set(), "report": set()}
+    for split, *texts in zip(*(task.labels[n] for n in ("split", "clean_text", "corrupt_text")), strict=True):
+        found[split] |= {word for text in texts for word in re.findall(r"\w+", text)} - own
+    return found
+
+
+@pytest.mark.parametrize(("cue", "corruption"), [(c, k) for c, some in coreference._OFFERS.items() for k in some])
+def test_no_word_of_a_coreference_item_is_in_both_splits(smollm2, cue, corruption):
+    task = interp.tasks.load("coreference", smollm2, corruption, n=70, cue=cue)
+    found = words_of(task, [frame.text for frame in FRAMES[cue]])
+    found = {
+        split: words - {form for forms in PRONOUNS[cue].values() for form in forms} for split, words in found.items()
+    }
+    assert min(map(len, found.values())) >= 16 and not found["select"] & found["report"]
+
+
+@pytest.mark.parametrize("corruption", ["swap", "third_name", "abc"])
+def test_no_name_object_or_place_of_ioi_is_in_both_splits(smollm2, corruption):
+    task = interp.tasks.load("ioi", smollm2, corruption, n=150)
+    found = {split: words - {"a", "an"} for split, words in words_of(task, ioi.FRAMES).items()}
+    assert min(map(len, found.values())) >= 40 + 10 + 8 and not found["select"] & found["report"]
+
+
+def test_no_word_stands_twice_in_the_lists_that_are_halved():
+    lists = [(*words.WOMEN, *words.MEN), words.OBJECTS, words.PLACES, (*OCCUPATIONS, *PARTICIPANTS), (*GIVES, *ASKS)]
+    for some in (*lists, [word for two in NOUNS for word in two], [one.name for one in countries()]):
+        assert len({one.lower() for one in some}) == len(some)
+
+
+@pytest.mark.parametrize(("name", "options"), [("ioi", {}), *(("coreference", {"cue": cue}) for cue in CUES)])
+def test_an_item_is_a_pair_of_words_in_whatever_order(smollm2, name, options):
+    task = interp.tasks.load(name, smollm2, n=60, **options)
+    both = ("IO", "S") if name == "ioi" else ("antecedent", "distractor")
+    items, orders = defaultdict(set), defaultdict(set)
+    for i, item in enumerate(task.items):
+        items[frozenset(task.labels[one][i] for one in both)].add(item)
+        orders[item].add(task.labels["order"][i])
+    assert len(items) == 120 == len(set(task.items)) and all(len(some) == 1 for some in items.values())
+    assert name == "ioi" or all(len(some) == 2 for some in orders.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -178,6 +245,11 @@ def test_an_unknown_task_is_told_which_there_are(smollm2):
 def test_more_items_than_there_are_names_the_largest_number(smollm2, name):
     with pytest.raises(InputError, match=r"n=100000 is more than there are: (\d+) .* Ask for n=\1 or fewer"):
         interp.tasks.load(name, smollm2, n=100_000)
+
+
+def test_more_copies_than_the_text_holds_are_refused(smollm2):
+    with pytest.raises(InputError, match=r"too short for 100000 windows in each split\. Ask for fewer"):
+        interp.tasks.load("natural_copies", smollm2, n=100_000)
 
 
 @pytest.mark.parametrize("name", ["coreference", "fact_recall"])
@@ -288,6 +360,39 @@ def test_exchanged_names_move_the_antecedent_and_keep_the_answer(smollm2):
         assert word(task, "distractor", i, "corrupt") == task.labels["antecedent"][i]
 
 
+@pytest.mark.parametrize("cue", CUES)
+def test_exchanged_names_are_the_same_prompts_again_so_an_item_shows_no_difference(smollm2, cue):
+    """Whatever the model: why shares of clean − corrupt mean nothing there."""
+    task = interp.tasks.load("coreference", smollm2, "names", n=6, cue=cue)
+    sides = [Counter(zip(task.items, rows, task.pairs.answer, task.pairs.foil, strict=True))
+             for rows in (task.pairs.clean, task.pairs.corrupt)]  # fmt: skip
+    assert sides[0] == sides[1] and all(a != b for a, b in zip(task.pairs.clean, task.pairs.corrupt, strict=True))
+
+
+@pytest.mark.parametrize("cue", CUES)
+def test_another_antecedent_is_of_the_same_kind_and_becomes_the_answer(smollm2, cue):
+    kinds = {
+        "gender": (words.WOMEN, words.MEN),
+        "number": tuple(zip(*NOUNS, strict=True)),
+        "occupation": (OCCUPATIONS, PARTICIPANTS),
+    }[cue]
+    task = interp.tasks.load("coreference", smollm2, "antecedent", n=20, cue=cue)
+    for i, (clean, corrupt) in enumerate(zip(task.pairs.clean, task.pairs.corrupt, strict=True)):
+        was, now = task.labels["antecedent"][i], task.labels["corrupt_antecedent"][i]
+        changed = [at for at, (a, b) in enumerate(zip(clean, corrupt, strict=True)) if a != b]
+        assert changed == list(task.pairs.span("antecedent", i)) and word(task, "antecedent", i, "corrupt") == now
+        assert now not in (was, task.labels["distractor"][i]) and any(was in one and now in one for one in kinds)
+        assert task.pairs.foil[i][0] == (corrupt[changed[0]],)
+
+
+def test_every_frame_of_occupations_meets_every_situation(smollm2):
+    task = interp.tasks.load("coreference", smollm2, n=54, cue="occupation")
+    met = {(frame, verb) for frame, verb in zip(task.templates, task.labels["situation"], strict=True)}
+    assert len(met) == 6 * 6, "three that give and three that ask in each of three frames, in either split"
+    by_verb = Counter(zip(task.labels["situation"], task.labels["pronoun"], strict=True))
+    assert len(by_verb) == 2 * len((*GIVES, *ASKS)), "and both genders"
+
+
 def test_an_ambiguous_distractor_is_one_that_the_pronoun_fits(smollm2):
     from interp.tasks.words import WOMEN
 
@@ -344,6 +449,13 @@ def test_facts_stand_where_they_are_said_and_foils_differ(smollm2, knows, corrup
         assert len(task.pairs.answer[i][0]) == task.labels["n_answer_tokens"][i]
         if corruption == "subject":
             assert task.pairs.foil[i][0] in by_relation[relation]
+
+
+def test_made_up_countries_are_not_shared_by_the_splits(smollm2, knows):
+    task = interp.tasks.load("fact_recall", smollm2, "nonce", n=60)
+    found = {one: {name for name, split in zip(task.labels["corrupt_subject"], task.labels["split"], strict=True)
+                   if split == one} for one in ("select", "report")}  # fmt: skip
+    assert min(map(len, found.values())) > 30 and not found["select"] & found["report"]
 
 
 def test_what_is_not_known_is_left_out_and_counted(smollm2, knows):
@@ -416,6 +528,19 @@ def test_values_are_those_of_the_model_itself():
     found = measure(task, model)
     assert found["n"] == 12 and found["accuracy"] == (values_of(task, model) > 0).mean()
     assert sum(one["n"] for one in found["template"].values()) == 12
+
+
+def test_an_answer_is_right_above_its_foil_also_where_log_probabilities_are_the_metric(tmp_path):
+    model = tiny()
+    rows = "\n".join(f"{i} 6 7 8 7,{i} 6 9 8 7,{i + 20},{i + 21},2" for i in range(10, 20))
+    table = write(tmp_path / "a.csv", f"clean,corrupt,answer,foil,pos:copies\n{rows}\n")
+    task = interp.tasks.from_csv("natural_copies", table)
+    last = [model(torch.tensor([row]))[0, -1].detach() for row in task.pairs.clean]
+    above = [bool(x[i + 20] > x[i + 21]) for i, x in enumerate(last, 10)]
+    found = measure(task, model)
+    assert found["metric"] == "log_prob" and found["accuracy"] == sum(above) / 10 and 0 < sum(above) < 10
+    said = [float(x.log_softmax(-1)[i + 20]) for i, x in enumerate(last, 10)]
+    assert found["mean"] == pytest.approx(sum(said) / 10, abs=1e-5)
 
 
 def test_a_filled_template_knows_where_its_words_stand():
