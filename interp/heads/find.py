@@ -74,10 +74,11 @@ def find_heads(
     report = progress or (lambda stage, done, total: None)
     settings = {"n": n, "screen": screen, "top": top, "n_random_sets": n_random_sets, "alpha": alpha, "seed": seed}
     kept = Kept.of(keep, model, settings, given, corpus, [one.name for one in found])
-    parts = []
+    parts: list[HeadScores] = []
+    known: dict[Any, Any] = {}
     for group in _groups(found):
         if (done := kept.get(group)) is None:
-            done = _search(model, group, given, corpus, settings, len(found), report)
+            done = _search(model, group, given, corpus, settings, len(found), report, known)
             kept.put(group, done)
         parts.append(done)
     frame = _rows([one.frame for one in parts])
@@ -146,15 +147,16 @@ def _search(
     settings: Mapping[str, Any],
     n_kinds: int,
     report: Progress,
+    known: dict[Any, Any],
 ) -> HeadScores:
-    """The rows of some kinds that share their passes, verdicts still to come."""
+    """The rows of some kinds that share their passes, verdicts still to come. `known`: what was measured before."""
     chosen = {name: settings[name] for name in ("top", "n_random_sets", "screen", "seed")}
     trials = [one for one in group if isinstance(one, TaskFinder)]
     if trials:
         splits = (
             of_pairs(model, trials, given, settings["seed"])
             if given is not None
-            else of_task(model, trials, n=settings["n"], seed=settings["seed"])
+            else of_task(model, trials, n=settings["n"], seed=settings["seed"], known=known)
         )
         done = run_trial(trials, splits, TrialSettings(**chosen, n_kinds=n_kinds), report)
         return HeadScores(done.frame, done.sets, done.about, done.tables)

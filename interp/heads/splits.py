@@ -21,14 +21,17 @@ from interp.tasks.load import load as load_task
 __all__ = ["as_pairs", "halves", "of_pairs", "of_task"]
 
 
-def of_task(model: HookedTransformer, group: Sequence[TaskFinder], *, n: int, seed: int) -> Splits:
+def of_task(
+    model: HookedTransformer, group: Sequence[TaskFinder], *, n: int, seed: int, known: dict[Any, Any] | None = None
+) -> Splits:
     """Studies of a task's selecting and reporting split, of the latter without BOS where the model has one, and of it
-    against the corruptions that do not decide."""
+    against the corruptions that do not decide. `known` shares what was measured of the model with other calls."""
+    known = {} if known is None else known
     queries = tuple(dict.fromkeys(query for one in group for query in one.queries))
     decides, *others = group[0].corruptions
 
     def study(split: str, corruption: str = decides, *, bos: bool = True) -> Study:
-        first = load_task(group[0].task, model, corruption, split=split, n=n, seed=seed, bos=bos)
+        first = load_task(group[0].task, model, corruption, split=split, n=n, seed=seed, bos=bos, known=known)
         assert first.pairs is not None
         if attention_kind(model) == "encoder":
             texts = (first.labels["antecedent_text"], first.labels["distractor_text"])

@@ -112,7 +112,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Request:
-    """What a maker is asked for: `n` items in each of `splits`; `options` are those that only some tasks have."""
+    """What a maker is asked for: `n` items in each of `splits`; `options` are those that only some tasks have. `known`
+    keeps what was measured of the model, for further calls on the same one."""
 
     corruption: str
     splits: tuple[str, ...]
@@ -120,6 +121,7 @@ class Request:
     seed: int
     bos: bool
     options: Mapping[str, Any] = field(default_factory=dict)
+    known: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def _make(model: HookedTransformer, request: Request) -> Task:
     answers = {one: sorted({c.answers[one] for c in countries() if one in c.answers}) for one in RELATIONS}
     ids = {one: {text: _ids(model, text) for text in texts} for one, texts in answers.items()}
     asked = [fact for split in request.splits for fact in _facts(model, split, relations, request)]
-    right, top = _judge(model, asked, ids, request.bos)
+    right, top = _judge(model, asked, ids, request)
     known = [fact for fact, ok in zip(asked, right, strict=True) if ok]
     first = dict(zip(map(id, asked), top, strict=True))
     prompts: list[Prompt] = []
@@ -116,12 +116,17 @@ def _asked(frame: tuple[str, dict[str, str]], subject: str, relation: str) -> Fi
     return fill(template, {"X": subject, "R": words[relation]})
 
 
-def _judge(model: HookedTransformer, asked: Sequence[_Fact], ids: Any, bos: bool) -> tuple[list[bool], list[bool]]:
+def _judge(
+    model: HookedTransformer, asked: Sequence[_Fact], ids: Any, request: Request
+) -> tuple[list[bool], list[bool]]:
     """Which answers the model prefers to all others of the relation, and which of them to any other text."""
-    prepend = with_bos(model, bos)
+    prepend = with_bos(model, request.bos)
     rows = [model.tokenizer.encode(fact.filled.text, prepend_bos=prepend) for fact in asked]
     wanted = [ids[fact.relation][fact.answer] for fact in asked]
-    return best_of(model, rows, wanted, [list(ids[fact.relation].values()) for fact in asked])
+    key = ("fact_recall", prepend, tuple((fact.filled.text, fact.relation) for fact in asked))
+    if key not in request.known:
+        request.known[key] = best_of(model, rows, wanted, [list(ids[fact.relation].values()) for fact in asked])
+    return request.known[key]
 
 
 def _prompt(

@@ -27,6 +27,7 @@ def load(
     n: int = 100,
     seed: int = 0,
     bos: bool = True,
+    known: dict[Any, Any] | None = None,
     **options: Any,
 ) -> Task:
     """Draw a task for a model.
@@ -35,7 +36,8 @@ def load(
     The splits share no item, no template and none of the words that items are made of, whatever the seed. The same
     seed draws the same items. `corruption` is one of the task's (its first by default). With `bos` a beginning-of-text
     token stands in front where a decoder has one; `about["bos"]` says whether it does. `options` are the task's own:
-    coreference takes `cue`, fact_recall `relations` and `keep_unknown`.
+    coreference takes `cue`, fact_recall `relations` and `keep_unknown`. A dict given as `known` to several calls on one
+    unchanged model lets them share what has to be measured of it (of fact_recall: which facts it knows).
 
     Raises `InputError` for a model that the task is not for, and for more items than there are.
     """
@@ -56,7 +58,9 @@ def load(
     _check_model(model)
     task.must_apply_to(model)
     splits = SPLITS if split == "all" else (split,)
-    return task.make(model, Request(chosen, splits, int(n), int(seed), bool(bos), options))
+    return task.make(
+        model, Request(chosen, splits, int(n), int(seed), bool(bos), options, {} if known is None else known)
+    )
 
 
 def from_csv(name: str, path: str | os.PathLike[str], model: Any = None, *, bos: bool | None = None) -> Task:

@@ -122,3 +122,17 @@ def test_even_attention_is_no_sign_of_a_head_that_reads_the_subject():
     assert (rows["baseline"] > 0.6).all()
     below = rows[rows["score"] < rows["baseline"] + 0.1]
     assert len(below) and (below["reason"].str.contains("above the baseline")).all()
+
+
+def test_calls_on_one_model_share_what_they_measured_of_it(monkeypatch, smollm2):
+    import interp.tasks.fact_recall as facts
+
+    asked = []
+    best_of = facts.best_of
+    monkeypatch.setattr(facts, "best_of", lambda *a: asked.append(a) or best_of(*a))
+    known: dict = {}
+    options = {"split": "report", "n": 3, "relations": "continent", "known": known}
+    first, again = (interp.tasks.load("fact_recall", smollm2, one, **options) for one in ("subject", "subject"))
+    assert len(asked) == 1 and first.pairs.clean == again.pairs.clean and first.about == again.about
+    interp.tasks.load("fact_recall", smollm2, "subject", **{**options, "split": "select"})
+    assert len(asked) == 2
