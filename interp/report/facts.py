@@ -14,8 +14,8 @@ from interp.heads.study import END
 from interp.heads.ways import baseline
 from interp.report.claim import Claim, Measured, Missing, Pilot
 from interp.report.counting import joint_effect, some_head
-from interp.report.evidence import Evidence, of_items
-from interp.stats import bootstrap_interval
+from interp.report.evidence import Evidence
+from interp.report.intervals import from_items, of_items, row_ends, said
 
 __all__ = ["CLAIMS", "NAMED"]
 
@@ -36,9 +36,8 @@ def _known(relation: str, which: str) -> Any:
             raise Missing(f"no {relation} was asked for")
         asked = int(about["asked"])
         right = about["known"] if which == "known" else round(about["top1"] * asked)
-        answers = np.arange(asked) < right
-        low, high = bootstrap_interval(answers[:, None].astype(float), seed=evidence.seed)
-        return Measured(right / asked, float(low[0]), float(high[0]), "of countries", asked)
+        countries = [f"{i:05}" for i in range(asked)]
+        return from_items(of_items(np.arange(asked) < right, countries, seed=evidence.seed), "of countries")
 
     return measure
 
@@ -46,7 +45,11 @@ def _known(relation: str, which: str) -> Any:
 def _layers(evidence: Evidence, name: str) -> pd.DataFrame:
     evidence.rows("fact_recall")
     evidence.must_do("fact_recall")
-    return evidence.table(name)
+    table, n = evidence.table(name).copy(), evidence.items("fact_recall")
+    for column in [column for column in table if f"{column}_low" in table]:
+        ends = [row_ends(row, str(column), n, share=True) for row in table.to_dict("records")]
+        table[f"{column}_low"], table[f"{column}_high"] = ([end[i] for end in ends] for i in (0, 1))
+    return table
 
 
 def _extreme(evidence: Evidence, rows: pd.DataFrame, column: str, *, least: bool) -> Measured:
@@ -56,7 +59,7 @@ def _extreme(evidence: Evidence, rows: pd.DataFrame, column: str, *, least: bool
     row = rows.loc[rows[column].idxmin() if least else rows[column].idxmax()]
     note = f"at layer {int(row['layer'])}, chosen by this very figure"
     ends = (float(row[f"{column}_low"]), float(row[f"{column}_high"]))
-    return Measured(float(row[column]), *ends, "share of clean − corrupt", evidence.items("fact_recall"), note)
+    return said(Measured(float(row[column]), *ends, "share of clean − corrupt", evidence.items("fact_recall"), note))
 
 
 def _n_layers(rows: pd.DataFrame) -> int:
@@ -183,9 +186,8 @@ def _share_of(head: str, relation: str) -> Any:
         found = evidence.once(f"facts: {head} by relation", lambda: _by_relation(evidence, head))
         if relation not in found:
             raise Missing(f"no {relation} that the model knows was asked for")
-        value, low, high, items = found[relation]["noise"]
         note = f"denoising {found[relation]['denoise'][0]:.2f}; direct logit {found[relation]['writing'][0]:+.2f}"
-        return Measured(value, low, high, "share of clean − corrupt", int(items), note)
+        return from_items(found[relation]["noise"], "share of clean − corrupt", note)
 
     return measure
 
@@ -215,7 +217,7 @@ def _by_relation(evidence: Evidence, head: str) -> dict[str, Any]:
         found[relation] = {
             "noise": of_items(-changed["noise"][mine], items, seed=evidence.seed, divisor=gap),
             "denoise": of_items(changed["denoise"][mine], items, seed=evidence.seed, divisor=gap),
-            "writing": of_items(written[mine], items, seed=evidence.seed),
+            "writing": of_items(written[mine], items, seed=evidence.seed, share=False),
         }
     return found
 
@@ -225,8 +227,7 @@ def _writes_subject(head: str) -> Any:
 
     def measure(evidence: Evidence) -> Measured:
         evidence.rows("fact_recall")
-        value, low, high, items = evidence.once(f"facts: {head} and the subject", lambda: make(evidence))
-        return Measured(value, low, high, "logits", int(items))
+        return from_items(evidence.once(f"facts: {head} and the subject", lambda: make(evidence)), "logits")
 
     def make(evidence: Evidence) -> list[float]:
         at, study = evidence.address(head), evidence.study("fact_recall", (END,))
@@ -235,7 +236,7 @@ def _writes_subject(head: str) -> Any:
         if not all(others):
             raise Missing("there is only one subject")
         written = study.writes(END, "subject", up=[[one] for one in own], down=others)
-        return of_items(written[:, at.layer, at.head], study.main.items, seed=evidence.seed)
+        return of_items(written[:, at.layer, at.head], study.main.items, seed=evidence.seed, share=False)
 
     return measure
 

@@ -14,7 +14,8 @@ from interp.heads.study import END
 from interp.heads.ways import baseline
 from interp.report.claim import Claim, Measured, Missing, Pilot
 from interp.report.counting import head_of, joint_effect, some_head
-from interp.report.evidence import Evidence, of_items
+from interp.report.evidence import Evidence
+from interp.report.intervals import from_items, of_items
 from interp.sites import Head
 
 __all__ = ["CLAIMS", "NAMED"]
@@ -39,7 +40,7 @@ def _runs(evidence: Evidence) -> dict[str, Any]:
         study = evidence.study("ioi", (END,))
         clean, _ = baseline(study)
         return {
-            "difference": of_items(clean, study.main.items, seed=evidence.seed),
+            "difference": of_items(clean, study.main.items, seed=evidence.seed, share=False),
             "accuracy": of_items(clean > 0, study.main.items, seed=evidence.seed),
         }
 
@@ -47,13 +48,11 @@ def _runs(evidence: Evidence) -> dict[str, Any]:
 
 
 def _accuracy(evidence: Evidence) -> Measured:
-    value, low, high, items = _runs(evidence)["accuracy"]
-    return Measured(value, low, high, "of prompts", int(items))
+    return from_items(_runs(evidence)["accuracy"], "of prompts")
 
 
 def _difference(evidence: Evidence) -> Measured:
-    value, low, high, items = _runs(evidence)["difference"]
-    return Measured(value, low, high, "logits", int(items))
+    return from_items(_runs(evidence)["difference"], "logits")
 
 
 def _strongest(evidence: Evidence) -> list[str]:
@@ -97,11 +96,10 @@ def _three_heads(evidence: Evidence) -> Measured:
         }
 
     found = evidence.once("indirect objects: three heads ablated together", make)
-    value, low, high, items = found["share"]
     note = f"{' '.join(names)}: {found['clean']:.2f} → {found['left']:.2f}"
     if found["random"]:
         note += f"; random triples of the same layers {min(found['random']):.2f} to {max(found['random']):.2f}"
-    return Measured(value, low, high, "of the logit difference", int(items), note)
+    return from_items(found["share"], "of the logit difference", note)
 
 
 def _looks(evidence: Evidence, head: str) -> Measured:
@@ -113,15 +111,14 @@ def _looks(evidence: Evidence, head: str) -> Measured:
         to = {name: study.attention(END, name)[:, at.layer, at.head] for name in ("IO", "S1", "S2")}
         more = to["IO"] - to["S1"] - to["S2"]
         return {
-            "more": of_items(more, study.main.items, seed=evidence.seed),
+            "more": of_items(more, study.main.items, seed=evidence.seed, share=False),
             **{name: of_items(one, study.main.items, seed=evidence.seed) for name, one in to.items()},
         }
 
     _looked_for(evidence)
     found = evidence.once(f"indirect objects: attention of {head}", make)
-    value, low, high, items = found["more"]
     note = f"{head}: IO {found['IO'][0]:.2f}, S1 {found['S1'][0]:.2f}, S2 {found['S2'][0]:.2f}"
-    return Measured(value, low, high, "of attention", int(items), note)
+    return from_items(found["more"], "of attention", note)
 
 
 def _strongest_looks_at_io(evidence: Evidence) -> Measured:
@@ -205,7 +202,8 @@ def _costs_most(evidence: Evidence, head: str) -> Measured:
         raise Missing("no other head was tested")
     best = max(others, key=lambda row: row["effect"])
     note = f"{head} {mine.value:.2f}; next {head_of(best)} {best['effect']:.2f}"
-    ends = (mine.low - best["effect_high"], mine.high - best["effect_low"])
+    low, high = evidence.ends(best, "effect")
+    ends = (mine.low - high, mine.high - low)
     return Measured(mine.value - best["effect"], *ends, "share of clean − corrupt", mine.n_items, note)
 
 
@@ -217,10 +215,9 @@ def _alone(evidence: Evidence, head: str) -> Measured:
         evidence.address(head)
         study = evidence.study("ioi", (END,))
         effects = ablate(study.model, study.main, [head], "mean", metric=study.metric, progress=False)
-        return of_items(effects.values.values[:, 0], study.main.items, seed=evidence.seed)
+        return of_items(effects.values.values[:, 0], study.main.items, seed=evidence.seed, share=False)
 
-    value, low, high, items = evidence.once(f"indirect objects: {head} ablated", make)
-    return Measured(value, low, high, "logits", int(items))
+    return from_items(evidence.once(f"indirect objects: {head} ablated", make), "logits")
 
 
 NAMED = (

@@ -24,6 +24,7 @@ from interp.pairs import PromptPairs
 from interp.report.claim import CANNOT_TELL, Claim, Measured, Missing, judged
 from interp.report.claims import claims_for
 from interp.report.evidence import Evidence, settings_key
+from interp.report.intervals import NO_SPREAD
 from interp.report.results import Report
 from interp.results import HeadScores
 from interp.tasks.load import load as load_task
@@ -106,8 +107,6 @@ def _row(claim: Claim, evidence: Evidence, left_out: Mapping[str, str]) -> dict[
         except (Missing, InputError) as error:
             reason = str(error)
     verdict = CANNOT_TELL if reason else judged(measured, claim.side, claim.cutoff)
-    if _alike(measured):
-        measured = measured.plus("every item gave the same, so the bootstrap's interval has no width")
     pilot = claim.pilot
     return {
         "id": claim.id,
@@ -129,23 +128,18 @@ def _row(claim: Claim, evidence: Evidence, left_out: Mapping[str, str]) -> dict[
     }
 
 
-def _alike(measured: Measured) -> bool:
-    """Whether a share is the same for every item, which says less than its interval does."""
-    return measured.unit.startswith("of ") and measured.low == measured.value == measured.high
-
-
 def _why(verdict: str, measured: Measured) -> str:
     if verdict != CANNOT_TELL:
         return ""
-    return "no interval could be given" if measured.low != measured.low else "the interval holds the cutoff"
+    if measured.low == measured.low:
+        return "the interval holds the cutoff"
+    return NO_SPREAD if NO_SPREAD in measured.note else "no interval could be given"
 
 
 def _against(measured: Measured, pilot: Any) -> str:
     """How ours compares with the pilot: inside the interval, or different and why that may be."""
     if pilot is None or measured.low != measured.low:
         return ""
-    if _alike(measured):
-        return "not compared, since our interval has no width"
     if measured.low <= pilot.value <= measured.high:
         return "within the interval"
     side = "lower" if measured.high < pilot.value else "higher"
@@ -222,7 +216,8 @@ def _about(
         "bos": found.about.get("bos"),
         "ablation": found.about.get("ablation"),
         "normalisation": found.about.get("normalisation"),
-        "intervals": "95%, bootstrap over items; corrected p by sign flips of items, over heads and kinds",
+        "intervals": "95%, bootstrap over items; exact binomial where a share is 0 or 1 for every item; corrected p by "
+        "sign flips of items, over heads and kinds",
         "left_out": dict(left_out),
         "versions": {
             "interp": sys.modules["interp"].__version__,

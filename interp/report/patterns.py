@@ -12,7 +12,8 @@ from interp.heads.data import tiled_blocks
 from interp.model.tokens import Batch
 from interp.report.claim import Claim, Measured, Missing, Pilot
 from interp.report.counting import best_score, head_of, joint_effect, some_head
-from interp.report.evidence import Evidence, of_items
+from interp.report.evidence import Evidence
+from interp.report.intervals import from_items, of_items
 from interp.stats import bootstrap_interval
 from interp.tasks.load import load as load_task
 
@@ -53,10 +54,9 @@ def _second_copy(evidence: Evidence) -> Measured:
         from interp.tasks.measure import values_of
 
         task = load_task("repeated_tokens", evidence.model, n=evidence.n, seed=evidence.seed, split="report")
-        return of_items(values_of(task, evidence.model), task.items, seed=evidence.seed)
+        return of_items(values_of(task, evidence.model), task.items, seed=evidence.seed, share=False)
 
-    value, low, high, items = evidence.once("loss of fresh and of repeated tokens", make)
-    return Measured(value, low, high, "nats", int(items))
+    return from_items(evidence.once("loss of fresh and of repeated tokens", make), "nats")
 
 
 def _copying(evidence: Evidence) -> pd.DataFrame:

@@ -13,7 +13,8 @@ import interp.planted as planted
 from interp.errors import InputError
 from interp.report.claim import Missing
 from interp.report.counting import some_head
-from interp.report.evidence import Evidence, of_items
+from interp.report.evidence import Evidence
+from interp.report.intervals import of_items
 from tests.report.conftest import IOI, ioi_pairs
 
 
@@ -22,7 +23,10 @@ def row(report, id: str) -> dict:
 
 
 def test_planted_kinds_are_there_and_others_are_not(ioi_report):
-    for id in ("ioi.accuracy", "ioi.few_heads", "ioi.strongest_looks_at_io", "name_mover.exists", "name_mover.joint"):
+    accuracy = row(ioi_report, "ioi.accuracy")
+    assert accuracy["value"] == 1 and accuracy["n_items"] == 12 and accuracy["verdict"] == "cannot tell"
+    assert accuracy["low"] == pytest.approx(0.025 ** (1 / 12)), "twelve of twelve do not show nine in ten"
+    for id in ("ioi.few_heads", "ioi.strongest_looks_at_io", "name_mover.exists", "name_mover.joint"):
         assert ioi_report.verdict(id) == "holds", id
     assert ioi_report.verdict("s_inhibition.exists") == "holds"
     assert ioi_report.verdict("negative_mover.exists") == "does not hold"
