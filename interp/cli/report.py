@@ -86,7 +86,9 @@ def _default_keep() -> Path:
 
 
 def _as_json(made: Any) -> dict[str, Any]:
-    return {"claims": made.to_frame().to_dict("records"), "counts": made.counts(), "about": dict(made.about)}
+    tables = {name: table.to_dict("records") for name, table in made.tables.items()}
+    claims = made.to_frame().to_dict("records")
+    return {"claims": claims, "counts": made.counts(), "about": dict(made.about), "tables": tables}
 
 
 def _print(made: Any) -> None:

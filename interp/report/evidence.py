@@ -47,6 +47,7 @@ class Evidence:
     key: str = ""
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     _known: dict[str, Any] = field(default_factory=dict)
+    _shared: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """A further quantity (of what JSON can hold), measured at its first use and kept in the folder. Raises
@@ -75,6 +76,12 @@ class Evidence:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, _exchanged(value, math.nan, None))  # JSON has no NaN
         return value
+
+    def shared(self, name: str, make: Callable[[], Any]) -> Any:
+        """What several quantities are measured with: made once, and not kept in the folder."""
+        if name not in self._shared:
+            self._shared[name] = make()
+        return self._shared[name]
 
     # --- what find_heads gave
 

@@ -21,6 +21,7 @@ from interp.heads.task_finder import TaskFinder
 from interp.model.identity import model_hash
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
+from interp.report import null
 from interp.report.claim import CANNOT_TELL, Claim, Measured, Missing, judged
 from interp.report.claims import claims_for
 from interp.report.evidence import Evidence, settings_key
@@ -83,7 +84,9 @@ def report(
     key = settings_key(found, model_hash(model), given)
     folder = None if keep is None else Path(keep)
     n_items, drawn_by = int(found.about.get("n", 50)), int(found.about.get("seed", seed))
-    evidence = Evidence(model, found, n_items, drawn_by, pairs=given, folder=folder, key=key, progress=say)
+    evidence = Evidence(
+        model, found, n_items, drawn_by, pairs=given, corpus=corpus, folder=folder, key=key, progress=say
+    )
     asked = list(dict.fromkeys([*found.kinds, *left_out]))
     claims = claims_for(model.cfg.model_name, asked)
     rows = []
@@ -91,8 +94,9 @@ def report(
         say("claims", number, len(claims))
         rows.append(_row(claim, evidence, left_out))
     say("claims", len(claims), len(claims))
+    tables = {null.TITLE: null.table(evidence)}
     about = _about(model, found, rigor, left_out, round(time.perf_counter() - start, 1))
-    return Report(pd.DataFrame(rows, columns=list(Report.COLUMNS)), found, about)
+    return Report(pd.DataFrame(rows, columns=list(Report.COLUMNS)), found, about, tables)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
