@@ -61,7 +61,7 @@ def _by_order(evidence: Evidence) -> pd.DataFrame:
             low, high = of_cells(by_item, seed=evidence.seed)
             columns = {name: by_item.mean(axis=0), f"{name}_low": low, f"{name}_high": high}
             table |= {column: values.tolist() for column, values in columns.items()}
-        return table | {"n": study.n_items}
+        return table | {"n": int(min(len(set(study.items[mask])) for mask in (first, ~first)))}
 
     table = dict(evidence.once("coreference: choice by order", make))
     n = table.pop("n")

@@ -157,6 +157,8 @@ class Evidence:
         """The interval of a figure of a row; where every item gave the same, see `intervals.ends_of`."""
         of_task = bool(getattr(finder(row["kind"]), "task", ""))
         share = row["kind"] not in _RISES if name == "score" else of_task and name.endswith("effect")
+        if name == "score" and share and row["score"] in (0, 1):  # weights of items may have given a width
+            row = {**row, "score_low": row["score"], "score_high": row["score"]}
         return row_ends(row, name, self.items(row["kind"]), share=share)
 
     # --- prompts, for what was not measured yet

@@ -48,10 +48,11 @@ def test_of_an_untrained_model_nothing_is_said_to_hold(untrained, names):
 
 
 def test_a_head_that_looks_at_the_nearest_mention_is_unmasked_by_the_order():
-    made = planted.make("coreference", n=80)
+    made = planted.make("coreference", n=32)
     report = interp.report(made.model, ["coreference"], n=12, pairs=made.pairs)
     mine = row(report, "coreference.nearest_unmasked")
-    assert mine["verdict"] == "holds" and "0.2 (0.00/1.00)" in mine["note"]
+    assert mine["value"] == mine["high"] == 1 and "0.2 (0.00/1.00)" in mine["note"]
+    assert mine["verdict"] == "cannot tell", "eight items of each order do not show nine in ten"
     assert "called coreference heads: 0" in mine["note"]
     assert report.verdict("coreference.exists") == report.verdict("coreference.resolves") == "holds"
 
@@ -67,7 +68,7 @@ def test_with_one_order_there_is_no_telling_whether_balance_matters():
 
 
 def test_the_sites_of_a_planted_fact_are_where_they_were_planted():
-    made = planted.make("fact_recall", n=80)  # nine in ten are shown by 36 that are right, no fewer
+    made = planted.make("fact_recall", n=32, noise=0.005)  # without noise every item gives the same
     found = interp.find_heads(made.model, ["fact_recall"], n=12, top=2, pairs=made.pairs)
     report = interp.report(made.model, found=found, pairs=made.pairs)
     for id in ("exists", "joint", "early_site", "end_knows_nothing", "late_site", "knockout"):
@@ -82,7 +83,8 @@ def test_planted_induction_copies_and_its_twin_only_matches():
     report = interp.report(made.model, found=found, corpus=rows)
     for id in ("induction.exists", "induction.repeats", "induction.matching_is_not_copying", "previous_token.exists"):
         assert report.verdict(id) == "holds", id
-    assert "1.0 (copying 0.0)" in row(report, "induction.matching_is_not_copying")["note"]
+    note = row(report, "induction.matching_is_not_copying")["note"]
+    assert note.startswith("heads: 1.0 (copying ") and "1.2" not in note
 
 
 def test_kinds_without_prompts_are_left_out_with_the_reason(untrained):
