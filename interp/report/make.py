@@ -27,6 +27,7 @@ from interp.report.claims import claims_for
 from interp.report.evidence import Evidence, settings_key
 from interp.report.intervals import NO_SPREAD
 from interp.report.results import Report
+from interp.report.whole import CLAIMS, Whole
 from interp.results import HeadScores
 from interp.tasks.load import load as load_task
 
@@ -60,9 +61,10 @@ def report(
     user's own prompts, as for `find_heads`. `found` are head scores that were found before (with the same pairs): then
     its kinds, `n` and `seed` count. `keep`: a folder for what is finished, so that the same call goes on from there.
     Kinds whose prompts cannot be made for the model are left out, with the reason. Raises `InputError` for an unknown
-    kind or rigor, and where no kind is left.
+    kind or rigor, and where no kind is left. `progress(stage, done, total)` hears of each stage, and of all of them as
+    the stage `interp.report.whole.WHOLE`.
     """
-    start, say = time.perf_counter(), _silent if progress is None else progress
+    start, say = time.perf_counter(), Whole(progress)
     if not isinstance(model, HookedTransformer):
         raise InputError(f"A report is about a loaded model, not {model!r}. Load it first: interp.load(…).")
     if rigor not in RIGORS:
@@ -91,16 +93,12 @@ def report(
     claims = claims_for(model.cfg.model_name, asked)
     rows = []
     for number, claim in enumerate(claims):
-        say("claims", number, len(claims))
+        say(CLAIMS, number, len(claims))
         rows.append(_row(claim, evidence, left_out))
-    say("claims", len(claims), len(claims))
     tables = {null.TITLE: null.table(evidence)}
+    say(CLAIMS, len(claims), len(claims))
     about = _about(model, found, rigor, left_out, round(time.perf_counter() - start, 1))
     return Report(pd.DataFrame(rows, columns=list(Report.COLUMNS)), found, about, tables)
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress is shown."""
 
 
 def _row(claim: Claim, evidence: Evidence, left_out: Mapping[str, str]) -> dict[str, Any]:
@@ -156,20 +154,22 @@ def _find(
     pairs: Mapping[str, PromptPairs] | None,
     settings: Mapping[str, Any],
     keep: Any,
-    say: Progress,
+    say: Whole,
 ) -> tuple[HeadScores, dict[str, str]]:
     """One search for all kinds; where prompts of some cannot be made, one without these."""
     options: dict[str, Any] = {**settings, "pairs": pairs, "keep": keep, "progress": say}
+    asked = _asked(model, kinds)
+    say.start(asked)
     try:
         return find_heads(model, kinds, **options), {}
     except InputError as error:
-        asked = _asked(model, kinds)
         left_out = (
             {} if pairs is not None else {one.name: why for one in asked if (why := _problem(model, one, settings))}
         )
         left = [one.name for one in asked if one.name not in left_out]
         if not left_out or not left:
             raise
+        say.start([one for one in asked if one.name in left])
         try:
             return find_heads(model, left, **options), left_out
         except InputError:
