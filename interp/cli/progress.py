@@ -25,7 +25,7 @@ def progress(whole: str = "") -> Iterator[Report]:
         yield _Lines(whole)
 
 
-def _left(done: float, total: float, seconds: float) -> str:
+def _left(done: float | int, total: float | int, seconds: float) -> str:
     """The time left at the mean rate so far, in words; "" where nothing is done yet."""
     if not done:
         return ""

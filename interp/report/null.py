@@ -72,7 +72,7 @@ def _compared(evidence: Evidence, kind: str) -> Mapping[str, Any]:
     def make() -> dict[str, Any]:
         one = finder(kind)
         read = _read_task if isinstance(one, TaskFinder) else _read_pattern
-        ours, random = read(evidence, one, evidence.model), read(evidence, one, _twin(evidence))
+        ours, random = read(evidence, one, evidence.model, False), read(evidence, one, _twin(evidence), True)
         row = rows.loc[rows["score_select"].idxmax()].to_dict()
         limits = evidence.found.about.get("cutoffs", {}).get(kind, {})
         mine = ours.score[:, _flat(evidence.model, row["layer"], row["head"])]
@@ -89,15 +89,18 @@ def _compared(evidence: Evidence, kind: str) -> Mapping[str, Any]:
             "random_score": of_items(theirs, **options),
             "difference": of_items(mine - theirs, **options, share=False),
             "n_heads": int((~np.isnan(means)).sum()),
-            "passing": [_passing(one, seen, limits) for seen in (ours, random)],
+            "passing": [
+                _passing(one, rows["score"].to_numpy(float), ours.baseline, _written(one, evidence), limits),
+                _passing(one, means, random.baseline, random.writing, limits),
+            ],
         }
 
     return evidence.once(f"random model: {kind}", make)
 
 
-def _read_task(evidence: Evidence, one: TaskFinder, model: HookedTransformer) -> _Seen:
+def _read_task(evidence: Evidence, one: TaskFinder, model: HookedTransformer, writing_too: bool) -> _Seen:
     """From the passes over the task's reported prompts, which kinds of one task share."""
-    if one.prepare is not None and not _reads_without(one):
+    if one.name == "backup":
         raise Missing("its score needs name movers to knock out, which a random model has none of")
     study = evidence.study(one.task, one.queries, corruption=one.corruptions[0] if evidence.pairs is None else "")
     if model is not evidence.model:
@@ -108,18 +111,13 @@ def _read_task(evidence: Evidence, one: TaskFinder, model: HookedTransformer) ->
         )
     behaviour = one.behaviour(study)
     writing = None
-    if one.writing is not None and one.writing.measure is not None and model.cfg.has_unembed:
+    if writing_too and one.writing is not None and one.writing.measure is not None and model.cfg.has_unembed:
         writing = _of_heads(study.by_item(one.writing.measure(study)))
     score = behaviour.score.reshape(len(behaviour.score), -1)
     return _Seen(score, list(study.main.items), writing, max(behaviour.baselines.values(), default=math.nan))
 
 
-def _reads_without(one: TaskFinder) -> bool:
-    """Whether a kind's score can be read from attention alone: not where it is a change under knockout."""
-    return one.name != "backup"
-
-
-def _read_pattern(evidence: Evidence, one: Finder, model: HookedTransformer) -> _Seen:
+def _read_pattern(evidence: Evidence, one: Finder, model: HookedTransformer, writing_too: bool) -> _Seen:
     """From the kind's own prompts, the reported half of them; kinds that look at the same ones share the passes."""
     batch, few, items = evidence.shared(f"rows of {one.data}", lambda: _rows(evidence, one))
     data = [other for other in finders().values() if isinstance(other, Finder) and other.data == one.data]
@@ -127,7 +125,9 @@ def _read_pattern(evidence: Evidence, one: Finder, model: HookedTransformer) -> 
     which = "random" if model is not evidence.model else "own"
     shares = evidence.shared(f"{which} shares of {one.data}", lambda: attention_shares(model, batch, rules))
     score = shares[one.name].double().numpy()
-    writing = one.writing.measure(model, few).double().numpy().ravel() if one.writing is not None else None
+    writing = None
+    if writing_too and one.writing is not None:
+        writing = one.writing.measure(model, few).double().numpy().ravel()
     return _Seen(score.reshape(len(score), -1), items, writing)
 
 
@@ -163,16 +163,23 @@ def _of_heads(by_item: Grid) -> Grid:
     return found
 
 
-def _passing(one: Finder | TaskFinder, seen: _Seen, limits: Mapping[str, float]) -> list[int | None]:
+def _written(one: Finder | TaskFinder, evidence: Evidence) -> Grid | None:
+    """What the report found heads to write, unless only an intervention shows it."""
+    known = one.writing is not None and (isinstance(one, Finder) or one.writing.measure is not None)
+    return evidence.rows(one.name)["writing"].to_numpy(float) if known else None
+
+
+def _passing(
+    one: Finder | TaskFinder, scores: Grid, baseline: float, writing: Grid | None, limits: Mapping[str, float]
+) -> list[int | None]:
     """How many heads reach the cutoff of the score, and how many that of writing too; None where what a head writes is
     known by an intervention only, or plays no part."""
-    scores = _means(seen)
     good = scores >= limits["score"]
     if "margin" in limits:
-        good &= scores >= seen.baseline + limits["margin"]
+        good &= scores >= baseline + limits["margin"]
     both = None
-    if one.writing is not None and seen.writing is not None:
-        writes = [one.writing.passes(float(x), limits["writing"]) for x in seen.writing]
+    if one.writing is not None and writing is not None:
+        writes = [one.writing.passes(float(x), limits["writing"]) for x in writing]
         both = int((good & np.array(writes)).sum())
     return [int(good.sum()), both]
 

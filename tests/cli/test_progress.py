@@ -71,7 +71,7 @@ def test_the_time_left_in_all_is_that_of_the_whole(clock, capsys):
             report("everything", 10 * done, 1000)
             report("looking", done, 25)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "looking: 10/25, 1.1/s, 14 s left; about 90 s left in all"
+    assert lines[0] == "looking: 10/25, 1.1/s, 14 s left; about 2 min left in all"
     assert len(lines) == 2 and not any(line.startswith("everything") for line in lines)
 
 
