@@ -109,12 +109,12 @@ def test_effects_by_corruption_and_template_are_shown_of_named_heads_and_others_
     tables = {
         "ioi: effects by corruption": pd.DataFrame(rows),
         "ioi: by template": pd.DataFrame(templates),
-        "ioi: something else": pd.DataFrame({"kind": ["name_mover"], "head": ["9.9"]}),
+        "ioi: something else": pd.DataFrame({"kind": ["name_mover"], "head": ["77.7"]}),
     }
     report = replace(ioi_report, found=replace(ioi_report.found, tables=tables))
     text = report.to_markdown()
     assert "| 2.1 | 0.20 (0.10 to 0.30) | 12 | \\<b\\>abc\\</b\\> | noise | 1.50 |" in text
-    assert "of 2 more heads" in text and "t\\|1" in text and "9.9" not in text
+    assert "of 2 more heads" in text and "t\\|1" in text and "77.7" not in text
     assert "<b>abc" not in report._repr_html_() and "&lt;b&gt;abc" in report._repr_html_()
 
 
