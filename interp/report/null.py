@@ -71,7 +71,7 @@ def _compared(evidence: Evidence, kind: str) -> Mapping[str, Any]:
 
     def make() -> dict[str, Any]:
         one = finder(kind)
-        read = _read_task if isinstance(one, TaskFinder) else _read_pattern
+        read: Any = _read_task if isinstance(one, TaskFinder) else _read_pattern
         ours, random = read(evidence, one, evidence.model, False), read(evidence, one, _twin(evidence), True)
         row = rows.loc[rows["score_select"].idxmax()].to_dict()
         limits = evidence.found.about.get("cutoffs", {}).get(kind, {})
