@@ -111,7 +111,7 @@ def _on_other_corruption(kind: str, corruption: str, role: str = "") -> Any:
         if not heads:
             raise Missing(f"no head is called {kind}")
         mine = _effects_by_corruption(evidence, kind, corruption)
-        mine = mine.loc[mine["head"].astype(str).isin(heads)]
+        mine = mine.loc[mine["head"].astype(str).isin(sorted(heads))]
         if mine.empty:
             raise Missing(f"the effect of these heads with the {corruption} swapped was not measured")
         row = mine.loc[mine["effect"].idxmax()].to_dict()

@@ -222,8 +222,8 @@ def _number(value: float) -> str:
 
 def _heads(rows: pd.DataFrame, *, reasons: bool = False) -> pd.DataFrame:
     table = []
-    shuffled = "writing_shuffled" in rows and rows["writing_shuffled"].notna().any()
-    decided = "decided_by" in rows and rows["decided_by"].map(bool).any()
+    shuffled = "writing_shuffled" in rows and bool(rows["writing_shuffled"].notna().to_numpy().any())
+    decided = "decided_by" in rows and any(isinstance(one, str) and one for one in rows["decided_by"])
     for row in rows.to_dict("records"):
         line = {"head": head_of(row), "score (95%)": _interval(row, "score"), "writing": text_cell(row["writing"])}
         if shuffled:
