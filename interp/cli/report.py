@@ -42,6 +42,7 @@ def report(
         raise InputError(f"--rigor is {rigor!r}. Choose quick or full.")
     kinds = "all" if not kind else _known(kind)
     import interp
+    from interp.report.whole import WHOLE
 
     kept = keep or _default_keep()
     timings: dict[str, float] = {}
@@ -49,7 +50,7 @@ def report(
     try:
         with timed(timings, "load"):
             loaded = interp.load(model)
-        with timed(timings, "report"), progress() as said:
+        with timed(timings, "report"), progress(WHOLE) as said:
             made = interp.report(loaded, kinds, **settings, keep=kept, progress=said)
     except KeyboardInterrupt:
         print(f"What was finished is kept in {kept}. Go on with the same command:", file=sys.stderr)
@@ -86,7 +87,9 @@ def _default_keep() -> Path:
 
 
 def _as_json(made: Any) -> dict[str, Any]:
-    return {"claims": made.to_frame().to_dict("records"), "counts": made.counts(), "about": dict(made.about)}
+    tables = {name: table.to_dict("records") for name, table in made.tables.items()}
+    claims = made.to_frame().to_dict("records")
+    return {"claims": claims, "counts": made.counts(), "about": dict(made.about), "tables": tables}
 
 
 def _print(made: Any) -> None:

@@ -12,8 +12,9 @@ from interp.heads.study import Study
 from interp.heads.ways import baseline
 from interp.report.claim import Claim, Measured, Missing, Pilot
 from interp.report.counting import best_score, head_of, some_head
-from interp.report.evidence import Evidence, of_items
-from interp.stats import bootstrap_interval, item_means
+from interp.report.evidence import Evidence
+from interp.report.intervals import from_items, of_cells, of_items, said
+from interp.stats import item_means
 
 __all__ = ["CLAIMS", "ENCODER", "NAMED"]
 
@@ -37,8 +38,7 @@ def _resolves(evidence: Evidence) -> Measured:
         study = evidence.study("coreference", ("pronoun",))
         return of_items(baseline(study)[0] > 0, study.main.items, seed=evidence.seed)
 
-    value, low, high, items = evidence.once("coreference: the unedited runs", make)
-    return Measured(value, low, high, "of prompts", int(items))
+    return from_items(evidence.once("coreference: the unedited runs", make), "of prompts")
 
 
 def _by_order(evidence: Evidence) -> pd.DataFrame:
@@ -58,10 +58,10 @@ def _by_order(evidence: Evidence) -> pd.DataFrame:
         for name, mask in (("first", first), ("second", ~first)):
             flat = chosen.reshape(len(chosen), -1)[mask].astype(float)
             by_item = item_means(flat, study.items[mask])
-            low, high = bootstrap_interval(by_item, seed=evidence.seed)
+            low, high = of_cells(by_item, seed=evidence.seed)
             columns = {name: by_item.mean(axis=0), f"{name}_low": low, f"{name}_high": high}
             table |= {column: values.tolist() for column, values in columns.items()}
-        return table | {"n": study.n_items}
+        return table | {"n": int(min(len(set(study.items[mask])) for mask in (first, ~first)))}
 
     table = dict(evidence.once("coreference: choice by order", make))
     n = table.pop("n")
@@ -80,7 +80,8 @@ def _unmasked(evidence: Evidence) -> Measured:
     when it is not."""
     both = _by_order(evidence)
     ends = {"": ("second", "first"), "_low": ("second_low", "first_high"), "_high": ("second_high", "first_low")}
-    mine = {end: (both[near] >= 0.9) & (both[far] <= 0.5) for end, (near, far) in ends.items()}
+    known = both.assign(**{name: both[name].fillna(float(name.endswith("high"))) for name in sum(ends.values(), ())})
+    mine = {end: (known[near] >= 0.9) & (known[far] <= 0.5) for end, (near, far) in ends.items()}
     rows = both.loc[mine[""]].sort_values("second", ascending=False)
     worst = rows.loc[(rows["second"] - rows["first"]).sort_values(ascending=False, kind="stable").index].head(3)
     shown = ", ".join(f"{head_of(r)} ({r['first']:.2f}/{r['second']:.2f})" for r in worst.to_dict("records"))
@@ -96,8 +97,8 @@ def _one_order(head: str, name: str) -> Any:
         both, row = _by_order(evidence), evidence.row("coreference", head)
         mine = both.loc[(both["layer"] == row["layer"]) & (both["head"] == row["head"])].iloc[0]
         value, low, high = (float(mine[one]) for one in (name, f"{name}_low", f"{name}_high"))
-        said = f"balanced {row['score']:.2f}; {row['verdict'] or 'no verdict'}"
-        return Measured(value, low, high, "of prompts", both.attrs["n"], said)
+        note = f"balanced {row['score']:.2f}; {row['verdict'] or 'no verdict'}"
+        return said(Measured(value, low, high, "of prompts", both.attrs["n"], note))
 
     return measure
 

@@ -10,6 +10,7 @@ from interp.heads.base import Finder, finder
 from interp.heads.task_finder import TaskFinder
 from interp.report.claim import Measured, Missing
 from interp.report.evidence import Evidence
+from interp.report.intervals import is_share, row_ends, said
 from interp.sites import Head
 
 __all__ = ["best_score", "head_of", "heads_of", "is_kind", "joint_effect", "some_head"]
@@ -78,8 +79,9 @@ def joint_effect(kind: str, *, beyond_random: bool = False) -> Callable[[Evidenc
             if _absent(less):
                 raise Missing("the layers of these heads have too few others for a random set")
             note += f"; random sets {row['random_mean']:+.2f}, at most {less:+.2f}"
-        at = (row["effect"] - less, row["effect_low"] - less, row["effect_high"] - less)
-        return Measured(*at, row["unit"], evidence.items(kind), note)
+        low, high = _joint_ends(evidence, row)
+        at = (row["effect"] - less, low - less, high - less)
+        return said(Measured(*at, row["unit"], evidence.items(kind), note))
 
     return measure
 
@@ -91,21 +93,22 @@ def _limits(evidence: Evidence, kind: str) -> Mapping[str, float]:
 def _clear(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> bool:
     """Whether a named head would be named at the near end of every interval too."""
     limit = _limits(evidence, one.name)
-    if not row["score_low"] >= limit["score"]:
+    if not evidence.ends(row, "score")[0] >= limit["score"]:
         return False
     if "effect" not in limit:
         return True
     if "(jointly)" in row["verdict"]:
-        return evidence.joint(one.name)["effect_low"] >= limit["effect"]
-    return any(_near(ends, one) >= limit["effect"] for ends in _effects(one, row))
+        return _joint_ends(evidence, evidence.joint(one.name))[0] >= limit["effect"]
+    return any(_near(ends, one) >= limit["effect"] for ends in _effects(evidence, one, row))
 
 
 def _excluded(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> bool:
     """Whether a head falls short of a cutoff at the far end of an interval, or writes the wrong way."""
     limit = _limits(evidence, one.name)
-    if not row["score_high"] >= limit["score"]:
+    high = _or_value(evidence.ends(row, "score")[1], row["score"])
+    if not high >= limit["score"]:
         return True
-    if "margin" in limit and not row["score_high"] >= row.get("baseline", -math.inf) + limit["margin"]:
+    if "margin" in limit and not high >= row.get("baseline", -math.inf) + limit["margin"]:
         return True
     if one.writing is not None and not _absent(row["writing"]):
         ends = [row.get(f"writing_{end}", math.nan) for end in ("low", "high")]
@@ -114,15 +117,16 @@ def _excluded(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> bool:
             return True
     if "effect" not in limit or _absent(row.get("effect")):
         return False  # none is asked for, or it was not tested
-    return all(_far(ends, one) < limit["effect"] for ends in _effects(one, row))
+    return all(_far(ends, one) < limit["effect"] for ends in _effects(evidence, one, row))
 
 
-def _effects(one: Finder | TaskFinder, row: Row) -> list[tuple[float, float]]:
-    """The intervals of the measures that decide."""
+def _effects(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> list[tuple[float, float]]:
+    """The intervals of the measures that decide. An effect of 0 on every item keeps its own: what is exchanged reaches
+    nothing there, which is no matter of sampling."""
     names = ["effect"]
     if isinstance(one, TaskFinder) and len(one.test.decisive) > 1:
         names.append(f"{one.test.decisive[1]}_effect")
-    both = [(row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)) for name in names]
+    both = [(0.0, 0.0) if _nothing(row, name) else evidence.ends(row, name) for name in names]
     return [ends for ends in both if not _absent(ends[0])]
 
 
@@ -132,6 +136,19 @@ def _near(ends: tuple[float, float], one: Finder | TaskFinder) -> float:
 
 def _far(ends: tuple[float, float], one: Finder | TaskFinder) -> float:
     return ends[1] if getattr(one, "sign", 1) > 0 else -ends[0]
+
+
+def _joint_ends(evidence: Evidence, row: Row) -> tuple[float, float]:
+    return row_ends(row, "effect", evidence.items(row["kind"]), share=is_share(row["unit"]))
+
+
+def _nothing(row: Row, name: str) -> bool:
+    return all(row.get(f"{name}{end}") == 0 for end in ("", "_low", "_high"))
+
+
+def _or_value(end: float, value: float) -> float:
+    """An end of an interval, or the value where there is none."""
+    return value if math.isnan(end) else end
 
 
 def _absent(value: Any) -> bool:

@@ -12,9 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from interp.errors import InputError
 from interp.files import read_json, write_json
@@ -24,15 +22,15 @@ from interp.heads.study import Study
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.report.claim import Measured, Missing
+from interp.report.intervals import row_ends, said
 from interp.results import HeadScores
 from interp.sites import Head
-from interp.stats import bootstrap_interval, item_means
 from interp.tasks.load import load as load_task
 
-__all__ = ["Evidence", "of_items", "settings_key"]
+__all__ = ["Evidence", "settings_key"]
 
-METHOD = 1  # raised whenever the same call would give other numbers
-Grid = NDArray[np.floating]
+METHOD = 2  # raised whenever the same call would give other numbers
+_RISES = ("backup",)  # kinds whose score is a difference, not a share of attention or of prompts
 
 
 @dataclass
@@ -44,10 +42,12 @@ class Evidence:
     n: int
     seed: int
     pairs: Mapping[str, PromptPairs] | None = None
+    corpus: Any = None
     folder: Path | None = None
     key: str = ""
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     _known: dict[str, Any] = field(default_factory=dict)
+    _shared: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """A further quantity (of what JSON can hold), measured at its first use and kept in the folder. Raises
@@ -76,6 +76,12 @@ class Evidence:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, _exchanged(value, math.nan, None))  # JSON has no NaN
         return value
+
+    def shared(self, name: str, make: Callable[[], Any]) -> Any:
+        """What several quantities are measured with: made once, and not kept in the folder."""
+        if name not in self._shared:
+            self._shared[name] = make()
+        return self._shared[name]
 
     # --- what find_heads gave
 
@@ -143,9 +149,17 @@ class Evidence:
         value = row.get(name, math.nan)
         if value is None or math.isnan(value):
             raise Missing(f"{head} was not among the heads whose {name.replace('_', ' ')} was measured")
-        low, high = (row.get(f"{name}_{end}", math.nan) for end in ("low", "high"))
-        said = f"{head}: {row['verdict'] or 'no verdict'}" + (f" ({row['reason']})" if row.get("reason") else "")
-        return Measured(value, low, high, unit, self.items(kind), said)
+        low, high = self.ends(row, name)
+        note = f"{head}: {row['verdict'] or 'no verdict'}" + (f" ({row['reason']})" if row.get("reason") else "")
+        return said(Measured(value, low, high, unit, self.items(kind), note))
+
+    def ends(self, row: Mapping[Any, Any], name: str) -> tuple[float, float]:
+        """The interval of a figure of a row; where every item gave the same, see `intervals.ends_of`."""
+        of_task = bool(getattr(finder(row["kind"]), "task", ""))
+        share = row["kind"] not in _RISES if name == "score" else of_task and name.endswith("effect")
+        if name == "score" and share and row["score"] in (0, 1):  # weights of items may have given a width
+            row = {**row, "score_low": row["score"], "score_high": row["score"]}
+        return row_ends(row, name, self.items(row["kind"]), share=share)
 
     # --- prompts, for what was not measured yet
 
@@ -155,6 +169,7 @@ class Evidence:
 
     def study(self, task: str, queries: Sequence[str], split: str = "report", corruption: str = "") -> Study:
         """A study of the prompts that `find_heads` chose by ("select") or reported on."""
+        corruption = corruption or (self._corruption(task) or "" if self.pairs is None else "")
         key = (task, split, corruption)
         if key in self._studies and set(queries) <= set(self._studies[key].queries):
             return self._studies[key]
@@ -167,8 +182,7 @@ class Evidence:
             metric = "logit_diff" if pairs.foil else "log_prob"
             made = Study(self.model, {corruption or "pairs": pairs}, tuple(queries), metric=metric)
         else:
-            chosen = corruption or self._corruption(task)
-            loaded = load_task(task, self.model, chosen, split=split, n=self.n, seed=self.seed)
+            loaded = load_task(task, self.model, corruption or None, split=split, n=self.n, seed=self.seed)
             if loaded.pairs is None:
                 raise Missing(f"{task} has no pairs")
             metric = str(loaded.about.get("metric", "logit_diff"))
@@ -183,21 +197,6 @@ class Evidence:
         return next((one.corruptions[0] for one in using if getattr(one, "task", "") == task), None)
 
 
-def of_items(values: NDArray, items: Sequence[str], *, seed: int = 0, divisor: Grid | None = None) -> list[float]:
-    """[mean, low, high, items] of one value per prompt, by item; with `divisor` of the ratio of the means."""
-    named = np.array(items)
-    by_item = item_means(np.asarray(values, dtype=float)[:, None], named)
-    under = None if divisor is None else item_means(np.asarray(divisor, dtype=float)[:, None], named)
-    by_item, under = _present(by_item, under)
-    if not len(by_item):
-        raise Missing("no prompt has this")
-    mean = float(by_item.mean() if under is None else by_item.mean() / under.mean())
-    if len(by_item) < 2:
-        return [mean, math.nan, math.nan, float(len(by_item))]
-    low, high = bootstrap_interval(by_item, seed=seed, divisor=under)
-    return [mean, float(low[0]), float(high[0]), float(len(by_item))]
-
-
 def _exchanged(value: Any, old: float | None, new: float | None) -> Any:
     """The same with NaN for None, or the reverse, all the way down."""
     if isinstance(value, dict):
@@ -206,11 +205,6 @@ def _exchanged(value: Any, old: float | None, new: float | None) -> Any:
         return [_exchanged(one, old, new) for one in value]
     is_nan = isinstance(value, float) and math.isnan(value)
     return new if (value is None if old is None else is_nan) else value
-
-
-def _present(by_item: Grid, under: Grid | None) -> tuple[Grid, Grid | None]:
-    there = ~np.isnan(by_item[:, 0])
-    return by_item[there], None if under is None else under[there]
 
 
 def settings_key(found: HeadScores, model_hash: str, pairs: Mapping[str, PromptPairs] | None) -> str:

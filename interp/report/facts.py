@@ -13,9 +13,9 @@ from interp.heads.facts import attribute_logit
 from interp.heads.study import END
 from interp.heads.ways import baseline
 from interp.report.claim import Claim, Measured, Missing, Pilot
-from interp.report.counting import joint_effect, some_head
-from interp.report.evidence import Evidence, of_items
-from interp.stats import bootstrap_interval
+from interp.report.counting import head_of, is_kind, joint_effect, some_head
+from interp.report.evidence import Evidence
+from interp.report.intervals import from_items, of_items, row_ends, said
 
 __all__ = ["CLAIMS", "NAMED"]
 
@@ -24,6 +24,7 @@ _FRAMES = (
     "facts that the model knows."
 )
 _RESIDUAL, _CUT, _MLPS = ("fact_recall: residual", "fact_recall: attention from the end", "fact_recall: MLPs")
+_SHARE = "share of clean − corrupt"
 _WINDOW_REACH = 2  # layers on either side in a window of five
 
 
@@ -36,9 +37,8 @@ def _known(relation: str, which: str) -> Any:
             raise Missing(f"no {relation} was asked for")
         asked = int(about["asked"])
         right = about["known"] if which == "known" else round(about["top1"] * asked)
-        answers = np.arange(asked) < right
-        low, high = bootstrap_interval(answers[:, None].astype(float), seed=evidence.seed)
-        return Measured(right / asked, float(low[0]), float(high[0]), "of countries", asked)
+        countries = [f"{i:05}" for i in range(asked)]
+        return from_items(of_items(np.arange(asked) < right, countries, seed=evidence.seed), "of countries")
 
     return measure
 
@@ -46,7 +46,11 @@ def _known(relation: str, which: str) -> Any:
 def _layers(evidence: Evidence, name: str) -> pd.DataFrame:
     evidence.rows("fact_recall")
     evidence.must_do("fact_recall")
-    return evidence.table(name)
+    table, n = evidence.table(name).copy(), evidence.items("fact_recall")
+    for column in [column for column in table if f"{column}_low" in table]:
+        ends = [row_ends(row, str(column), n, share=True) for row in table.to_dict("records")]
+        table[f"{column}_low"], table[f"{column}_high"] = ([end[i] for end in ends] for i in (0, 1))
+    return table
 
 
 def _extreme(evidence: Evidence, rows: pd.DataFrame, column: str, *, least: bool) -> Measured:
@@ -56,7 +60,7 @@ def _extreme(evidence: Evidence, rows: pd.DataFrame, column: str, *, least: bool
     row = rows.loc[rows[column].idxmin() if least else rows[column].idxmax()]
     note = f"at layer {int(row['layer'])}, chosen by this very figure"
     ends = (float(row[f"{column}_low"]), float(row[f"{column}_high"]))
-    return Measured(float(row[column]), *ends, "share of clean − corrupt", evidence.items("fact_recall"), note)
+    return said(Measured(float(row[column]), *ends, "share of clean − corrupt", evidence.items("fact_recall"), note))
 
 
 def _n_layers(rows: pd.DataFrame) -> int:
@@ -93,6 +97,40 @@ def _flip_depth(evidence: Evidence) -> Measured:
     n_layers = _n_layers(_layers(evidence, _RESIDUAL))
     whole = f"at layer {at.value:g} ({at.low:g} to {at.high:g}) of {n_layers}"
     return Measured(at.value / n_layers, at.low / n_layers, at.high / n_layers, "of the depth", at.n_items, whole)
+
+
+def _on_other_corruption(kind: str, corruption: str, role: str = "") -> Any:
+    """The largest effect of the named heads (of a role, if any has it) when something else is swapped: the head is
+    chosen by this very figure, so that a low one is said of all of them."""
+
+    def measure(evidence: Evidence) -> Measured:
+        rows = evidence.rows(kind).to_dict("records")
+        evidence.must_do("fact_recall")
+        named = [row for row in rows if is_kind(row)]
+        heads = {head_of(row) for row in named if row.get("role") == role} or {head_of(row) for row in named}
+        if not heads:
+            raise Missing(f"no head is called {kind}")
+        mine = _effects_by_corruption(evidence, kind, corruption)
+        mine = mine.loc[mine["head"].astype(str).isin(sorted(heads))]
+        if mine.empty:
+            raise Missing(f"the effect of these heads with the {corruption} swapped was not measured")
+        row = mine.loc[mine["effect"].idxmax()].to_dict()
+        low, high = row_ends(row, "effect", int(row["n_items"]), share=True)
+        note = f"{row['head']}, the largest of {', '.join(sorted(mine['head'].astype(str)))}"
+        return said(Measured(float(row["effect"]), low, high, _SHARE, int(row["n_items"]), note))
+
+    return measure
+
+
+def _effects_by_corruption(evidence: Evidence, kind: str, corruption: str) -> pd.DataFrame:
+    """Rows of heads whose clean output was replaced by that of one corruption's prompts."""
+    for title, table in evidence.found.tables.items():
+        if title.endswith(": effects by corruption"):
+            mine = table.loc[(table["kind"] == kind) & (table["corruption"] == corruption)]
+            mine = mine.loc[(mine["direction"] == "noise") & mine["effect"].notna()]
+            if len(mine):
+                return mine
+    raise Missing(f"effects of {kind} heads with the {corruption} swapped were not measured")
 
 
 def _later_windows(evidence: Evidence) -> Measured:
@@ -171,6 +209,42 @@ CLAIMS = (
         explain="Layer 0 re-embeds the tokens, so what its MLP restores is no sign of storage; windows that hold it "
         "are left out.",
     ),
+    Claim(
+        "fact_recall.not_the_relation",
+        "fact_recall",
+        "Heads that extract from the subject do not ask which relation: with the relation swapped each carries at "
+        "most 5%.",
+        _on_other_corruption("fact_recall", "relation", "subject"),
+        "≤",
+        0.05,
+        explain="Chughtai (2024) calls such heads subject heads; one that carries more depends on the relation too.",
+    ),
+    Claim(
+        "fact_relation.exists",
+        "fact_relation",
+        "Some head attends from the end to the relation, raises its answers as a class above those of other "
+        "relations, and carries at least 5% of the answer when the relation is swapped.",
+        some_head("fact_relation"),
+        "≥",
+        1,
+    ),
+    Claim(
+        "fact_relation.joint",
+        "fact_relation",
+        "The relation heads' candidates, exchanged together, carry at least 5% of the answer more than any random set "
+        "of the same layers.",
+        joint_effect("fact_relation", beyond_random=True),
+        "≥",
+        0.05,
+    ),
+    Claim(
+        "fact_relation.not_the_subject",
+        "fact_relation",
+        "Relation heads do not know the subject: with the subject swapped each carries at most 5%.",
+        _on_other_corruption("fact_relation", "subject"),
+        "≤",
+        0.05,
+    ),
 )
 
 
@@ -183,9 +257,8 @@ def _share_of(head: str, relation: str) -> Any:
         found = evidence.once(f"facts: {head} by relation", lambda: _by_relation(evidence, head))
         if relation not in found:
             raise Missing(f"no {relation} that the model knows was asked for")
-        value, low, high, items = found[relation]["noise"]
         note = f"denoising {found[relation]['denoise'][0]:.2f}; direct logit {found[relation]['writing'][0]:+.2f}"
-        return Measured(value, low, high, "share of clean − corrupt", int(items), note)
+        return from_items(found[relation]["noise"], "share of clean − corrupt", note)
 
     return measure
 
@@ -215,9 +288,22 @@ def _by_relation(evidence: Evidence, head: str) -> dict[str, Any]:
         found[relation] = {
             "noise": of_items(-changed["noise"][mine], items, seed=evidence.seed, divisor=gap),
             "denoise": of_items(changed["denoise"][mine], items, seed=evidence.seed, divisor=gap),
-            "writing": of_items(written[mine], items, seed=evidence.seed),
+            "writing": of_items(written[mine], items, seed=evidence.seed, share=False),
         }
     return found
+
+
+def _writes_attribute(head: str, relation: str) -> Any:
+    """Direct logit of the answer less the mean over the relation's other answers, of all that a head writes."""
+
+    def measure(evidence: Evidence) -> Measured:
+        evidence.rows("fact_recall")
+        found = evidence.once(f"facts: {head} by relation", lambda: _by_relation(evidence, head))
+        if relation not in found:
+            raise Missing(f"no {relation} that the model knows was asked for")
+        return from_items(found[relation]["writing"], "logits")
+
+    return measure
 
 
 def _writes_subject(head: str) -> Any:
@@ -225,8 +311,7 @@ def _writes_subject(head: str) -> Any:
 
     def measure(evidence: Evidence) -> Measured:
         evidence.rows("fact_recall")
-        value, low, high, items = evidence.once(f"facts: {head} and the subject", lambda: make(evidence))
-        return Measured(value, low, high, "logits", int(items))
+        return from_items(evidence.once(f"facts: {head} and the subject", lambda: make(evidence)), "logits")
 
     def make(evidence: Evidence) -> list[float]:
         at, study = evidence.address(head), evidence.study("fact_recall", (END,))
@@ -235,7 +320,7 @@ def _writes_subject(head: str) -> Any:
         if not all(others):
             raise Missing("there is only one subject")
         written = study.writes(END, "subject", up=[[one] for one in own], down=others)
-        return of_items(written[:, at.layer, at.head], study.main.items, seed=evidence.seed)
+        return of_items(written[:, at.layer, at.head], study.main.items, seed=evidence.seed, share=False)
 
     return measure
 
@@ -319,6 +404,14 @@ NAMED = (
         "fact_recall",
         "23.4 writes the country itself too: its direct logit lies above that of other countries.",
         _writes_subject("23.4"),
+        "≥",
+        0.0,
+    ),
+    Claim(
+        "fact_recall.23.4_writes_capital",
+        "fact_recall",
+        "23.4 writes the capital: its direct logit lies above that of other capitals.",
+        _writes_attribute("23.4", "capital"),
         "≥",
         0.0,
     ),

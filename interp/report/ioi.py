@@ -14,7 +14,8 @@ from interp.heads.study import END
 from interp.heads.ways import baseline
 from interp.report.claim import Claim, Measured, Missing, Pilot
 from interp.report.counting import head_of, joint_effect, some_head
-from interp.report.evidence import Evidence, of_items
+from interp.report.evidence import Evidence
+from interp.report.intervals import from_items, of_items
 from interp.sites import Head
 
 __all__ = ["CLAIMS", "NAMED"]
@@ -39,7 +40,7 @@ def _runs(evidence: Evidence) -> dict[str, Any]:
         study = evidence.study("ioi", (END,))
         clean, _ = baseline(study)
         return {
-            "difference": of_items(clean, study.main.items, seed=evidence.seed),
+            "difference": of_items(clean, study.main.items, seed=evidence.seed, share=False),
             "accuracy": of_items(clean > 0, study.main.items, seed=evidence.seed),
         }
 
@@ -47,13 +48,11 @@ def _runs(evidence: Evidence) -> dict[str, Any]:
 
 
 def _accuracy(evidence: Evidence) -> Measured:
-    value, low, high, items = _runs(evidence)["accuracy"]
-    return Measured(value, low, high, "of prompts", int(items))
+    return from_items(_runs(evidence)["accuracy"], "of prompts")
 
 
 def _difference(evidence: Evidence) -> Measured:
-    value, low, high, items = _runs(evidence)["difference"]
-    return Measured(value, low, high, "logits", int(items))
+    return from_items(_runs(evidence)["difference"], "logits")
 
 
 def _strongest(evidence: Evidence) -> list[str]:
@@ -72,8 +71,8 @@ def _strongest(evidence: Evidence) -> list[str]:
     return evidence.once("indirect objects: the strongest heads", make)
 
 
-def _three_heads(evidence: Evidence) -> Measured:
-    """The share of the logit difference that is left when the three strongest are ablated by the mean."""
+def _triples(evidence: Evidence) -> dict[str, Any]:
+    """What the three strongest heads, and random triples of their layers, leave of the logit difference."""
     evidence.must_do("ioi")
     names = _strongest(evidence)
 
@@ -94,14 +93,29 @@ def _three_heads(evidence: Evidence) -> Measured:
             "clean": float(clean.mean()),
             "left": float(left[:, 0].mean()),
             "random": left[:, 1:].mean(axis=0).tolist(),
+            "random_share": of_items(left[:, 1:].mean(axis=1), study.main.items, seed=evidence.seed, divisor=clean)
+            if len(sets) > 1
+            else None,
         }
 
-    found = evidence.once("indirect objects: three heads ablated together", make)
-    value, low, high, items = found["share"]
+    return evidence.once("indirect objects: three heads ablated together", make)
+
+
+def _three_heads(evidence: Evidence) -> Measured:
+    """The share of the logit difference that is left when the three strongest are ablated by the mean."""
+    found, names = _triples(evidence), _strongest(evidence)
     note = f"{' '.join(names)}: {found['clean']:.2f} → {found['left']:.2f}"
     if found["random"]:
         note += f"; random triples of the same layers {min(found['random']):.2f} to {max(found['random']):.2f}"
-    return Measured(value, low, high, "of the logit difference", int(items), note)
+    return from_items(found["share"], "of the logit difference", note)
+
+
+def _random_triples(evidence: Evidence) -> Measured:
+    found = _triples(evidence)
+    if found["random_share"] is None:
+        raise Missing("the layers of these heads have too few others for random triples")
+    note = f"{len(found['random'])} triples: {min(found['random']):.2f} to {max(found['random']):.2f}"
+    return from_items(found["random_share"], "of the logit difference", f"{note}, clean {found['clean']:.2f}")
 
 
 def _looks(evidence: Evidence, head: str) -> Measured:
@@ -113,15 +127,14 @@ def _looks(evidence: Evidence, head: str) -> Measured:
         to = {name: study.attention(END, name)[:, at.layer, at.head] for name in ("IO", "S1", "S2")}
         more = to["IO"] - to["S1"] - to["S2"]
         return {
-            "more": of_items(more, study.main.items, seed=evidence.seed),
+            "more": of_items(more, study.main.items, seed=evidence.seed, share=False),
             **{name: of_items(one, study.main.items, seed=evidence.seed) for name, one in to.items()},
         }
 
     _looked_for(evidence)
     found = evidence.once(f"indirect objects: attention of {head}", make)
-    value, low, high, items = found["more"]
     note = f"{head}: IO {found['IO'][0]:.2f}, S1 {found['S1'][0]:.2f}, S2 {found['S2'][0]:.2f}"
-    return Measured(value, low, high, "of attention", int(items), note)
+    return from_items(found["more"], "of attention", note)
 
 
 def _strongest_looks_at_io(evidence: Evidence) -> Measured:
@@ -205,7 +218,8 @@ def _costs_most(evidence: Evidence, head: str) -> Measured:
         raise Missing("no other head was tested")
     best = max(others, key=lambda row: row["effect"])
     note = f"{head} {mine.value:.2f}; next {head_of(best)} {best['effect']:.2f}"
-    ends = (mine.low - best["effect_high"], mine.high - best["effect_low"])
+    low, high = evidence.ends(best, "effect")
+    ends = (mine.low - high, mine.high - low)
     return Measured(mine.value - best["effect"], *ends, "share of clean − corrupt", mine.n_items, note)
 
 
@@ -217,10 +231,9 @@ def _alone(evidence: Evidence, head: str) -> Measured:
         evidence.address(head)
         study = evidence.study("ioi", (END,))
         effects = ablate(study.model, study.main, [head], "mean", metric=study.metric, progress=False)
-        return of_items(effects.values.values[:, 0], study.main.items, seed=evidence.seed)
+        return of_items(effects.values.values[:, 0], study.main.items, seed=evidence.seed, share=False)
 
-    value, low, high, items = evidence.once(f"indirect objects: {head} ablated", make)
-    return Measured(value, low, high, "logits", int(items))
+    return from_items(evidence.once(f"indirect objects: {head} ablated", make), "logits")
 
 
 NAMED = (
@@ -250,6 +263,15 @@ NAMED = (
         "≤",
         0.5,
         Pilot(0.75 / 3.95, f"3.95 → .75, random triples 3.9 to 4.2; the pilot chose its three by hand. {_TEMPLATES}"),
+    ),
+    Claim(
+        "ioi.pilot_random_triples",
+        "name_mover",
+        "Random triples of the same layers leave at least 90% of it.",
+        _random_triples,
+        "≥",
+        0.9,
+        Pilot(4.05 / 3.95, f"3.9 to 4.2 of 3.95. {_TEMPLATES}"),
     ),
     Claim(
         "name_mover.23.3_matters_most",
@@ -283,6 +305,14 @@ NAMED = (
         lambda evidence: evidence.column("name_mover", "23.0", "score", "of attention"),
         "≥",
         0.3,
+    ),
+    Claim(
+        "name_mover.23.0_writes",
+        "name_mover",
+        "23.0 writes like one: what it moves from IO raises IO above the other names.",
+        lambda evidence: evidence.column("name_mover", "23.0", "writing", "logits"),
+        "≥",
+        0.0,
     ),
     *(
         Claim(

@@ -21,10 +21,13 @@ from interp.heads.task_finder import TaskFinder
 from interp.model.identity import model_hash
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
+from interp.report import null
 from interp.report.claim import CANNOT_TELL, Claim, Measured, Missing, judged
 from interp.report.claims import claims_for
 from interp.report.evidence import Evidence, settings_key
+from interp.report.intervals import NO_SPREAD
 from interp.report.results import Report
+from interp.report.whole import CLAIMS, Whole
 from interp.results import HeadScores
 from interp.tasks.load import load as load_task
 
@@ -58,9 +61,10 @@ def report(
     user's own prompts, as for `find_heads`. `found` are head scores that were found before (with the same pairs): then
     its kinds, `n` and `seed` count. `keep`: a folder for what is finished, so that the same call goes on from there.
     Kinds whose prompts cannot be made for the model are left out, with the reason. Raises `InputError` for an unknown
-    kind or rigor, and where no kind is left.
+    kind or rigor, and where no kind is left. `progress(stage, done, total)` hears of each stage, and of all of them as
+    the stage `interp.report.whole.WHOLE`.
     """
-    start, say = time.perf_counter(), _silent if progress is None else progress
+    start, say = time.perf_counter(), Whole(progress)
     if not isinstance(model, HookedTransformer):
         raise InputError(f"A report is about a loaded model, not {model!r}. Load it first: interp.load(…).")
     if rigor not in RIGORS:
@@ -82,20 +86,19 @@ def report(
     key = settings_key(found, model_hash(model), given)
     folder = None if keep is None else Path(keep)
     n_items, drawn_by = int(found.about.get("n", 50)), int(found.about.get("seed", seed))
-    evidence = Evidence(model, found, n_items, drawn_by, pairs=given, folder=folder, key=key, progress=say)
+    evidence = Evidence(
+        model, found, n_items, drawn_by, pairs=given, corpus=corpus, folder=folder, key=key, progress=say
+    )
     asked = list(dict.fromkeys([*found.kinds, *left_out]))
     claims = claims_for(model.cfg.model_name, asked)
     rows = []
     for number, claim in enumerate(claims):
-        say("claims", number, len(claims))
+        say(CLAIMS, number, len(claims))
         rows.append(_row(claim, evidence, left_out))
-    say("claims", len(claims), len(claims))
+    tables = {null.TITLE: null.table(evidence)}
+    say(CLAIMS, len(claims), len(claims))
     about = _about(model, found, rigor, left_out, round(time.perf_counter() - start, 1))
-    return Report(pd.DataFrame(rows, columns=list(Report.COLUMNS)), found, about)
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress is shown."""
+    return Report(pd.DataFrame(rows, columns=list(Report.COLUMNS)), found, about, tables)
 
 
 def _row(claim: Claim, evidence: Evidence, left_out: Mapping[str, str]) -> dict[str, Any]:
@@ -106,8 +109,6 @@ def _row(claim: Claim, evidence: Evidence, left_out: Mapping[str, str]) -> dict[
         except (Missing, InputError) as error:
             reason = str(error)
     verdict = CANNOT_TELL if reason else judged(measured, claim.side, claim.cutoff)
-    if _alike(measured):
-        measured = measured.plus("every item gave the same, so the bootstrap's interval has no width")
     pilot = claim.pilot
     return {
         "id": claim.id,
@@ -129,23 +130,18 @@ def _row(claim: Claim, evidence: Evidence, left_out: Mapping[str, str]) -> dict[
     }
 
 
-def _alike(measured: Measured) -> bool:
-    """Whether a share is the same for every item, which says less than its interval does."""
-    return measured.unit.startswith("of ") and measured.low == measured.value == measured.high
-
-
 def _why(verdict: str, measured: Measured) -> str:
     if verdict != CANNOT_TELL:
         return ""
-    return "no interval could be given" if measured.low != measured.low else "the interval holds the cutoff"
+    if measured.low == measured.low:
+        return "the interval holds the cutoff"
+    return NO_SPREAD if NO_SPREAD in measured.note else "no interval could be given"
 
 
 def _against(measured: Measured, pilot: Any) -> str:
     """How ours compares with the pilot: inside the interval, or different and why that may be."""
     if pilot is None or measured.low != measured.low:
         return ""
-    if _alike(measured):
-        return "not compared, since our interval has no width"
     if measured.low <= pilot.value <= measured.high:
         return "within the interval"
     side = "lower" if measured.high < pilot.value else "higher"
@@ -158,20 +154,22 @@ def _find(
     pairs: Mapping[str, PromptPairs] | None,
     settings: Mapping[str, Any],
     keep: Any,
-    say: Progress,
+    say: Whole,
 ) -> tuple[HeadScores, dict[str, str]]:
     """One search for all kinds; where prompts of some cannot be made, one without these."""
     options: dict[str, Any] = {**settings, "pairs": pairs, "keep": keep, "progress": say}
+    asked = _asked(model, kinds)
+    say.start(asked)
     try:
         return find_heads(model, kinds, **options), {}
     except InputError as error:
-        asked = _asked(model, kinds)
         left_out = (
             {} if pairs is not None else {one.name: why for one in asked if (why := _problem(model, one, settings))}
         )
         left = [one.name for one in asked if one.name not in left_out]
         if not left_out or not left:
             raise
+        say.start([one for one in asked if one.name in left])
         try:
             return find_heads(model, left, **options), left_out
         except InputError:
@@ -222,7 +220,8 @@ def _about(
         "bos": found.about.get("bos"),
         "ablation": found.about.get("ablation"),
         "normalisation": found.about.get("normalisation"),
-        "intervals": "95%, bootstrap over items; corrected p by sign flips of items, over heads and kinds",
+        "intervals": "95%, bootstrap over items; exact binomial where a share is 0 or 1 for every item; corrected p by "
+        "sign flips of items, over heads and kinds",
         "left_out": dict(left_out),
         "versions": {
             "interp": sys.modules["interp"].__version__,

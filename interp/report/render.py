@@ -12,6 +12,8 @@ import pandas as pd
 
 from interp.figures.tables import table_html, text_cell
 from interp.report.counting import head_of, is_kind
+from interp.report.null import ABOUT, TITLE
+from interp.results.heads import with_interval
 
 if TYPE_CHECKING:
     from interp.report.results import Report
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["document", "html_sections", "markdown", "summary"]
 
 Part = tuple[str, Any]  # "1", "2" or "3" (a heading), "text", "list" or "table", and what it says
+_BY_HEAD = (": effects by corruption", ": by template")  # how tables of heads end that are shown
 _MOST = 12  # rows of candidates that failed
 _CELL = re.compile(r"([\\`*_\[\]<>|~#])")
 
@@ -41,7 +44,7 @@ def document(report: Report) -> list[Part]:
     ]
     for kind in report.kinds:
         parts += _of_kind(report, kind)
-    return [*parts, ("2", "How it was measured"), ("list", _settings(report))]
+    return [*parts, *null_part(report), ("2", "How it was measured"), ("list", _settings(report))]
 
 
 def summary(claims: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +83,72 @@ def _of_kind(report: Report, kind: str) -> list[Part]:
             parts.append(("text", f"And {len(failed) - _MOST} more with a lower score."))
     elif not len(named):
         parts.append(("text", _best_of(rows)))
-    return parts + _together(report, kind, failed)
+    shown = named if len(named) else rows.sort_values("score", ascending=False).head(1)
+    return (
+        parts + _together(report, kind, failed) + further(report, kind, [head_of(r) for r in shown.to_dict("records")])
+    )
+
+
+def further(report: Report, kind: str, heads: Sequence[str]) -> list[Part]:
+    """What was measured of each head by corruption and by template: of some heads of a kind, the others counted."""
+    parts: list[Part] = []
+    for title, table in report.found.tables.items():
+        if not title.endswith(_BY_HEAD) or "kind" not in table or "head" not in table:
+            continue
+        mine = table.loc[table["kind"] == kind]
+        rows = mine.loc[mine["head"].astype(str).isin(heads)]
+        if not len(rows):
+            continue
+        parts += [("3", _capital(title)), ("table", _compact(rows.drop(columns="kind")))]
+        left = mine["head"].nunique() - rows["head"].nunique()
+        if left:
+            parts.append(("text", f"The same was measured of {left} more head{'s' * (left > 1)}, in the saved tables."))
+    return parts
+
+
+def _compact(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each value with its interval in one cell."""
+    ends = {f"{name}_{end}" for name in rows.columns for end in ("low", "high") if f"{name}_low" in rows}
+    table = {}
+    for name in (name for name in rows.columns if name not in ends):
+        if f"{name}_low" in rows:
+            table[f"{name} (95%)"] = [with_interval(row, str(name)) for row in rows.to_dict("records")]
+        else:
+            table[str(name).replace("_", " ")] = [_cell(value) for value in rows[name]]
+    return pd.DataFrame(table)
+
+
+def _cell(value: Any) -> Any:
+    return "–" if _nan(value) or value == "" else f"{value:g}" if isinstance(value, int) else value
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def null_part(report: Report) -> list[Part]:
+    """How a randomly initialised model of the same shape scores, a row per kind."""
+    table = report.tables.get(TITLE)
+    if table is None or not len(table):
+        return []
+    lines = []
+    for row in table.loc[table["why"] == ""].to_dict("records"):
+        line: dict[str, Any] = {"kind": row["kind"]}
+        for who, name in (("", "best head"), ("random_", "random model's best")):
+            line[name] = f"{row[f'{who}head']}: {with_interval(row, f'{who}score')}"
+        line["difference (95%)"] = with_interval(row, "difference")
+        for name, label in (("passing", "score passes"), ("passing_and_writing", "and writing")):
+            both = (_count(row[f"{who}{name}"]) for who in ("", "random_"))
+            line[f"{label} (ours / random)"] = " / ".join(both)
+        lines.append({**line, "heads": _count(row["n_heads"]), "items": _count(row["n_items"])})
+    parts: list[Part] = [("2", TITLE), ("text", ABOUT)]
+    parts += [("table", pd.DataFrame(lines))] if lines else []
+    missing = table.loc[table["why"] != ""].to_dict("records")
+    return [*parts, ("list", [f"{row['kind']}: not measured: {row['why']}." for row in missing])] if missing else parts
+
+
+def _count(value: Any) -> str:
+    return "–" if _nan(value) else f"{int(value)}"
 
 
 def _best_of(rows: pd.DataFrame) -> str:
@@ -154,10 +222,16 @@ def _number(value: float) -> str:
 
 def _heads(rows: pd.DataFrame, *, reasons: bool = False) -> pd.DataFrame:
     table = []
+    shuffled = "writing_shuffled" in rows and bool(rows["writing_shuffled"].notna().to_numpy().any())
+    decided = "decided_by" in rows and any(isinstance(one, str) and one for one in rows["decided_by"])
     for row in rows.to_dict("records"):
         line = {"head": head_of(row), "score (95%)": _interval(row, "score"), "writing": text_cell(row["writing"])}
+        if shuffled:
+            line["answers shuffled"] = text_cell(row["writing_shuffled"])
         line |= {"effect (95%)": _interval(row, "effect"), "others": text_cell(row.get("control"))}
         line |= {"p": "–" if _nan(p := row.get("p_corrected")) else f"{p:.2g}", "verdict": row["verdict"]}
+        if decided:
+            line["decided by"] = _cell(row["decided_by"])
         table.append(line | ({"reason": row.get("reason", "")} if reasons else {}))
     return pd.DataFrame(table)
 

@@ -24,7 +24,8 @@ _FORMAT = 1
 class Report:
     """One row per claim in `claims`: what was measured with its 95% interval, the cutoff it `must_be` on the right side
     of, the verdict (*holds*, *does not hold*, *cannot tell*, and then `why`), and how it compares with the pilot, where
-    there was one. NaN: not measured. `found` holds the scores of all heads, `about` the settings."""
+    there was one. NaN: not measured. `found` holds the scores of all heads, `about` the settings, `tables` what was
+    measured besides, by name: how a randomly initialised model of the same shape scores."""
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
         *("id", "kind", "claim", "verdict", "value", "low", "high", "unit", "n_items", "must_be"),
@@ -34,6 +35,7 @@ class Report:
     claims: pd.DataFrame
     found: HeadScores
     about: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
         """A copy of the table, one row per claim."""
@@ -74,11 +76,13 @@ class Report:
         return write_page(path, title[1], html_sections(parts), with_plotly=False)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a folder: claims.parquet, about.json and the heads, all or nothing."""
+        """Write a folder: claims.parquet, further tables, about.json and the heads, all or nothing."""
         with atomic_folder(path, marker="about.json") as folder:
             self.claims.to_parquet(folder / "claims.parquet")
+            for number, table in enumerate(self.tables.values()):
+                table.to_parquet(folder / f"table{number}.parquet")
             self.found.save(folder / "heads")
-            write_json(folder / "about.json", {**self.about, "format": _FORMAT})
+            write_json(folder / "about.json", {**self.about, "format": _FORMAT, "tables": list(self.tables)})
         return Path(path)
 
     @classmethod
@@ -90,10 +94,13 @@ class Report:
             raise StorageError(f"{folder} holds no report of format {_FORMAT}. Make it again with this version.")
         try:
             claims = pd.read_parquet(folder / "claims.parquet")
+            names = about.get("tables", [])
+            tables = {name: pd.read_parquet(folder / f"table{i}.parquet") for i, name in enumerate(names)}
         except (OSError, ValueError) as error:
             raise StorageError(f"Cannot read the claims in {folder}: {error}") from error
         heads = HeadScores.load(folder / "heads")
-        return cls(claims, heads, {key: value for key, value in about.items() if key != "format"})
+        said = {key: value for key, value in about.items() if key not in ("format", "tables")}
+        return cls(claims, heads, said, tables)
 
     def __str__(self) -> str:
         from interp.report.render import summary

@@ -62,3 +62,36 @@ def test_a_quick_command_says_nothing(capsys):
         for done in range(5):
             report("looking", done, 5)
     assert capsys.readouterr().err == ""
+
+
+def test_the_time_left_in_all_is_that_of_the_whole(clock, capsys):
+    with progress("everything") as report:
+        for done in range(1, 26):
+            clock[0] += 1
+            report("everything", 10 * done, 1000)
+            report("looking", done, 25)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "looking: 10/25, 1.1/s, 14 s left; about 2 min left in all"
+    assert len(lines) == 2 and not any(line.startswith("everything") for line in lines)
+
+
+def test_long_times_are_in_minutes_and_nothing_done_says_nothing(clock, capsys):
+    with progress("everything") as report:
+        report("everything", 0, 1000)
+        clock[0] += 20
+        report("looking", 1, 1)
+        report("everything", 10, 1000)
+        clock[0] += 20
+        report("looking on", 1, 1)
+    assert capsys.readouterr().err.splitlines() == ["looking: 1/1", "looking on: 1/1; about 33 min left in all"]
+
+
+def test_a_terminal_shows_the_whole_as_a_share_with_its_time_left(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", screen := Terminal())
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "160")
+    with progress("everything") as report:
+        for done in range(100):
+            report("everything", done, 200)
+            report("looking", done, 100)
+    assert "left in all" in screen.getvalue() and "50%" in screen.getvalue()

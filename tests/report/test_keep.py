@@ -51,6 +51,33 @@ def test_a_stopped_report_goes_on_where_it_was_and_gives_the_same(names, ioi_rep
     assert not third.measured and third.every[-1] == "claims"
 
 
+STOPS = {
+    "in the search": lambda stage, done, total: stage.startswith("ioi: logit difference") and done > 0,
+    "behind the search": lambda stage, done, total: stage == "claims",
+    "at the first further quantity": lambda stage, done, total: stage.startswith("measuring ") and not done,
+    "behind it": lambda stage, done, total: stage.startswith("measuring ") and done,
+    "at the random model": lambda stage, done, total: stage.startswith("measuring random model"),
+    "at the last claim": lambda stage, done, total: stage == "claims" and done == total - 1,
+}
+
+
+@pytest.mark.parametrize("where", STOPS)
+def test_wherever_a_report_is_stopped_it_ends_as_if_it_had_not_been(where, names, ioi_report, tmp_path):
+    def stop(stage, done, total):
+        if STOPS[where](stage, done, total):
+            raise KeyboardInterrupt
+
+    call = {"n": 12, "pairs": ioi_pairs(names), "keep": tmp_path / "kept"}
+    with pytest.raises(KeyboardInterrupt):
+        interp.report(names.model, IOI, **call, progress=stop)
+    report = interp.report(names.model, IOI, **call)
+    pd.testing.assert_frame_equal(report.claims, ioi_report.claims)
+    pd.testing.assert_frame_equal(report.found.frame, ioi_report.found.frame)
+    pd.testing.assert_frame_equal(report.found.sets, ioi_report.found.sets)
+    for name, table in ioi_report.tables.items():
+        pd.testing.assert_frame_equal(report.tables[name], table)
+
+
 def test_another_seed_is_measured_anew(names, tmp_path):
     first, second = Stages(), Stages()
     call = {"n": 12, "pairs": ioi_pairs(names), "keep": tmp_path}

@@ -1,0 +1,66 @@
+"""How far a whole report is: its stages in order, each with a rough share of the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from interp.heads.base import Finder
+from interp.heads.causes import CAUSES
+from interp.heads.task_finder import TaskFinder
+
+__all__ = ["CLAIMS", "WHOLE", "Whole"]
+
+Progress = Callable[[str, int, int], None]
+WHOLE = "the whole report"
+CLAIMS = "claims"
+_ATTENTION, _TEST, _TABLE, _CLAIMS = 1.0, 6.0, 3.0, 8.0
+_LONGER = {"natural_copies": 3.0, "coreference": 4.0}  # longer prompts, or more of them to an item
+
+
+class Whole:
+    """Passes progress on, and adds how much of the whole was done since the start, in thousandths: what was kept from
+    before costs nothing and counts as nothing. Costs of stages are rough, so the time left by them is too."""
+
+    def __init__(self, say: Progress | None):
+        self.say = say
+        self.start(())
+
+    def start(self, found: Sequence[Finder | TaskFinder]) -> None:
+        """What is ahead: the search for these kinds, then the claims."""
+        self.stages = [*_stages(found), (CLAIMS, _CLAIMS)]
+        self.at, self.done = 0, [0.0] * len(self.stages)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if self.say is None:
+            return
+        names = [name for name, _ in self.stages]
+        if stage in names[self.at :]:
+            self.at = names.index(stage, self.at)
+            self.done[self.at] = max(self.done[self.at], done / max(total, 1))
+            costs = [cost for _, cost in self.stages]
+            worked = sum(cost * share for cost, share in zip(costs, self.done, strict=True))
+            left = sum(costs[self.at + 1 :]) + costs[self.at] * (1 - self.done[self.at])
+            self.say(WHOLE, round(1000 * worked), round(1000 * (worked + left)))
+        self.say(stage, done, total)
+
+
+def _stages(found: Sequence[Finder | TaskFinder]) -> list[tuple[str, float]]:
+    """The stages that `find_heads` goes through for some kinds, in its order, as it names them."""
+    groups: dict[Any, list[Any]] = {}
+    for one in found:
+        groups.setdefault((one.task, one.corruptions) if isinstance(one, TaskFinder) else "", []).append(one)
+    stages: list[tuple[str, float]] = []
+    for key, group in groups.items():
+        if not key:
+            stages += [(f"attention: {data}", _ATTENTION) for data in dict.fromkeys(one.data for one in group)]
+            causes = dict.fromkeys(one.cause for one in group)
+            stages += [(f"ablating heads: {CAUSES[cause].metric}", _TEST) for cause in causes]
+            continue
+        task, longer = key[0], _LONGER.get(key[0], 1.0)
+        stages.append((f"{task}: attention", _ATTENTION * longer))
+        for test in dict.fromkeys(one.test for one in group):
+            stages.append((f"{task}: {test.label}", _TEST * longer))
+            named = [name for one in group if one.test is test for name in one.tables]
+            stages += [(f"{task}: {name}", _TABLE * longer) for name in named]
+    return stages
