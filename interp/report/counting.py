@@ -40,7 +40,7 @@ def some_head(kind: str) -> Callable[[Evidence], Measured]:
     def measure(evidence: Evidence) -> Measured:
         one = finder(kind)
         rows = evidence.rows(kind).to_dict("records")
-        evidence.must_do(one.task if isinstance(one, TaskFinder) else one.cause)
+        evidence.must_do(one.heading if isinstance(one, TaskFinder) else one.cause)
         if problem := evidence.found.about.get("problems", {}).get(kind):
             raise Missing(problem)
         named = [row for row in rows if is_kind(row)]
@@ -72,7 +72,7 @@ def joint_effect(kind: str, *, beyond_random: bool = False) -> Callable[[Evidenc
 
     def measure(evidence: Evidence) -> Measured:
         one, row = finder(kind), evidence.joint(kind)
-        evidence.must_do(one.task if isinstance(one, TaskFinder) else one.cause)
+        evidence.must_do(one.heading if isinstance(one, TaskFinder) else one.cause)
         less, note = 0.0, f"heads {row['heads']}: {row['metric']} {row['clean']:.2f} → {row['ablated']:.2f}"
         if beyond_random:
             less = row["random_max"]

@@ -47,6 +47,7 @@ class Evidence:
     key: str = ""
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     _known: dict[str, Any] = field(default_factory=dict)
+    _loaded: dict[Any, Any] = field(default_factory=dict)  # what tasks measured of the model
     _shared: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
@@ -139,7 +140,7 @@ class Evidence:
 
     def items(self, kind: str) -> int | None:
         """How many items a kind's figures rest on."""
-        task = getattr(finder(kind), "task", "")
+        task = getattr(finder(kind), "heading", "")
         counted = self.task_facts.get(task, {}).get("n_items", {})
         return counted.get("report") or (self.n if not task else None)
 
@@ -182,7 +183,9 @@ class Evidence:
             metric = "logit_diff" if pairs.foil else "log_prob"
             made = Study(self.model, {corruption or "pairs": pairs}, tuple(queries), metric=metric)
         else:
-            loaded = load_task(task, self.model, corruption or None, split=split, n=self.n, seed=self.seed)
+            loaded = load_task(
+                task, self.model, corruption or None, split=split, n=self.n, seed=self.seed, known=self._loaded
+            )
             if loaded.pairs is None:
                 raise Missing(f"{task} has no pairs")
             metric = str(loaded.about.get("metric", "logit_diff"))

@@ -8,6 +8,7 @@ from typing import Any
 from interp.heads.base import Finder
 from interp.heads.causes import CAUSES
 from interp.heads.task_finder import TaskFinder
+from interp.heads.trial import BY_CORRUPTION
 
 __all__ = ["CLAIMS", "WHOLE", "Whole"]
 
@@ -49,7 +50,7 @@ def _stages(found: Sequence[Finder | TaskFinder]) -> list[tuple[str, float]]:
     """The stages that `find_heads` goes through for some kinds, in its order, as it names them."""
     groups: dict[Any, list[Any]] = {}
     for one in found:
-        groups.setdefault((one.task, one.corruptions) if isinstance(one, TaskFinder) else "", []).append(one)
+        groups.setdefault((one.heading, one.corruptions) if isinstance(one, TaskFinder) else "", []).append(one)
     stages: list[tuple[str, float]] = []
     for key, group in groups.items():
         if not key:
@@ -57,10 +58,11 @@ def _stages(found: Sequence[Finder | TaskFinder]) -> list[tuple[str, float]]:
             causes = dict.fromkeys(one.cause for one in group)
             stages += [(f"ablating heads: {CAUSES[cause].metric}", _TEST) for cause in causes]
             continue
-        task, longer = key[0], _LONGER.get(key[0], 1.0)
+        task, longer = key[0], _LONGER.get(group[0].task, 1.0)
         stages.append((f"{task}: attention", _ATTENTION * longer))
         for test in dict.fromkeys(one.test for one in group):
             stages.append((f"{task}: {test.label}", _TEST * longer))
             named = [name for one in group if one.test is test for name in one.tables]
             stages += [(f"{task}: {name}", _TABLE * longer) for name in named]
+        stages.append((f"{task}: {BY_CORRUPTION}", _TABLE * longer * len(group[0].corruptions)))
     return stages
