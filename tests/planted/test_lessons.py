@@ -113,7 +113,7 @@ def test_each_head_of_a_sum_says_all_it_can_and_only_the_sum_says_which(made: Ma
 
         def said(layer: int, head: int, i: int = i, cache: Any = cache) -> dict[int, float]:
             logits = (one.model.unembed.weight @ cache["result", layer][0, subject.read[i], head]).detach()
-            return {token: round(float(x), 3) for token, x in enumerate(logits) if abs(x) > 0.01}
+            return {token: round(float(x), 2) for token, x in enumerate(logits) if abs(x) > 0.01}
 
         assert said(0, 1) == {answer: 10.0, same: 10.0}, "the subject's attributes, whatever is asked"
         asked = said(0, 2)
