@@ -48,6 +48,8 @@ _COLUMNS = {  # name and unit
     "attention_to_IO_mean": ("attention to IO, name movers at their mean", "share of attention"),
     "attention_to_IO_zero": ("attention to IO, name movers at zero", "share of attention"),
     "attention_to_relation": ("attention to the relation", "share of attention"),
+    "attention_to_subject": ("attention to the subject", "share of attention"),
+    "writing_shuffled": ("writing, answers of other items", ""),
     "rise_mean": ("rise of the direct effect, name movers at their mean", _SHARE),
     "rise_zero": ("rise of the direct effect, name movers at zero", _SHARE),
     "antecedent_first": ("score where the antecedent stands first", "share of prompts"),

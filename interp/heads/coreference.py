@@ -122,7 +122,7 @@ FINDER = TaskFinder(
     definition="share of prompts whose pronoun attends more to its antecedent than to the other mention, both orders "
     "counted alike",
     task="coreference",
-    corruptions=("pronoun", "names"),
+    corruptions=("pronoun", "antecedent"),
     positions=(PRONOUN, ANTECEDENT, DISTRACTOR),
     queries=(PRONOUN,),
     behaviour=_choice,
