@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from app.components.text import notice, plain
-from app.wording import FILTERS, group_of, measure_name, outcomes, passing, task_of
+from app.wording import FILTERS, group_of, heading_of, measure_name, outcomes, passing, task_of
 from interp.figures.tables import text_cell
 from interp.heads.base import finders
 from interp.results import HeadScores
@@ -89,7 +89,7 @@ def overview(results: HeadScores) -> pd.DataFrame:
     for kind in results.kinds:
         rows = results.of(kind)
         found = outcomes(rows)
-        task = results.about.get("tasks", {}).get(task_of(kind, results.about), {})
+        task = results.about.get("tasks", {}).get(heading_of(kind, results.about), {})
         named = ", ".join(address(row) for row in rows.loc[found == "named"].to_dict("records"))
         line = {"kind": kind, "group": group_of(kind, results.about)}
         line["task done"] = ("yes" if task["is done"] else "no") if "is done" in task else "–"

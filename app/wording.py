@@ -13,7 +13,17 @@ from interp.heads.base import finders
 from interp.heads.task_finder import TaskFinder
 from interp.results import HeadScores
 
-__all__ = ["FILTERS", "column_names", "group_of", "grouped", "measure_name", "outcomes", "passing", "task_of"]
+__all__ = [
+    "FILTERS",
+    "column_names",
+    "group_of",
+    "grouped",
+    "heading_of",
+    "measure_name",
+    "outcomes",
+    "passing",
+    "task_of",
+]
 
 PATTERNS = "pattern"
 FILTERS = {
@@ -69,6 +79,12 @@ def task_of(kind: str, about: Mapping[str, Any]) -> str | None:
         return found.task if isinstance(found, TaskFinder) else None
     data = str(about.get("data", {}).get(kind, ""))
     return data.removeprefix("task ") if data.startswith("task ") else None
+
+
+def heading_of(kind: str, about: Mapping[str, Any]) -> str | None:
+    """Under which a result tells what the model does for a kind: its task, perhaps by a corruption of its own."""
+    found = finders().get(kind)
+    return found.heading if isinstance(found, TaskFinder) else task_of(kind, about)
 
 
 def group_of(kind: str, about: Mapping[str, Any]) -> str:
