@@ -96,7 +96,7 @@ def _load(
     from interp.tasks.base import definition
 
     definition(name)  # a wrong name is said before a model is loaded
-    options = {} if cue is None else {"cue": cue}
+    options: dict[str, Any] = {} if cue is None else {"cue": cue}
     loaded = interp.load(model)
     return interp.tasks.load(name, loaded, corruption, split=split, n=n, seed=seed, bos=bos, **options), loaded
 

@@ -53,8 +53,8 @@ def load(
         raise InputError(f"seed is {seed!r}. Give a whole number, 0 or more.")
     unknown = sorted(options.keys() - set(task.options))
     if unknown:
-        known = f"It takes {', '.join(task.options)}" if task.options else "It takes none of its own"
-        raise InputError(f"{name} has no option {unknown[0]!r}. {known}.")
+        takes = f"It takes {', '.join(task.options)}" if task.options else "It takes none of its own"
+        raise InputError(f"{name} has no option {unknown[0]!r}. {takes}.")
     _check_model(model)
     task.must_apply_to(model)
     splits = SPLITS if split == "all" else (split,)
