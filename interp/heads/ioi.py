@@ -13,7 +13,7 @@ from interp.causal.paths import path_patch
 from interp.heads.ablation import HeadSet
 from interp.heads.study import END, Study
 from interp.heads.task_finder import Behaviour, Test
-from interp.heads.ways import Harm, Report, exchanges, shares
+from interp.heads.ways import Harm, Report, exchanges, part, shares
 from interp.sites import Head
 
 __all__ = [
@@ -98,11 +98,9 @@ def path_to_movers(study: Study, sets: Sequence[HeadSet], seed: int, report: Rep
                 [list(one) for one in before],
                 [f"{head}.q" for head in movers],
                 metric=study.metric,
-                progress=False,
+                progress=False if report is None else report,
             )
             known.update(shares(study, effects, before))
-        if report is not None:
-            report(len(sets), len(sets))
     return {"path": {one: known[one] for one in sets}}
 
 
@@ -110,16 +108,19 @@ def beyond_movers(study: Study, sets: Sequence[HeadSet], seed: int, report: Repo
     """What ablating each set costs more once the name movers are ablated too than by itself."""
     movers, found = study.memo["movers"], {}
     joint = {one: tuple(dict.fromkeys((*movers, *one))) for one in sets}
-    for number, how in enumerate(KNOCKOUTS, start=1):
+    for number, how in enumerate(KNOCKOUTS):
         wanted = list(dict.fromkeys([movers, *sets, *joint.values()]))
         effects = ablate(
-            study.model, study.main, [list(one) for one in wanted], how, metric=study.metric, progress=False
+            study.model,
+            study.main,
+            [list(one) for one in wanted],
+            how,
+            metric=study.metric,
+            progress=part(report, number, len(KNOCKOUTS)),
         )
         harm = shares(study, effects, wanted)
         found[f"backup_{how}"] = {
             one: harm[whole] - harm[movers] - (0.0 if set(one) <= set(movers) else harm[one])
             for one, whole in joint.items()
         }
-        if report is not None:
-            report(number, len(KNOCKOUTS))
     return found

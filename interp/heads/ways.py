@@ -16,7 +16,7 @@ from interp.heads.ablation import HeadSet
 from interp.heads.study import Study
 from interp.results import Effects
 
-__all__ = ["MEASURES", "Harm", "Report", "baseline", "distance", "exchanges", "four_ways", "shares", "ways"]
+__all__ = ["MEASURES", "Harm", "Report", "baseline", "distance", "exchanges", "four_ways", "part", "shares", "ways"]
 
 Harm = dict[str, dict[HeadSet, NDArray[np.floating]]]
 Report = Callable[[int, int], None]
@@ -79,7 +79,7 @@ def ways(
         new = [one for one in dict.fromkeys(sets) if one not in known]
         if new:
             try:
-                effects = _run(measure, study, new, at, seed, _part(report, number, len(measures)))
+                effects = _run(measure, study, new, at, seed, part(report, number, len(measures)))
             except InputError as error:
                 if measure != "resample" or "to resample from" not in str(error):
                     raise
@@ -90,8 +90,8 @@ def ways(
     return found
 
 
-def _part(report: Report | None, number: int, of: int) -> Report | bool:
-    """The progress of one measure among several, in thousandths of the whole."""
+def part(report: Report | None, number: int, of: int) -> Report | bool:
+    """The progress of one measure among several, in thousandths of all."""
     if report is None:
         return False
     return lambda done, total: report(int(1000 * (number + (done / total if total else 1.0)) / of), 1000)
