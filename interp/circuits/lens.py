@@ -88,7 +88,7 @@ def lens(
         "pins": {name: token for name, token in pinned.items()},
         "k": k,
         "lens": None if lens is None else dict(lens.about),
-        "left_out": _LEFT_OUT[kind],
+        "left_out": _LEFT_OUT[kind] if lens is None else f"{_LEFT_OUT[kind]} {lens.convergence}",
     }
     return Lens(joined["frame"], joined["tokens"], joined["pins"], about)
 

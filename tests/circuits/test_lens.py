@@ -157,7 +157,7 @@ def test_a_fitted_lens_is_nearer_to_the_model_on_text_it_has_not_seen(rank: int 
 
 
 def test_the_estimate_over_drawn_tokens_is_unbiased_but_for_its_logarithm() -> None:
-    from interp.circuits.tuned import _Target
+    from interp.circuits.tuned_fit import _Target
 
     model = double("llama")
     generator = torch.Generator().manual_seed(0)
