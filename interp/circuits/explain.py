@@ -72,6 +72,7 @@ def explain_attention(
     replace_with: str = "mean",
     answer: int | str | None = None,
     foil: int | str | None = None,
+    read: int | str | None = None,
     decoder_input: Any = None,
     prepend_bos: bool | None = None,
 ) -> AttentionExplanation:
@@ -91,7 +92,8 @@ def explain_attention(
     reports the change of attention and of the answer (by default what the model predicts): True takes the three largest
     of each side, a name or list those. `replace_with` is "mean" (of the source's own vectors at the other positions
     the query sees, the first left out) or "zero". Only this edge is touched: a replaced key is seen by this query of
-    this head alone.
+    this head alone. The answer is read at `read` (an index or a piece of the text, or "mask"): unless given, behind the
+    last token; in an encoder at its mask token, or at the query where there is not exactly one. `about` says where.
 
     Cost: one forward pass, and with `confirm` one more for each source and side.
     """
@@ -107,7 +109,7 @@ def explain_attention(
         return found
     from interp.circuits.confirm import confirmed
 
-    return confirmed(edge, found, confirm, view, replace_with, answer, foil)
+    return confirmed(edge, found, confirm, view, replace_with, answer, foil, read)
 
 
 @torch.no_grad()

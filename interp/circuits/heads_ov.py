@@ -17,12 +17,12 @@ from interp.circuits.embedding import direct_embedding, effective_embedding
 from interp.circuits.factored import FactoredMatrix
 from interp.circuits.ov import output_norm, written
 from interp.circuits.places import HeadPlace, head_place, read_text, token_place
+from interp.circuits.prompts import one_token
 from interp.circuits.svd import factored_svd
 from interp.errors import InputError
 from interp.model.norms import Norm, norm_scale
 from interp.model.taps import NO_TAPS
 from interp.model.transformer import HookedTransformer
-from interp.pairs.answers import answer_ids
 from interp.results.tables import HeadTable
 from interp.sites import Head
 
@@ -148,7 +148,8 @@ class HeadOV:
         parts = pattern[:, None] * (cache[f"{address}hook_v"][0, :, self.place.kv_head] @ self.W_O)
         scale = None if norm is None else norm_scale(cache[made][0, at : at + 1], norm.config)
         parts = written(self.place.stack, layer, parts, self.place.address.sublayer, scale=scale)
-        ids = [_single(self.model, one, own.tokens[: at + 1]) for one in (answer, foil) if one is not None]
+        before, asked = "".join(own.tokens[: at + 1]), (("answer", answer), ("foil", foil))
+        ids = [one_token(self.model, one, what, before) for what, one in asked if one is not None]
         logits = direct_logits(self.model, parts, torch.tensor(ids, device=parts.device))
         logits = logits / final_scale(self.model, cache[last][0, at])
         adds = (logits[:, 0] - logits[:, 1] if len(ids) > 1 else logits[:, 0]).double().cpu()
@@ -328,13 +329,3 @@ def _sample(d_vocab: int, n: int | None, seed: int) -> Tensor:
         raise InputError(f"n is {n}. Take at least 2 tokens.")
     order = torch.randperm(d_vocab, generator=torch.Generator().manual_seed(seed))
     return order if n is None else order[:n].sort().values
-
-
-def _single(model: HookedTransformer, given: int | str, before: tuple[str, ...]) -> int:
-    """The one token of an answer behind a text."""
-    if isinstance(given, int):
-        return given
-    ids = answer_ids(model._need_tokenizer(), given, "".join(before))
-    if len(ids) != 1:
-        raise InputError(f"{given!r} is {len(ids)} tokens. Give one of them: {model.to_str_tokens(list(ids))}.")
-    return ids[0]

@@ -18,13 +18,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.circuits.prompts import Group, groups, prompts, token_texts
+from interp.circuits.prompts import Group, groups, one_token, prompts, token_texts
 from interp.circuits.tuned import TunedLens
 from interp.errors import InputError
 from interp.model.taps import NO_TAPS
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
-from interp.pairs.answers import answer_ids
 from interp.results.lens import Lens
 
 __all__ = ["Reduced", "layer_residuals", "lens", "reduce_logits"]
@@ -254,20 +253,14 @@ def _pin_ids(model: HookedTransformer, pairs: PromptPairs, pins: Any) -> dict[st
     """Label -> token id."""
     given = [pins] if isinstance(pins, str | int) else list(pins)
     found: dict[str, int] = {}
+    rows = pairs.clean_decoder or pairs.clean
     for one in given:
-        if isinstance(one, str):
-            tokenizer = model._need_tokenizer()
-            rows = pairs.clean_decoder or pairs.clean
-            ids = answer_ids(tokenizer, one, tokenizer.decode(list(rows[0])))
-            if len(ids) != 1:
-                pieces = " + ".join(repr(piece) for piece in tokenizer.str_tokens(list(ids)))
-                raise InputError(f"The pin {one!r} is {len(ids)} tokens: {pieces}. Pin one of them, or its id.")
-            token = ids[0]
-        elif isinstance(one, int) and not isinstance(one, bool) and 0 <= one < model.cfg.d_vocab:
-            token = one
-        else:
-            raise InputError(f"The pin {one!r} is no token. Give a text, or an id from 0 to {model.cfg.d_vocab - 1}.")
-        found[token_texts(model, [token])[0]] = token
+        before = model._need_tokenizer().decode(list(rows[0])) if isinstance(one, str) else ""
+        token = one_token(model, one, "The pin", before)
+        (label,) = token_texts(model, [token])
+        if found.get(label, token) != token:  # two tokens that read alike, as halves of a character do
+            label = f"{label} ({token})"
+        found[label] = token
     return found
 
 
