@@ -286,3 +286,20 @@ def test_what_cannot_be_asked_is_said(unchecked: None) -> None:
     shown = interp.attention_graph(headless, [TOKENS])
     with pytest.raises(InputError, match="no head that predicts tokens"):
         interp.graph_faithfulness(headless, shown, answer=3, read=1, reference=[[1, 2, 3, 4, 5]])
+
+
+def test_tokens_that_xml_cannot_hold_come_back_by_their_json(tmp_path) -> None:
+    from dataclasses import replace
+
+    strange = ["\x00bell\x07", "a\r\n", "�", "\\u0000", " \n", "]]>&amp;", "\ufffe\x1b", "fine"]
+    model = double("llama")
+    graph = interp.attention_graph(model, rows([8], 1), top_k=10)
+    graph = replace(graph, about={**graph.about, "text": strange})
+    read = nx.read_graphml(graph.to_graphml(tmp_path / "graph.graphml"), force_multigraph=True)
+    for pos, token in enumerate(strange):
+        node = read.nodes[f"0:{pos}"]
+        assert json.loads(node["token_json"]) == token if "token_json" in node else node["token"] == token
+    with_json = {data["pos"] for _, data in read.nodes(data=True) if "token_json" in data}
+    assert with_json == {0, 1, 6} and read.nodes["0:0"]["token"] == "�bell�"
+    again = AttentionGraph.from_json(graph.to_json())
+    assert list(again.about["text"]) == strange
