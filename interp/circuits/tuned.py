@@ -24,7 +24,7 @@ from interp.figures.page import figure_html, write_page
 from interp.files import atomic_folder, read_json, write_json
 from interp.model.identity import model_hash
 from interp.model.transformer import HookedTransformer
-from interp.results.frames import about_html
+from interp.results.frames import about_html, as_records
 
 __all__ = ["TunedLens"]
 
@@ -194,6 +194,13 @@ class TunedLens:
         """Write a self-contained page: the curves, the table, and what is left out."""
         sections = [figure_html(self.plot(), "kl"), self._repr_html_()]
         return write_page(path, f"Tuned lens of {self.about.get('model', 'a model')}", sections)
+
+    def to_records(self) -> dict[str, Any]:
+        """The table and what is known of the fit, as plain data for JSON."""
+        return {"layers": as_records(self.to_frame()), "about": dict(self.about)}
+
+    def __str__(self) -> str:
+        return f"{self.to_frame().round(3).to_string(index=False)}\n{self.describe()}"
 
     def _repr_html_(self) -> str:
         return about_html(repr(self), self.describe(), self.to_frame().round(3))
