@@ -82,6 +82,8 @@ def _asked(found: AttentionExplanation, sources: bool | str | Sequence[str]) -> 
         largest = sums.groupby("side", sort=False).head(_LARGEST)
         return list(zip(largest["side"], largest["source"], strict=True))
     named = [sources] if isinstance(sources, str) else list(sources) if isinstance(sources, Sequence) else []
+    if not named:
+        raise InputError(f"confirm is {sources!r}. Give True, the name of a source, or a list of names.")
     for name in named:
         if name not in set(sums["source"]):
             shown = ", ".join(dict.fromkeys(sums["source"].head(8)))

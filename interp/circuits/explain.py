@@ -99,6 +99,8 @@ def explain_attention(
     """
     if view not in ("layer", "head"):
         raise InputError(f'view is {view!r}. Choose "layer" or "head".')
+    if confirm is False and any(one is not None for one in (answer, foil, read)):
+        raise InputError("answer, foil and read say what is read when sources are replaced. Add confirm=True.")
     edge = trace_edge(model, text, head, query, key, decoder_input=decoder_input, prepend_bos=prepend_bos)
     others = _compared(edge, against)
     device = edge.seen.device
@@ -168,6 +170,8 @@ def _compared(edge: Edge, against: str | Sequence[int | str] | None) -> Tensor |
     seen = edge.seen.tolist()
     if against is None:
         return None
+    if not isinstance(against, Sequence):
+        raise InputError(f'against is {against!r}. Choose "others", "all", a list of tokens, or None.')
     if isinstance(against, str):
         if against not in ("others", "all"):
             raise InputError(f'against is {against!r}. Choose "others", "all", a list of tokens, or None.')

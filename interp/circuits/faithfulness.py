@@ -105,6 +105,8 @@ def _reference(
         rows, said = [list(asked.corrupt[0])], "the corrupt prompt"
     elif isinstance(reference, PromptPairs):
         rows, said = [list(row) for row in reference.corrupt], "the corrupt prompts"
+    elif not isinstance(reference, Sequence | Tensor):
+        raise InputError(f"reference is {reference!r}. Give a list of texts, rows of token ids, or PromptPairs.")
     elif isinstance(reference, str):
         raise InputError("The reference is one text. Give a list of texts, so that there is something to average.")
     else:

@@ -8,7 +8,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -67,6 +67,8 @@ def lens(
     model.need_unembed()
     if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= model.cfg.d_vocab:
         raise InputError(f"k is {k!r}. Give a number of tokens from 0 to {model.cfg.d_vocab}.")
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
+        raise InputError(f"max_bytes is {max_bytes!r}. Give the size of a slice of logits, 1 or more.")
     if lens is not None:
         lens.must_fit(model)
     pairs = _texts(model, text, decoder)
@@ -251,7 +253,7 @@ def _texts(model: HookedTransformer, text: Any, decoder: Any) -> PromptPairs:
 
 def _pin_ids(model: HookedTransformer, pairs: PromptPairs, pins: Any) -> dict[str, int]:
     """Label -> token id."""
-    given = [pins] if isinstance(pins, str | int) else list(pins)
+    given = [pins] if isinstance(pins, str | int) or not isinstance(pins, Iterable) else list(pins)
     found: dict[str, int] = {}
     rows = pairs.clean_decoder or pairs.clean
     for one in given:

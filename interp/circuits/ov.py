@@ -19,7 +19,13 @@ from interp.model.stack import Stack
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["copying_ratio", "output_norm", "value_logits", "written", "written_norms"]
+__all__ = ["copying_ratio", "output_norm", "value_logits", "wide", "written", "written_norms"]
+
+
+def wide(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Without gradient and at least float32: there are no decompositions in half precision, and few digits."""
+    x = x.detach()
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def output_norm(stack: Stack, layer: int, sublayer: str = "attn") -> Norm | None:

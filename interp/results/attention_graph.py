@@ -84,8 +84,8 @@ class AttentionGraph:
         import networkx as nx
 
         n_layers, n_pos, _ = self.patterns.shape
-        if not -n_pos <= query < n_pos:
-            raise InputError(f"query is {query}; this text has positions 0 to {n_pos - 1}.")
+        if isinstance(query, bool) or not isinstance(query, int) or not -n_pos <= query < n_pos:
+            raise InputError(f"query is {query!r}; this text has positions 0 to {n_pos - 1}.")
         pipes, end = nx.DiGraph(), (n_layers, query % n_pos)
         pipes.add_nodes_from((layer, pos) for layer in range(n_layers + 1) for pos in range(n_pos))
         for layer, pattern in enumerate(self.patterns):
@@ -99,9 +99,9 @@ class AttentionGraph:
     # ---- exports ----
 
     def to_networkx(self) -> Any:
-        """A MultiDiGraph: nodes "layer:pos" with layer, pos, token and norm (and `token_json`, the token as JSON, where it
-        has characters that XML cannot hold: they are the replacement character in `token`); edges of kind "attention" (weight,
-        attention, layer, and head where they are kept apart) and "residual" (weight: the norm that is carried on)."""
+        """A MultiDiGraph: nodes "layer:pos" with layer, pos, token and norm; edges of kind "attention" (weight,
+        attention, layer, and head where they are kept apart) and "residual" (weight: the norm that is carried on).
+        Characters of a token that XML cannot hold are the replacement character; then `token_json` is it as JSON."""
         import networkx as nx
 
         graph = nx.MultiDiGraph(model=str(self.about.get("model", "")), edge=str(self.about.get("edge", "")))
