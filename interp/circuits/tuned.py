@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -162,6 +163,19 @@ class TunedLens:
         said = [_verdict(a, b) for a, b in zip(gained, share, strict=True)]
         columns = {"before": before, "halfway": halfway, "after": after, "second_half": share, "verdict": said}
         return pd.DataFrame({"layer": range(self.n_layers), **columns})
+
+    @property
+    def values(self) -> xr.DataArray:
+        """Held-out KL in nats, `[when, layer]`."""
+        table = self.to_frame()
+        when = ["before", "halfway", "after"]
+        coords = {"when": when, "layer": table["layer"].to_list()}
+        return xr.DataArray(table[when].to_numpy().T, coords=coords, dims=("when", "layer"), name="kl")
+
+    @property
+    def leaves_out(self) -> str:
+        """What a tuned lens does not say."""
+        return _LEFT_OUT
 
     def describe(self) -> str:
         """How near it came on held-out text, whether it is converged, and what it leaves out."""

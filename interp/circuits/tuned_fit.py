@@ -141,6 +141,8 @@ def _train(
     n_layers = len(resid) - 1
     target = None
     ends, halves = [], []
+    if progress is not None:
+        progress("fitting the lens", 0, n_layers)
     for layer in range(n_layers):
         found = kept.get(layer, settings["rank"] or resid.shape[2])
         if found is None:

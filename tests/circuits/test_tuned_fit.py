@@ -127,6 +127,8 @@ def test_it_says_layer_by_layer_whether_it_is_converged(tmp_path: Path) -> None:
     short = interp.TunedLens.fit(double("llama"), rows([30] * 30, 3), rank=16, steps=4, n_tokens=600, n_vocab=None)
     table = short.to_frame()
     assert (table["verdict"] == "still falling").all() and (table["second_half"] > 0.02).all()
+    assert short.values.dims == ("when", "layer")
+    np.testing.assert_allclose(short.values.sel(when="after"), short.about["kl"]["after"][:-1])
     assert "Not converged: of 3 layers still falling in 3" in short.describe()
     for said in (short._repr_html_(), short.to_html(tmp_path / "page.html").read_text()):
         assert "Not converged" in said
