@@ -19,9 +19,11 @@ TOKENS = torch.tensor(rows([7], 1))
 OTHER = torch.tensor(rows([6], 2))
 
 
-def by_hand(model: HookedTransformer, head: str, side: str, pos: int, read: int) -> list[float]:
+def by_hand(
+    model: HookedTransformer, head: str, side: str, pos: int, read: int, others: list[int] | None
+) -> list[float]:
     """Logits at `read`, as they are and with the edge 4 → 2 of a head rescored: its query or key is that of a run
-    without MLP 0 at that position, and everything else is as it was."""
+    without MLP 0 at that position (or with its mean over `others`), and everything else is as it was."""
     layer, number = (int(one) for one in head.split("."))
     address, config = f"{model.main.address}blocks.", model.main.config.blocks[layer].attn
     own = number if side == "query" else number // (config.n_heads // config.n_key_value_heads)
@@ -29,7 +31,7 @@ def by_hand(model: HookedTransformer, head: str, side: str, pos: int, read: int)
     found: dict[str, torch.Tensor] = {}
 
     def silence(x: torch.Tensor, hook: Any) -> torch.Tensor:
-        x[0, pos] = 0
+        x[0, pos] = 0 if others is None else x[0, others].mean(0)
         return x
 
     def take(x: torch.Tensor, hook: Any) -> None:
@@ -51,18 +53,24 @@ def by_hand(model: HookedTransformer, head: str, side: str, pos: int, read: int)
     return [float(before[0, read, 3]), float(after[0, read, 3])]
 
 
+@pytest.mark.parametrize("replace_with", ["zero", "mean"])
 @pytest.mark.parametrize(("side", "pos"), [("query", 4), ("key", 2)])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "encoder", "softcap"])
-def test_the_change_of_the_answer_is_that_of_a_run_edited_by_hand(name: str, side: str, pos: int) -> None:
-    """Layer 1 reads MLP 0 directly, so silencing it at one position changes that position's query or key alone."""
+def test_the_change_of_the_answer_is_that_of_a_run_edited_by_hand(
+    name: str, side: str, pos: int, replace_with: str
+) -> None:
+    """Layer 1 reads MLP 0 directly, so replacing it at one position changes that position's query or key alone. The
+    mean is over what the query sees but the first token and the one that is replaced."""
     model = double(name)
     read = 4
     found = interp.explain_attention(
-        model, TOKENS, "1.1", 4, 2, confirm="0_mlp_out", replace_with="zero", answer=3, read=read
+        model, TOKENS, "1.1", 4, 2, confirm="0_mlp_out", replace_with=replace_with, answer=3, read=read
     )
     assert found.confirmed is not None
     row = found.confirmed.set_index("side").loc[side]
-    before, after = by_hand(model, "1.1", side, pos, read)
+    seen = range(1, 7 if model.decoder is None else 5)
+    others = None if replace_with == "zero" else [one for one in seen if one != pos]
+    before, after = by_hand(model, "1.1", side, pos, read, others)
     assert row["answer"] == pytest.approx(before, abs=1e-9) and row["answer_after"] == pytest.approx(after, abs=1e-9)
     assert found.about["read"] == read and abs(after - before) > 1e-9
 

@@ -303,3 +303,16 @@ def test_tokens_that_xml_cannot_hold_come_back_by_their_json(tmp_path) -> None:
     assert with_json == {0, 1, 6} and read.nodes["0:0"]["token"] == "�bell�"
     again = AttentionGraph.from_json(graph.to_json())
     assert list(again.about["text"]) == strange
+
+
+def test_p_is_the_share_of_random_graphs_that_do_as_well_whichever_way_the_metric_points() -> None:
+    from interp.circuits.faithfulness import _bound, _question, _table
+
+    model = double("llama")
+    graph = interp.attention_graph(model, [TOKENS])
+    bound = _bound(model, _question(model, graph, None, 7, 9, None), None)
+    for sign in (1, -1):
+        values = sign * np.array([10.0, 0.0, 8.0, 1.0, 2.0, 9.0, -3.0])
+        table = _table(values, [], 5, bound).set_index("graph")
+        assert table.loc["shown", "p"] == pytest.approx(2 / 5) and table.loc["shown", "faithfulness"] == 0.8
+        assert table.loc["random", ["lowest", "highest"]].tolist() == [-0.3, 0.9]

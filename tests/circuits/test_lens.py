@@ -110,7 +110,7 @@ def test_pins_are_tokens_behind_the_text(talker: HookedTransformer) -> None:
     [
         ({"kind": "deep"}, "kind is 'deep'"),
         ({"kind": "tuned"}, "A tuned lens has to be given"),
-        ({"pins": [50]}, "The pin 50 is no token"),
+        ({"pins": [50]}, "The pin is 50; this"),
         ({"k": 51}, "k is 51"),
     ],
 )
