@@ -113,3 +113,11 @@ def test_singular_directions_read_tokens_behind_the_norms_gain_and_centring(name
         for column, along in (("reads", (embed * norm.gain) @ u[:, i]), ("writes", unembedded(model, vh[i]))):
             either = {tuple(f"'{one}'" for one in (sign * along).topk(4).indices.tolist()) for sign in (1, -1)}
             assert {tuple(one.split(" ")) for one in mine[column]} == either, column
+
+
+def test_eigenvalues_that_turn_count_for_less() -> None:
+    from interp.circuits.copying import eigenvalue_score
+
+    turning = torch.tensor([2 + 1j, 2 - 1j])
+    assert float(eigenvalue_score(turning)) == pytest.approx(2 / 5**0.5)
+    assert float(eigenvalue_score(torch.tensor([3 + 0j, -1 + 0j]))) == pytest.approx(0.5)
