@@ -180,7 +180,7 @@ class TunedLens:
     def describe(self) -> str:
         """How near it came on held-out text, whether it is converged, and what it leaves out."""
         table = self.to_frame()
-        if table["after"].isna().all():
+        if not self.about.get("kl"):
             return f"Nothing is known of how this lens was fitted. {_LEFT_OUT}"
         said = f"Tuned lens of {self.about.get('model')}, {self.about.get('steps_in_all')} steps: KL(final ‖ lens) on "
         said += f"held-out text {table['before'].mean():.2f} → {table['after'].mean():.2f} nats, mean of its layers. "
@@ -202,7 +202,8 @@ class TunedLens:
 
     def plot(self) -> Any:
         """A plotly figure: held-out KL by layer, before, halfway and after."""
-        return divergence_curves(self.to_frame()[["layer", "before", "halfway", "after"]], title=repr(self))
+        shown = self.to_frame().drop(columns=["second_half", "verdict"])
+        return divergence_curves(shown, title=repr(self))
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write a self-contained page: the curves, the table, and what is left out."""

@@ -143,3 +143,13 @@ def test_layers_that_there_are_not(unchecked: None, talker: HookedTransformer) -
         with pytest.raises(InputError, match=message):
             interp.mlp_memory(talker, layer, TEXT)
     assert interp.mlp_memory(talker, -1, TEXT, tokens=10**6, k=1, n_random=0).about["layers"] == [2]
+
+
+def test_a_copying_ratio_of_padded_prompts_is_refused(talker: HookedTransformer) -> None:
+    from interp.circuits.ov import copying_ratio
+
+    batch = talker.batch(["w1 w2 w3 w1", "w1 w2"])
+    assert batch.mask is not None
+    with pytest.raises(InputError, match="without padding"):
+        copying_ratio(talker, batch)
+    assert copying_ratio(talker, talker.batch(["w1 w2 w3 w1"])).shape == (3, 4)
