@@ -14,6 +14,7 @@ import interp
 from app import models, state
 from app.components.text import plain, table
 from app.computing import computed
+from app.keeping import keep
 from app.question import named
 from interp.circuits.ov import written
 from interp.errors import InterpError
@@ -156,7 +157,13 @@ def _why(edge: _Edge) -> None:
         figure.update_layout(title=None, height=420, margin={"t": 16, "l": 8, "r": 8, "b": 8})
         st.plotly_chart(figure, key="sources", config={"displaylogo": False})
     plain(found.leaves_out)
-    _confirm(edge, view)
+    found = _confirm(edge, view) or found
+    about = found.about
+    spec = {"analysis": "explain", "text": state.get("prompt"), "tokens": list(edge.ids), "head": str(edge.head)}
+    spec |= {"query": edge.query, "key": edge.key, "view": view, "against": about.get("against")}
+    spec |= {"confirm": found.confirmed is not None, "replace_with": about.get("replaced_with")}
+    key = ("explain", edge.model, str(edge.head), edge.ids, edge.query, edge.key, view, found.confirmed is not None)
+    keep(found, key, edge.model, spec, f"head {edge.head} of {edge.model}: {edge.query} → {edge.key}")
 
 
 def _explained(edge: _Edge, view: str, *, confirm: bool) -> AttentionExplanation | None:
@@ -196,10 +203,11 @@ def _together(found: AttentionExplanation) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _confirm(edge: _Edge, view: str) -> None:
+def _confirm(edge: _Edge, view: str) -> AttentionExplanation | None:
+    """The explanation with what replacing sources did, once that was asked for."""
     found = _explained(edge, view, confirm=True)
     if found is None or found.confirmed is None:
-        return
+        return None
     rows, about = found.confirmed, found.about
     names = [f"{side}: {source}" for side, source in zip(rows["side"], rows["source"], strict=True)]
     shown = pd.DataFrame({"replaced": names})
@@ -210,7 +218,9 @@ def _confirm(edge: _Edge, view: str) -> None:
         ]
     st.markdown("**Confirmed by replacing one source**, norms recomputed")
     table(shown)
-    plain(f"Replaced with {about['replaced_with']}. Only this edge is touched.")
+    read = f" The answer is read at {about['read']}: {about['read_because']}." if about.get("read_because") else ""
+    plain(f"Replaced with {about['replaced_with']}. Only this edge is touched.{read}")
+    return found
 
 
 # ---- what ----

@@ -130,6 +130,7 @@ _SETTINGS = {
     "answer_token": _Setting(None, _token_text),
     "foil_token": _Setting(None, _token_text),
     "pins": _Setting("", _token_text),
+    "lens": _Setting("logit", _name),
     "pos": _Setting(None, _count),
     "by": _Setting("component", _name),
     "edges": _Setting(150, _count),

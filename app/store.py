@@ -12,6 +12,7 @@ import streamlit as st
 from app import state
 from app.components.text import notice
 from app.wording import outcomes
+from interp.errors import StorageError
 from interp.results import Effects, HeadScores
 from interp.runs.manifest import RunInfo
 from interp.runs.store import RunStore
@@ -31,6 +32,7 @@ __all__ = [
     "spec",
     "summaries",
     "title",
+    "tuned_lenses",
 ]
 
 
@@ -98,6 +100,17 @@ def largest(run: RunInfo, normalize: Literal["pooled"] | None) -> pd.DataFrame:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _largest(store: str, run_id: str, created: str, normalize: Literal["pooled"] | None) -> pd.DataFrame:
     return _results(store, run_id, created).top(12, normalize=normalize)
+
+
+def tuned_lenses(model: str, content: Callable[[], str]) -> list[RunInfo]:
+    """Runs that hold a tuned lens of this model, newest first. `content`, the hash of its weights, is asked for only
+    where there is such a run: one of other weights fits no more. A store that cannot be listed has none."""
+    try:
+        every = runs()
+    except StorageError:
+        return []
+    named = [one for one in every if one.status == "ok" and one.kind == "tuned_lens" and one.model == model]
+    return [one for one in named if one.model_hash in (None, content())]
 
 
 def addresses(table: pd.DataFrame) -> list[str]:

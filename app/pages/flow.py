@@ -15,6 +15,7 @@ from app import models, state
 from app.components.flow_graph import flow_graph
 from app.components.text import notice, plain, table
 from app.computing import computed, known
+from app.keeping import keep
 from app.question import named, question_form, read, token
 from interp.errors import InputError
 from interp.figures.signed_bars import signed_bars
@@ -200,7 +201,18 @@ if prompt is not None:
             table(graph.summary(_SHOWN))
         with right:
             measured = _faithfulness(model_name, prompt, graph, asked)
-        _export(known(measured) or graph if measured else graph, (model_name, prompt.ids, asked, measured))
+        whole = known(measured) or graph if measured else graph
+        _export(whole, (model_name, prompt.ids, asked, measured))
+        spec = {"analysis": "graph", "text": state.get("prompt"), "bos": prompt.has_bos, "tokens": list(prompt.ids)}
+        spec |= dict(zip(("top_k", "edge", "apart", "to_last"), asked, strict=True))
+        spec |= {"answer": measured[-2], "foil": measured[-1]} if measured else {}
+        keep(
+            whole,
+            (model_name, prompt.ids, asked, measured),
+            model_name,
+            spec,
+            f"attention graph of {model_name}: {state.get('prompt')}",
+        )
         _attention_alone(model_name, prompt, graph)
 state.write_back(
     model=model_name if model_name != models.default_model() else None,

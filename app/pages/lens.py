@@ -10,10 +10,11 @@ import streamlit as st
 import torch
 
 import interp
-from app import models, state
+from app import models, state, store
 from app.components.lens_table import lens_table
 from app.components.text import notice, plain, table
 from app.computing import computed
+from app.keeping import keep
 from app.question import named, question_form, read, token, tokens
 from interp.errors import InputError
 from interp.results.lens import Lens
@@ -25,17 +26,37 @@ _ROWS = 15  # of the attribution's chart and table
 _BY = {"component": "component", "head": "head", "source": "head and source token"}
 
 
-def _lens_of(name: str, ids: tuple[int, ...], pins: tuple[int, ...]) -> Callable[[], Lens]:
+def _lens_of(name: str, ids: tuple[int, ...], pins: tuple[int, ...], tuned: str | None) -> Callable[[], Lens]:
+    runs = store.run_store()
+
     def work() -> Lens:
         model = models.loaded(name)
+        fitted = None if tuned is None else runs.open(tuned).results()
         followed: Any = pins
         if not pins:
             tokens = torch.tensor([ids], device=model.device)
             with torch.no_grad():
                 followed = model(tokens, unembed_pos=[-1])[0, 0].topk(2).indices.tolist()
-        return interp.lens(model, [list(ids)], pins=followed, k=_LIKELY)
+        kind: Any = "logit" if fitted is None else "tuned"
+        return interp.lens(model, [list(ids)], kind=kind, lens=fitted, pins=followed, k=_LIKELY)
 
     return work
+
+
+def _choose_lens(model: str) -> str | None:
+    """The run of a tuned lens, or None for the logit lens; there is a choice where the store holds any."""
+    fitted = {run.id: store.title(run) for run in store.tuned_lenses(model, lambda: models.content_hash(model))}
+    chosen = state.get("lens")
+    if chosen != "logit" and chosen not in fitted:
+        said = f"The store holds no tuned lens {chosen} of {model}. The logit lens is shown instead."
+        state.refuse("lens", said, "logit")
+        st.rerun()
+    if not fitted:
+        return None
+    options = {"logit": "logit lens", **fitted}
+    bound = state.widget("lens", chosen)
+    st.selectbox("Lens", list(options), format_func=options.__getitem__, width=420, **bound)
+    return None if chosen == "logit" else chosen
 
 
 def _choose_pos(tokens: list[str]) -> int:
@@ -48,11 +69,10 @@ def _choose_pos(tokens: list[str]) -> int:
 
 
 def _lens(model: str, prompt: models.ReadPrompt, pos: int) -> None:
-    pins = tokens(model, prompt, "pins")
-    key = ("lens", model, prompt.ids, pins)
-    found: Lens | None = computed(
-        f"Lens of {len(prompt.ids)} tokens in {model}", key, _lens_of(model, prompt.ids, pins)
-    )
+    pins, tuned = tokens(model, prompt, "pins"), _choose_lens(model)
+    key = ("lens", model, prompt.ids, pins, tuned)
+    name = f"{'Lens' if tuned is None else 'Tuned lens'} of {len(prompt.ids)} tokens in {model}"
+    found: Lens | None = computed(name, key, _lens_of(model, prompt.ids, pins, tuned))
     if found is None:
         return
     chosen = lens_table(found, prompt.tokens, pos=pos, key="lens")
@@ -63,6 +83,10 @@ def _lens(model: str, prompt: models.ReadPrompt, pos: int) -> None:
     st.markdown("#### Ranks of pinned tokens")
     _position_box(prompt.tokens, pos)
     _curves(found, pos, pins)
+    kind = "logit" if tuned is None else "tuned"
+    spec = {"analysis": "lens", "text": state.get("prompt"), "bos": prompt.has_bos, "kind": kind, "lens": tuned}
+    spec |= {"pins": list(found.about["pins"]), "k": _LIKELY, "tokens": list(prompt.ids)}
+    keep(found, key, model, spec, f"{kind} lens of {model}: {state.get('prompt')}")
 
 
 def _position_box(tokens: list[str], pos: int) -> None:
@@ -116,8 +140,12 @@ def _attribution(model: str, prompt: models.ReadPrompt, pos: int) -> None:
 
     key = ("attribution", model, prompt.ids, pos, by, answer, foil)
     found: LogitAttribution | None = computed(f"Logit attribution by {by} in {model}", key, work)
-    if found is not None:
-        _parts(found)
+    if found is None:
+        return
+    _parts(found)
+    spec = {"analysis": "logit_attribution", "text": state.get("prompt"), "bos": prompt.has_bos, "by": by, "read": pos}
+    spec |= {"answer": answer, "foil": foil, "tokens": list(prompt.ids)}
+    keep(found, key, model, spec, f"logit attribution of {model} by {by}: {state.get('prompt')}")
 
 
 def _parts(found: LogitAttribution) -> None:
@@ -160,5 +188,5 @@ if prompt is not None:
 state.write_back(
     model=model_name if model_name != models.default_model() else None,
     pos=state.get("pos"),
-    **{name: state.get(name) for name in ("prompt", "bos", "answer_token", "foil_token", "pins", "by")},
+    **{name: state.get(name) for name in ("prompt", "bos", "answer_token", "foil_token", "pins", "lens", "by")},
 )

@@ -61,8 +61,8 @@ def composition(
         raise InputError(f'kind is {kind!r}. Choose "Q", "K" or "V".')
     if qk not in ("auto", "whole", "alone"):
         raise InputError(f'qk is {qk!r}. Choose "auto", "whole" or "alone".')
-    if n_random < 2:
-        raise InputError(f"n_random is {n_random}. A baseline takes at least 2 pairs.")
+    if isinstance(n_random, bool) or not isinstance(n_random, int) or n_random < 2:
+        raise InputError(f"n_random is {n_random!r}. A baseline takes at least 2 pairs.")
     where = _stack(model, stack)
     n_layers, n_heads = where.config.n_layers, _n_heads(where)
     alone = kind != "V" and (qk == "alone" or (qk == "auto" and any(b.attn.rotary for b in where.config.blocks)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.circuits.explain import Edge
-from interp.circuits.places import positions_of
+from interp.circuits.places import ReadText, positions_of, token_place
+from interp.circuits.prompts import one_token, token_texts
 from interp.circuits.sources import Stream, View
 from interp.errors import InputError
-from interp.pairs.answers import answer_ids
 from interp.results.explanation import AttentionExplanation
 
 __all__ = ["confirmed"]
@@ -33,13 +33,14 @@ def confirmed(
     replace_with: str,
     answer: int | str | None,
     foil: int | str | None,
+    read: int | str | None = None,
 ) -> AttentionExplanation:
     """The explanation with a table of what happened when sources were replaced, one row for each source and side."""
     if replace_with not in ("mean", "zero"):
         raise InputError(f'replace_with is {replace_with!r}. Choose "mean" or "zero".')
     asked = _asked(found, sources)
-    read = _Answer.of(edge, answer, foil)
-    before = read(None)
+    measured = _Answer.of(edge, answer, foil, read)
+    before = measured(None)
     streams = {side: edge.stream(letter, _all(edge, letter)) for side, letter in _SIDES.items()}
     kept = {side: stream.whole() for side, stream in streams.items()}
     at = edge.seen.tolist().index(edge.key)
@@ -52,7 +53,7 @@ def confirmed(
         new[side] = kept[side].clone()
         new[side][pos] = _replaced(edge, streams[side], side, label, view, pos, replace_with)[pos]
         after = _row(edge, new["query"][edge.query], new["key"][edge.seen])
-        metric = read(after)
+        metric = measured(after)
         rows.append(
             {
                 "side": side,
@@ -69,7 +70,7 @@ def confirmed(
                 "answer_change": None if metric is None or before is None else metric - before,
             }
         )
-    about = {**found.about, "replaced_with": replace_with, **read.about}
+    about = {**found.about, "replaced_with": replace_with, **measured.about}
     return replace(found, confirmed=pd.DataFrame(rows), about=about)
 
 
@@ -81,6 +82,8 @@ def _asked(found: AttentionExplanation, sources: bool | str | Sequence[str]) -> 
         largest = sums.groupby("side", sort=False).head(_LARGEST)
         return list(zip(largest["side"], largest["source"], strict=True))
     named = [sources] if isinstance(sources, str) else list(sources) if isinstance(sources, Sequence) else []
+    if not named:
+        raise InputError(f"confirm is {sources!r}. Give True, the name of a source, or a list of names.")
     for name in named:
         if name not in set(sums["source"]):
             shown = ", ".join(dict.fromkeys(sums["source"].head(8)))
@@ -136,27 +139,32 @@ class _Answer:
         self.edge, self.read, self.ids, self.about = edge, read, ids, about
 
     @classmethod
-    def of(cls, edge: Edge, answer: int | str | None, foil: int | str | None) -> _Answer:
+    def of(cls, edge: Edge, answer: int | str | None, foil: int | str | None, read: int | str | None) -> _Answer:
         model = edge.model
         if model.unembed is None:
-            if answer is not None or foil is not None:
-                model.need_unembed()
+            if any(one is not None for one in (answer, foil, read)):
+                raise InputError(
+                    f"{model.cfg.model_name} has no head that predicts tokens, so there is no answer to read. "
+                    "Leave answer=, foil= and read= out: the change of attention is measured all the same."
+                )
             return cls(edge, 0, [], {"metric": None})
-        main = edge.texts["q"] if edge.place.stack is model.main else None
-        n = main.ids.shape[1] if main else edge.call[1]["decoder_input"].shape[1]
-        read = n - 1 if model.decoder is not None or main is None else edge.query
-        tokens = _tokens(edge, read)
-        named = [_id(edge, one, what, tokens) for one, what in ((answer, "answer"), (foil, "foil")) if one is not None]
+        text = _predicted(edge)
+        at, why = _place(edge, text, read)
+        fills = model.decoder is None  # what stands at the position itself is what is predicted
+        before = "".join(text.tokens[: at + (not fills)]).rstrip(" " if fills else "")
+        asked = (("answer", answer), ("foil", foil))
+        named = [one_token(model, one, what, before) for what, one in asked if one is not None]
         if answer is None:
             if foil is not None:
                 raise InputError("There is a foil but no answer. Give both, or neither.")
-            logits = model(edge.call[0], unembed_pos=[read], **edge.call[1])
+            logits = model(edge.call[0], unembed_pos=[at], **edge.call[1])
             named = [int(logits[0, 0].argmax())]
-        shown = [str(one) if model.tokenizer is None else model.to_single_str_token(one) for one in named]
-        about = {"metric": "logit_diff" if len(named) > 1 else "logit", "answer": shown[0], "read": read}
+        shown = token_texts(model, named)
+        about = {"metric": "logit_diff" if len(named) > 1 else "logit", "answer": shown[0]}
         about |= {"foil": shown[1]} if len(named) > 1 else {}
+        about |= {"read": at, "read_token": text.tokens[at], "read_because": why}
         about["answer_chosen"] = "the model's own prediction" if answer is None else "given"
-        return cls(edge, read, named, about)
+        return cls(edge, at, named, about)
 
     def __call__(self, row: Tensor | None) -> float | None:
         """The metric, with the edge's row of scores replaced where one is given."""
@@ -176,29 +184,26 @@ class _Answer:
         return float(logits[0] - logits[1]) if len(self.ids) > 1 else float(logits[0])
 
 
-def _tokens(edge: Edge, read: int) -> Callable[[], str]:
-    """The text that the answer follows."""
-
-    def before() -> str:
-        row = edge.texts["q"]
-        return "".join(row.tokens[: read + 1])
-
-    return before
+def _predicted(edge: Edge) -> ReadText:
+    """The text whose tokens the model predicts: the decoder's, where there are two."""
+    if edge.place.stack is edge.model.main:
+        return edge.texts["q"]
+    ids = edge.call[1]["decoder_input"]
+    return ReadText(ids, tuple(token_texts(edge.model, ids[0].tolist())))
 
 
-def _id(edge: Edge, given: int | str, what: str, before: Callable[[], str]) -> int:
-    """The one token of an answer."""
+def _place(edge: Edge, text: ReadText, read: int | str | None) -> tuple[int, str]:
+    """Where the answer is read, and why there: as asked; else behind the last token, and in a model that fills gaps
+    at its mask token, or without one at the query."""
     model = edge.model
-    if isinstance(given, bool) or not isinstance(given, (int, str)):
-        raise InputError(f"{what} is {given!r}. Give a token's id, or its text.")
-    if isinstance(given, int):
-        if not 0 <= given < model.cfg.d_vocab:
-            raise InputError(f"{what} is {given}; this vocabulary has ids 0 to {model.cfg.d_vocab - 1}.")
-        return given
-    if model.tokenizer is None:
-        raise InputError(f"{what} is the text {given!r}, but this model has no tokenizer. Give a token's id.")
-    ids = answer_ids(model.tokenizer, given, before())
-    if len(ids) != 1:
-        pieces = model.to_str_tokens(list(ids))
-        raise InputError(f"{what} {given!r} is {len(ids)} tokens ({pieces}). Give one of them, e.g. {pieces[0]!r}.")
-    return ids[0]
+    mask = None if model.tokenizer is None else model.tokenizer.mask_id
+    masks = [] if mask is None else [i for i, one in enumerate(text.ids[0].tolist()) if one == mask]
+    if read is not None and read != "mask":
+        return token_place(text, read, "read"), "as asked"
+    if read == "mask" or model.decoder is None:
+        if len(masks) == 1:
+            return masks[0], "the mask token stands there"
+        if read == "mask":
+            raise InputError(f'read="mask", but the mask token stands in the text {len(masks)} times. Give an index.')
+        return edge.query, "the query stands there (this model reads both ways, and the text has no one mask token)"
+    return len(text.tokens) - 1, "the last token, which the prediction follows"

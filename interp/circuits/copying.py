@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
@@ -10,13 +12,14 @@ from torch import Tensor
 from interp.circuits.direct import direct_logits, effective_unembedding
 from interp.circuits.embedding import direct_embedding
 from interp.circuits.factored import FactoredMatrix
-from interp.circuits.ov import written
+from interp.circuits.ov import wide, written
 from interp.circuits.places import HeadPlace
 from interp.model.transformer import HookedTransformer
 from interp.results.tables import HeadTable
 
 __all__ = ["copying_eigenvalues", "copying_table", "eigenvalue_score"]
 
+_TOKENS = 16_384  # at once
 _TOP = "counts only first places in the whole vocabulary: a near miss (another case, a missing space) counts as nothing"
 _MEAN = "a mean over rare tokens too, which text seldom has; a head that raises all words of a kind looks like a copier"
 _PLACE = "ranks say nothing of size: a weak push counts like a strong one"
@@ -79,20 +82,19 @@ def copying_eigenvalues(
     """Eigenvalues of the token-to-token map W_E W_V W_O W_U that are not 0, from its d_head × d_head twin
     W_O W_U W_E W_V; the V × V matrix is never made. `folded` puts the gains of the norms in front of the head and
     of the unembedding (and of an output norm) in, and centres where LayerNorms do. Weakness: see the table."""
-    ids = torch.arange(model.cfg.d_vocab, device=model.device)
     block = place.stack.block(place.address.layer)
-    W_O = circuit.B
-    embed = place.stack.embed.weight if place.stack.embed_project is None else direct_embedding(place.stack, ids)
-    unembed = model.W_U if model.W_U.shape[0] == circuit.B.shape[1] else None
-    assert unembed is not None
-    if folded:
-        norm = getattr(block, "ln1") if block.config.norms in ("pre", "both") else None  # noqa: B009
+    norm = getattr(block, "ln1") if folded and block.config.norms in ("pre", "both") else None  # noqa: B009
+    W_O = written(place.stack, place.address.layer, circuit.B, place.address.sublayer) if folded else circuit.B
+    total: Any = 0
+    for ids in torch.arange(model.cfg.d_vocab, device=model.device).split(_TOKENS):
+        embed = place.stack.embed.weight[ids]
+        embed = wide(embed if place.stack.embed_project is None else direct_embedding(place.stack, ids))
         if norm is not None and norm.config.kind != "none":
             embed = embed - embed.mean(-1, keepdim=True) if norm.config.kind == "layer" else embed
-            embed = embed * norm.gain
-        W_O = written(place.stack, place.address.layer, W_O, place.address.sublayer)
-        unembed = effective_unembedding(model)
-    return torch.linalg.eigvals((W_O @ unembed) @ (embed @ circuit.A))
+            embed = embed * wide(norm.gain)
+        unembed = wide(effective_unembedding(model, ids) if folded else model.W_U[:, ids])
+        total = total + (W_O @ unembed) @ (embed @ circuit.A)
+    return torch.linalg.eigvals(total)
 
 
 def eigenvalue_score(eigenvalues: Tensor) -> Float[Tensor, ""]:

@@ -72,6 +72,7 @@ def explain_attention(
     replace_with: str = "mean",
     answer: int | str | None = None,
     foil: int | str | None = None,
+    read: int | str | None = None,
     decoder_input: Any = None,
     prepend_bos: bool | None = None,
 ) -> AttentionExplanation:
@@ -91,12 +92,15 @@ def explain_attention(
     reports the change of attention and of the answer (by default what the model predicts): True takes the three largest
     of each side, a name or list those. `replace_with` is "mean" (of the source's own vectors at the other positions
     the query sees, the first left out) or "zero". Only this edge is touched: a replaced key is seen by this query of
-    this head alone.
+    this head alone. The answer is read at `read` (an index or a piece of the text, or "mask"): unless given, behind the
+    last token; in an encoder at its mask token, or at the query where there is not exactly one. `about` says where.
 
     Cost: one forward pass, and with `confirm` one more for each source and side.
     """
     if view not in ("layer", "head"):
         raise InputError(f'view is {view!r}. Choose "layer" or "head".')
+    if confirm is False and any(one is not None for one in (answer, foil, read)):
+        raise InputError("answer, foil and read say what is read when sources are replaced. Add confirm=True.")
     edge = trace_edge(model, text, head, query, key, decoder_input=decoder_input, prepend_bos=prepend_bos)
     others = _compared(edge, against)
     device = edge.seen.device
@@ -107,7 +111,7 @@ def explain_attention(
         return found
     from interp.circuits.confirm import confirmed
 
-    return confirmed(edge, found, confirm, view, replace_with, answer, foil)
+    return confirmed(edge, found, confirm, view, replace_with, answer, foil, read)
 
 
 @torch.no_grad()
@@ -166,6 +170,8 @@ def _compared(edge: Edge, against: str | Sequence[int | str] | None) -> Tensor |
     seen = edge.seen.tolist()
     if against is None:
         return None
+    if not isinstance(against, Sequence):
+        raise InputError(f'against is {against!r}. Choose "others", "all", a list of tokens, or None.')
     if isinstance(against, str):
         if against not in ("others", "all"):
             raise InputError(f'against is {against!r}. Choose "others", "all", a list of tokens, or None.')

@@ -143,14 +143,52 @@ class FactoredMatrix:
         squares = ((self.A.mT @ self.A) * (self.B @ self.B.mT)).sum((-2, -1))
         return squares.clamp(min=0).sqrt()
 
-    def __matmul__(self, other: Tensor | FactoredMatrix) -> FactoredMatrix:
-        """With another matrix on the right, kept apart on the narrow side."""
+    def __matmul__(self, other: Any) -> Any:
+        """With another matrix on the right, kept apart on the narrow side; with a vector, the vector."""
         if isinstance(other, FactoredMatrix):
-            return FactoredMatrix(self.A, self.B @ other.A @ other.B)
+            self._must_meet(self.shape, other.shape)
+            middle = self.B @ other.A
+            if self.A.shape[-1] <= other.A.shape[-1]:
+                return FactoredMatrix(self.A, middle @ other.B)
+            return FactoredMatrix(self.A @ middle, other.B)
+        if not isinstance(other, Tensor):
+            return NotImplemented
+        self._must_meet(self.shape, other.shape if other.ndim > 1 else (*other.shape, 1))
+        if other.ndim == 1:
+            return (self.A @ (self.B @ other)[..., None])[..., 0]
         return FactoredMatrix(self.A, self.B @ other)
 
-    def __rmatmul__(self, other: Tensor) -> FactoredMatrix:
+    def __rmatmul__(self, other: Any) -> Any:
+        if not isinstance(other, Tensor):
+            return NotImplemented
+        self._must_meet(other.shape if other.ndim > 1 else (1, *other.shape), self.shape)
+        if other.ndim == 1:
+            return ((other @ self.A)[..., None, :] @ self.B)[..., 0, :]
         return FactoredMatrix(other @ self.A, self.B)
+
+    def __mul__(self, factor: Any) -> Any:
+        """Times a number, which A takes."""
+        if isinstance(factor, Tensor) and factor.numel() != 1:
+            raise InputError(f"A product of matrices is scaled by one number; these are {tuple(factor.shape)}.")
+        if isinstance(factor, Tensor):
+            return FactoredMatrix(self.A * factor.reshape(()), self.B)
+        return FactoredMatrix(self.A * factor, self.B) if isinstance(factor, int | float) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, factor: Any) -> Any:
+        return self * (1 / factor)
+
+    def __neg__(self) -> FactoredMatrix:
+        return FactoredMatrix(-self.A, self.B)
+
+    def __repr__(self) -> str:
+        return f"FactoredMatrix({tuple(self.shape)}, rank ≤ {min(self.A.shape[-1], *self.shape[-2:])})"
+
+    @staticmethod
+    def _must_meet(left: Any, right: Any) -> None:
+        if left[-1] != right[-2]:
+            raise InputError(f"Matrices of shape {tuple(left)} and {tuple(right)} have no product.")
 
 
 def _kept(index: Any) -> Any:

@@ -105,11 +105,14 @@ def _reference(
         rows, said = [list(asked.corrupt[0])], "the corrupt prompt"
     elif isinstance(reference, PromptPairs):
         rows, said = [list(row) for row in reference.corrupt], "the corrupt prompts"
+    elif not isinstance(reference, Sequence | Tensor):
+        raise InputError(f"reference is {reference!r}. Give a list of texts, rows of token ids, or PromptPairs.")
     elif isinstance(reference, str):
         raise InputError("The reference is one text. Give a list of texts, so that there is something to average.")
     else:
-        is_text = len(reference) > 0 and isinstance(reference[0], str)
-        given = [model.to_tokens(one, truncate=True)[0] for one in reference] if is_text else list(reference)
+        every: list[Any] = list(reference)
+        is_text = len(every) > 0 and isinstance(every[0], str)
+        given = [model.to_tokens(one, truncate=True)[0] for one in every] if is_text else every
         rows = [[int(token) for token in row] for row in given]
     both_ways = model.decoder is None
     fitting = [row[:n_pos] for row in rows if len(row) == n_pos or (len(row) > n_pos and not both_ways)]

@@ -7,7 +7,7 @@ nothing. Residual edges join a token to itself from layer to layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,10 +70,14 @@ def attention_graph(
         raise InputError(f'combine is {combine!r}. Choose "sum", "max", or None for one edge per head.')
     if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0):
         raise InputError(f"top_k is {top_k!r}. Give a number of edges, 0 or more.")
+    if threshold is not None and (
+        isinstance(threshold, bool) or not isinstance(threshold, int | float) or threshold != threshold
+    ):
+        raise InputError(f"threshold is {threshold!r}. Give a weight, e.g. 0.5.")
     tokens = _one_text(model, text)
     n_pos = len(tokens)
-    if to is not None and not -n_pos <= to < n_pos:
-        raise InputError(f"to is {to}; this text has positions 0 to {n_pos - 1}.")
+    if to is not None and (isinstance(to, bool) or not isinstance(to, int) or not -n_pos <= to < n_pos):
+        raise InputError(f"to is {to!r}; this text has positions 0 to {n_pos - 1}.")
     chosen = _chosen_heads(model, heads)
     cache = _cached(model, tokens)
     weights = [_layer_weights(model, cache, layer, edge) for layer in range(model.main.config.n_layers)]
@@ -133,7 +137,7 @@ def _one_text(model: HookedTransformer, text: Any) -> list[int]:
         )
     if isinstance(text, PromptPairs):
         rows: Any = text.clean
-    elif isinstance(text, str) or (isinstance(text, list | tuple) and any(isinstance(x, str) for x in text)):
+    elif isinstance(text, str) or (isinstance(text, list | tuple) and text and all(isinstance(x, str) for x in text)):
         rows = [model.to_tokens(one)[0].tolist() for one in ([text] if isinstance(text, str) else text)]
     else:
         rows = model.batch(text).tokens.tolist()
@@ -148,7 +152,9 @@ def _chosen_heads(model: HookedTransformer, heads: Any) -> set[Head]:
     }
     if heads is None:
         return every
-    given = [heads] if isinstance(heads, str | Head) else list(heads)
+    given = [heads] if isinstance(heads, str | Head) or not isinstance(heads, Iterable) else list(heads)
+    if not all(isinstance(head, str | Head) for head in given):
+        raise InputError(f'heads is {heads!r}. Give heads as layer.head, such as ["23.4"], or None for all.')
     found = {head if isinstance(head, Head) else Head.parse(head) for head in given}
     if not found:
         raise InputError('There are no heads. Give some, such as ["23.4"], or None for all.')

@@ -15,14 +15,14 @@ from interp.circuits.copying import copying_table
 from interp.circuits.direct import direct_logits, final_scale
 from interp.circuits.embedding import direct_embedding, effective_embedding
 from interp.circuits.factored import FactoredMatrix
-from interp.circuits.ov import output_norm, written
+from interp.circuits.ov import output_norm, wide, written
 from interp.circuits.places import HeadPlace, head_place, read_text, token_place
+from interp.circuits.prompts import one_token
 from interp.circuits.svd import factored_svd
 from interp.errors import InputError
 from interp.model.norms import Norm, norm_scale
 from interp.model.taps import NO_TAPS
 from interp.model.transformer import HookedTransformer
-from interp.pairs.answers import answer_ids
 from interp.results.tables import HeadTable
 from interp.sites import Head
 
@@ -64,12 +64,12 @@ class HeadOV:
 
     @property
     def W_V(self) -> Float[Tensor, "d_model d_head"]:
-        """The key/value head's that this head shares."""
-        return self.place.attn.W_V[self.place.kv_head].detach()
+        """The key/value head's that this head shares, at least float32."""
+        return wide(self.place.attn.W_V[self.place.kv_head])
 
     @property
     def W_O(self) -> Float[Tensor, "d_head d_model"]:
-        return self.place.attn.W_O[self.place.address.head].detach()
+        return wide(self.place.attn.W_O[self.place.address.head])
 
     @property
     def circuit(self) -> FactoredMatrix:
@@ -87,8 +87,8 @@ class HeadOV:
         """
         row, cache, _ = self._run(text, decoder_input, prepend_bos, [f"{self.place.site}hook_v"])
         at = token_place(row, pos, "pos")
-        value = cache[f"{self.place.site}hook_v"][0, at, self.place.kv_head]
-        bias = self.place.attn.b_V[self.place.kv_head].detach()
+        value = wide(cache[f"{self.place.site}hook_v"][0, at, self.place.kv_head])
+        bias = wide(self.place.attn.b_V[self.place.kv_head])
         what = f"{self.head} on {row.tokens[at]!r} at {at}"
         return self._table(self._logits(value - bias), k, what, "a real residual", {"pos": at, "token": row.tokens[at]})
 
@@ -97,7 +97,7 @@ class HeadOV:
         """The tokens promoted and suppressed for an input token, before any context: its embedding and what MLP 0 adds
         to that (the effective embedding), without attention and learned positions. In layer 0 the embedding alone."""
         index = self.model.to_single_token(token) if isinstance(token, str) else token
-        if not 0 <= index < self.model.cfg.d_vocab:
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < self.model.cfg.d_vocab:
             raise InputError(f"token is {token!r}; ids go from 0 to {self.model.cfg.d_vocab - 1}.")
         value = self._values(torch.tensor([index], device=self.model.device))[0]
         name = self._name(index)
@@ -144,13 +144,14 @@ class HeadOV:
         self._must_add_up("attribution")
         row, cache, own = self._run(text, decoder_input, prepend_bos, [*names, *([made] if norm else [])])
         at = token_place(own, query, "query")
-        pattern = cache[f"{address}hook_pattern"][0, self.place.address.head, at].detach()
-        parts = pattern[:, None] * (cache[f"{address}hook_v"][0, :, self.place.kv_head] @ self.W_O)
-        scale = None if norm is None else norm_scale(cache[made][0, at : at + 1], norm.config)
+        pattern = wide(cache[f"{address}hook_pattern"][0, self.place.address.head, at])
+        parts = pattern[:, None] * (wide(cache[f"{address}hook_v"][0, :, self.place.kv_head]) @ self.W_O)
+        scale = None if norm is None else norm_scale(wide(cache[made][0, at : at + 1]), norm.config)
         parts = written(self.place.stack, layer, parts, self.place.address.sublayer, scale=scale)
-        ids = [_single(self.model, one, own.tokens[: at + 1]) for one in (answer, foil) if one is not None]
+        before, asked = "".join(own.tokens[: at + 1]), (("answer", answer), ("foil", foil))
+        ids = [one_token(self.model, one, what, before) for what, one in asked if one is not None]
         logits = direct_logits(self.model, parts, torch.tensor(ids, device=parts.device))
-        logits = logits / final_scale(self.model, cache[last][0, at])
+        logits = logits / final_scale(self.model, wide(cache[last][0, at]))
         adds = (logits[:, 0] - logits[:, 1] if len(ids) > 1 else logits[:, 0]).double().cpu()
         shown = [self._name(one) for one in ids]
         frame = pd.DataFrame(
@@ -167,18 +168,19 @@ class HeadOV:
     def svd(self, *, n: int = 4, k: int = 6) -> HeadTable:
         """The head's `n` largest singular directions, read as tokens: which input tokens lie along the direction that
         is read, and which output tokens along the one that is written."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InputError(f"n is {n!r}. Ask for 1 direction or more.")
         self._must_add_up("svd")
         reads, sizes, writes = factored_svd(self.circuit)
-        gain = _read_gain(self.place)
         ids = torch.arange(self.model.cfg.d_vocab, device=self.model.device)
-        inputs = direct_embedding(self.place.stack, ids) if not self.place.is_cross else None
+        inputs = None if self.place.is_cross else _read(self.place, direct_embedding(self.place.stack, ids))
         rows = []
         for i in range(min(n, len(sizes))):
             out = direct_logits(
                 self.model,
                 written(self.place.stack, self.place.address.layer, writes[:, i], self.place.address.sublayer),
             )
-            into = None if inputs is None else (inputs * gain) @ reads[:, i]
+            into = None if inputs is None else inputs @ reads[:, i]
             for sign, word in ((1, "+"), (-1, "−")):
                 row = {"direction": i, "sign": word, "singular_value": float(sizes[i])}
                 row["share"] = float(sizes[i] ** 2 / sizes.square().sum())
@@ -208,6 +210,8 @@ class HeadOV:
             raise InputError(
                 "Examples are cut from one text; this model reads two. Use .attribution on texts of yours."
             )
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InputError(f"n is {n!r}. Ask for 1 example or more.")
         text = import_module("interp.tasks.natural_text")  # stands above this room
         found = text.natural_text(self.model, windows, n_tokens=n_tokens, corpus=corpus, bos=bos, seed=seed)
         stop, site = self.place.address.layer + 1, f"{self.place.site}hook_pattern"
@@ -271,7 +275,7 @@ class HeadOV:
         stack, layer = self.place.stack, self.place.address.layer
         resid = direct_embedding(stack, ids) if layer == 0 else effective_embedding(stack, ids)
         norm = _read_norm(self.place)
-        return (resid if norm is None else norm(resid, NO_TAPS)) @ self.W_V
+        return wide(resid if norm is None else norm(resid, NO_TAPS)) @ self.W_V
 
     def _logits(self, value: Float[Tensor, " d_head"]) -> Float[Tensor, " token"]:
         self._must_add_up("tokens")
@@ -288,8 +292,8 @@ class HeadOV:
             )
 
     def _table(self, logits: Tensor, k: int, what: str, source: str, about: dict[str, Any]) -> HeadTable:
-        if not 1 <= k <= len(logits):
-            raise InputError(f"k is {k}. Ask for 1 to {len(logits)} tokens.")
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(logits):
+            raise InputError(f"k is {k!r}. Ask for 1 to {len(logits)} tokens.")
         logits = logits - logits.mean()
         rows = []
         for side, largest in (("promoted", True), ("suppressed", False)):
@@ -317,10 +321,12 @@ def _read_norm(place: HeadPlace) -> Norm | None:
     return getattr(block, "ln1") if block.config.norms in ("pre", "both") else None  # noqa: B009
 
 
-def _read_gain(place: HeadPlace) -> Tensor:
-    norm = _read_norm(place)
-    one = place.attn.W_V.new_ones(place.attn.W_V.shape[1])
-    return one if norm is None or norm.config.kind == "none" else norm.gain.detach()
+def _read(place: HeadPlace, resid: Tensor) -> Tensor:
+    """Residuals behind the gain (and the centring) of the norm in front of a head; its scale is left out."""
+    norm, resid = _read_norm(place), wide(resid)
+    if norm is None or norm.config.kind == "none":
+        return resid
+    return (resid - resid.mean(-1, keepdim=True) if norm.config.kind == "layer" else resid) * wide(norm.gain)
 
 
 def _sample(d_vocab: int, n: int | None, seed: int) -> Tensor:
@@ -328,13 +334,3 @@ def _sample(d_vocab: int, n: int | None, seed: int) -> Tensor:
         raise InputError(f"n is {n}. Take at least 2 tokens.")
     order = torch.randperm(d_vocab, generator=torch.Generator().manual_seed(seed))
     return order if n is None else order[:n].sort().values
-
-
-def _single(model: HookedTransformer, given: int | str, before: tuple[str, ...]) -> int:
-    """The one token of an answer behind a text."""
-    if isinstance(given, int):
-        return given
-    ids = answer_ids(model._need_tokenizer(), given, "".join(before))
-    if len(ids) != 1:
-        raise InputError(f"{given!r} is {len(ids)} tokens. Give one of them: {model.to_str_tokens(list(ids))}.")
-    return ids[0]

@@ -8,7 +8,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,13 +18,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.circuits.prompts import Group, groups, prompts, token_texts
+from interp.circuits.prompts import Group, groups, one_token, prompts, token_texts
 from interp.circuits.tuned import TunedLens
 from interp.errors import InputError
 from interp.model.taps import NO_TAPS
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
-from interp.pairs.answers import answer_ids
 from interp.results.lens import Lens
 
 __all__ = ["Reduced", "layer_residuals", "lens", "reduce_logits"]
@@ -68,6 +67,8 @@ def lens(
     model.need_unembed()
     if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= model.cfg.d_vocab:
         raise InputError(f"k is {k!r}. Give a number of tokens from 0 to {model.cfg.d_vocab}.")
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1:
+        raise InputError(f"max_bytes is {max_bytes!r}. Give the size of a slice of logits, 1 or more.")
     if lens is not None:
         lens.must_fit(model)
     pairs = _texts(model, text, decoder)
@@ -88,7 +89,7 @@ def lens(
         "pins": {name: token for name, token in pinned.items()},
         "k": k,
         "lens": None if lens is None else dict(lens.about),
-        "left_out": _LEFT_OUT[kind],
+        "left_out": _LEFT_OUT[kind] if lens is None else f"{_LEFT_OUT[kind]} {lens.convergence}",
     }
     return Lens(joined["frame"], joined["tokens"], joined["pins"], about)
 
@@ -252,22 +253,16 @@ def _texts(model: HookedTransformer, text: Any, decoder: Any) -> PromptPairs:
 
 def _pin_ids(model: HookedTransformer, pairs: PromptPairs, pins: Any) -> dict[str, int]:
     """Label -> token id."""
-    given = [pins] if isinstance(pins, str | int) else list(pins)
+    given = [pins] if isinstance(pins, str | int) or not isinstance(pins, Iterable) else list(pins)
     found: dict[str, int] = {}
+    rows = pairs.clean_decoder or pairs.clean
     for one in given:
-        if isinstance(one, str):
-            tokenizer = model._need_tokenizer()
-            rows = pairs.clean_decoder or pairs.clean
-            ids = answer_ids(tokenizer, one, tokenizer.decode(list(rows[0])))
-            if len(ids) != 1:
-                pieces = " + ".join(repr(piece) for piece in tokenizer.str_tokens(list(ids)))
-                raise InputError(f"The pin {one!r} is {len(ids)} tokens: {pieces}. Pin one of them, or its id.")
-            token = ids[0]
-        elif isinstance(one, int) and not isinstance(one, bool) and 0 <= one < model.cfg.d_vocab:
-            token = one
-        else:
-            raise InputError(f"The pin {one!r} is no token. Give a text, or an id from 0 to {model.cfg.d_vocab - 1}.")
-        found[token_texts(model, [token])[0]] = token
+        before = model._need_tokenizer().decode(list(rows[0])) if isinstance(one, str) else ""
+        token = one_token(model, one, "The pin", before)
+        (label,) = token_texts(model, [token])
+        if found.get(label, token) != token:  # two tokens that read alike, as halves of a character do
+            label = f"{label} ({token})"
+        found[label] = token
     return found
 
 

@@ -75,7 +75,7 @@ def mlp_memory(
     bound = _bound(model, asked, metric)
     (group,) = groups(model, asked)
     n_pos = asked.predicted_lengths[0]
-    places = list(range(n_pos)) if positions is None else [_position(one, n_pos) for one in positions]
+    places = list(range(n_pos)) if positions is None else _positions(positions, n_pos)
     rows = (asked.clean_decoder or asked.clean)[0]
     texts = token_texts(model, list(rows))
     fired, sets, base = [], [], float("nan")
@@ -178,6 +178,7 @@ class _Layer:
         if self.model.transform is not None:
             return [[] for _ in written], [[] for _ in written]
         logits = direct_logits(self.model, written).float()
+        tokens = min(tokens, logits.shape[1])
         both = (signed.topk(tokens, dim=1).indices.tolist() for signed in (logits, -logits))
         up, down = ([token_texts(self.model, row) for row in rows] for rows in both)
         return up, down
@@ -251,7 +252,9 @@ def _through_output_norm(model: HookedTransformer, layer: int, W_out: Tensor) ->
 
 def _layers(model: HookedTransformer, layer: int | Sequence[int]) -> list[int]:
     blocks = model.main.config.blocks
-    given = [layer] if isinstance(layer, int) else list(layer)
+    given = [layer] if isinstance(layer, int) else list(layer) if isinstance(layer, Sequence) else [layer]
+    if wrong := [one for one in given if isinstance(one, bool) or not isinstance(one, int)]:
+        raise InputError(f"layer is {wrong[0]!r}. Give a layer's number, or a list of them.")
     found = [one + len(blocks) if one < 0 else one for one in given]
     if not found:
         raise InputError("There are no layers. Give one, or a list of them.")
@@ -261,6 +264,13 @@ def _layers(model: HookedTransformer, layer: int | Sequence[int]) -> list[int]:
         if blocks[one].mlp is None:
             raise InputError(f"Layer {one} of this model has no MLP. Choose a layer that has one.")
     return found
+
+
+def _positions(positions: Sequence[int], n_pos: int) -> list[int]:
+    given = list(positions) if isinstance(positions, Sequence) and not isinstance(positions, str) else [positions]
+    if not given:
+        raise InputError("There are no positions. Give some, or None for all.")
+    return [_position(one, n_pos) for one in given]  # type: ignore[arg-type]
 
 
 def _position(pos: int, n_pos: int) -> int:

@@ -13,13 +13,20 @@ from torch import Tensor
 
 from interp.circuits.direct import direct_logits
 from interp.circuits.streaming import LayerHeads, head_grid, stream_heads
+from interp.errors import InputError
 from interp.model.attention import head_results
 from interp.model.norms import Norm, norm_scale
 from interp.model.stack import Stack
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["copying_ratio", "output_norm", "value_logits", "written", "written_norms"]
+__all__ = ["copying_ratio", "output_norm", "value_logits", "wide", "written", "written_norms"]
+
+
+def wide(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Without gradient and at least float32: there are no decompositions in half precision, and few digits."""
+    x = x.detach()
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def output_norm(stack: Stack, layer: int, sublayer: str = "attn") -> Norm | None:
@@ -68,6 +75,8 @@ def copying_ratio(model: HookedTransformer, batch: Batch) -> Float[Tensor, "laye
     is compared with one over the number of distinct tokens: 1 is chance, that number is perfect copying. The first
     key is left out: it is where heads rest. NaN for a head that raises nothing.
     """
+    if batch.mask is not None and not bool(batch.mask.all()):
+        raise InputError("A copying ratio is taken over prompts of one length, without padding. Ask one by one.")
     grid = head_grid(model)
     own = torch.zeros(grid.n_layers, grid.n_heads)
     chance = torch.zeros(grid.n_layers, grid.n_heads)

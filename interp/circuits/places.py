@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -96,6 +97,7 @@ def token_place(row: ReadText, given: Any, what: str) -> int:
     last token is meant.
     """
     n = len(row.tokens)
+    given = int(given) if isinstance(given, Integral) and not isinstance(given, bool) else given
     if isinstance(given, bool) or not isinstance(given, (int, str)):
         raise InputError(f"{what} is {given!r}. Give a token's index, or a piece of the text.")
     shown = " ".join(f"{i}:{token!r}" for i, token in enumerate(row.tokens[:40]))

@@ -16,7 +16,7 @@ from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.pairs.answers import answer_ids
 
-__all__ = ["Group", "groups", "linear_sets", "model_answer", "prompts", "token_texts", "unembedded_sets"]
+__all__ = ["Group", "groups", "linear_sets", "model_answer", "one_token", "prompts", "token_texts", "unembedded_sets"]
 
 _TOKENS_AT_ONCE = 2048
 
@@ -52,7 +52,8 @@ def prompts(
     is_text = isinstance(data, str) or (isinstance(data, list | tuple) and any(isinstance(x, str) for x in data))
     if not is_text:
         data = data.tolist() if isinstance(data, Tensor) else data
-        answer, foil = (_ids_of(model, one, decoder or data, read) for one in (answer, foil))
+        last = data if decoder is None else decoder
+        answer, foil = (_ids_of(model, one, last, read, what) for one, what in ((answer, "answer"), (foil, "foil")))
     guess = answer is None
     if guess and foil is not None:
         raise InputError("There is a foil but no answer. Give answer=, or leave both out for the model's own choice.")
@@ -132,15 +133,53 @@ def token_texts(model: HookedTransformer, ids: list[int]) -> list[str]:
     return [next(texts) if good else str(one) for one, good in zip(ids, known, strict=True)]
 
 
-def _ids_of(model: HookedTransformer, given: Any, rows: Any, read: Any) -> Any:
-    """A text beside token ids, as the tokens it would be behind the first row of them."""
-    if isinstance(given, list):
-        return [_ids_of(model, one, rows, read) for one in given]
-    if not isinstance(given, str):
+def one_token(model: HookedTransformer, given: Any, what: str, before: str) -> int:
+    """The one token of an answer, given as an id or as text behind the text `before`."""
+    if isinstance(given, bool) or not isinstance(given, (int, str)):
+        raise InputError(f"{what} is {given!r}. Give a token's id, or its text.")
+    if isinstance(given, int):
+        if not 0 <= given < model.cfg.d_vocab:
+            raise InputError(f"{what} is {given}; this vocabulary has ids 0 to {model.cfg.d_vocab - 1}.")
         return given
+    ids = _known_ids(model, given, what, before)
+    if len(ids) != 1:
+        pieces = model.to_str_tokens(list(ids))
+        said = f" ({pieces}). Give one of them, e.g. {pieces[0]!r}" if pieces else ". Give a text that is one token"
+        raise InputError(f"{what} {given!r} is {len(ids)} tokens{said}.")
+    return ids[0]
+
+
+def _known_ids(model: HookedTransformer, text: str, what: str, before: str) -> tuple[int, ...]:
+    """The tokens of a text behind another; refuses what the vocabulary lacks."""
     if model.tokenizer is None:
-        raise InputError(f"This model has no tokenizer, so {given!r} is no token of it. Give an id.")
-    row = rows.tolist() if isinstance(rows, Tensor) else rows
-    row = row[0] if isinstance(row[0], list | tuple) else row
-    end = read + 1 if isinstance(read, int) and read != -1 else None
-    return tuple(answer_ids(model.tokenizer, given, model.tokenizer.decode(list(row[:end]))))
+        raise InputError(f"{what} is the text {text!r}, but this model has no tokenizer. Give a token's id.")
+    ids, unknown = answer_ids(model.tokenizer, text, before), model.tokenizer.unk_id
+    if unknown is not None and unknown in ids and text.strip() != model.tokenizer.unk_token:
+        raise InputError(f"{what} {text!r} is not in this vocabulary: it becomes {model.tokenizer.unk_token!r}.")
+    return ids
+
+
+def _ids_of(model: HookedTransformer, given: Any, rows: Any, read: Any, what: str) -> Any:
+    """Texts beside token ids, as the tokens that each would be behind its own row."""
+    if not isinstance(given, str) and not (isinstance(given, list | tuple) and _holds_text(given)):
+        return given
+    rows = rows.tolist() if isinstance(rows, Tensor) else rows
+    rows = rows if len(rows) and isinstance(rows[0], list | tuple) else [rows]
+    each = [given] * len(rows) if isinstance(given, str) else list(given)
+    if len(each) != len(rows):
+        return given  # refused where pairs are made, with the count
+
+    def ids(one: Any, row: Any) -> Any:
+        if isinstance(one, list | tuple) and _holds_text(one):
+            return [ids(part, row) for part in one]
+        if not isinstance(one, str):
+            return one
+        end = read + 1 if isinstance(read, int) and read != -1 else None
+        before = "" if model.tokenizer is None else model.tokenizer.decode(list(row[:end]))
+        return _known_ids(model, one, what, before)
+
+    return [ids(one, row) for one, row in zip(each, rows, strict=True)]
+
+
+def _holds_text(given: Any) -> bool:
+    return any(isinstance(one, str) or (isinstance(one, list | tuple) and _holds_text(one)) for one in given)

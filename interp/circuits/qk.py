@@ -13,6 +13,7 @@ from torch import Tensor
 
 from interp.circuits.embedding import direct_embedding, effective_embedding
 from interp.circuits.factored import FactoredMatrix
+from interp.circuits.ov import wide
 from interp.circuits.places import HeadPlace, head_place
 from interp.circuits.svd import factored_svd
 from interp.errors import InputError
@@ -44,12 +45,12 @@ class HeadQK:
 
     @property
     def W_Q(self) -> Float[Tensor, "d_model d_head"]:
-        return self.place.attn.W_Q[self.place.address.head].detach()
+        return wide(self.place.attn.W_Q[self.place.address.head])
 
     @property
     def W_K(self) -> Float[Tensor, "d_model d_head"]:
         """The key/value head's that this head shares."""
-        return self.place.attn.W_K[self.place.kv_head].detach()
+        return wide(self.place.attn.W_K[self.place.kv_head])
 
     def circuit(self, distance: int = 0) -> FactoredMatrix:
         """W_Q W_Kᵀ, the checkpoint's own weights; where positions are rotated, for a key `distance` tokens before the
@@ -62,6 +63,10 @@ class HeadQK:
         layer 0 the embedding): query tokens along the one, key tokens along the other."""
         if self.place.is_cross:
             raise InputError("Cross-attention reads an encoder's output, so its directions are not those of tokens.")
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise InputError(f"n is {n!r}. Ask for 1 direction or more.")
+        if isinstance(distance, bool) or not isinstance(distance, int):
+            raise InputError(f"distance is {distance!r}. Give how many tokens the key stands before the query.")
         queries, sizes, keys = factored_svd(self.circuit(distance))
         inputs = self._inputs()
         along = inputs @ torch.cat([queries[:, :n], keys[:, :n]], dim=1)
@@ -107,7 +112,7 @@ class HeadQK:
         make = direct_embedding if place.address.layer == 0 else effective_embedding
         ids = torch.arange(self.model.cfg.d_vocab, device=self.model.device)
         chunks = [make(place.stack, chunk) for chunk in ids.split(4096)]
-        return torch.cat([one if norm is None else norm(one, NO_TAPS) for one in chunks])
+        return torch.cat([wide(one if norm is None else norm(one, NO_TAPS)) for one in chunks])
 
     def _words(self, scores: Tensor, k: int) -> str:
         found = scores.topk(min(k, len(scores))).indices.tolist()

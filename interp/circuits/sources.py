@@ -20,10 +20,9 @@ from torch import Tensor
 from interp.errors import InputError
 from interp.model.attention import Attention
 from interp.model.cache import ActivationCache
-from interp.model.norms import Norm, norm_scale
+from interp.model.norms import Norm, norm_scale, normalize
 from interp.model.positions import rotate
 from interp.model.stack import Stack
-from interp.model.taps import NO_TAPS
 from interp.sites import Head
 
 __all__ = ["BIASES", "Source", "Stream", "View", "project", "residual_reads", "stream_to", "sum_of"]
@@ -304,8 +303,13 @@ def _norm_map(norm: Norm, scale: Tensor, label: str) -> list[_Map]:
     if norm.config.kind == "none":
         return []
 
-    bias, gain = None if norm.b is None else _wide(norm.b), norm.gain.detach()
-    return [_Map(partial(_frozen, norm.config.kind, scale, gain), lambda x: norm(x, NO_TAPS), label, bias)]
+    bias, gain = None if norm.b is None else _wide(norm.b), _wide(norm.gain)
+
+    def fresh(x: Tensor) -> Tensor:
+        y = normalize(x, norm_scale(x, norm.config), norm.config) * gain
+        return y if bias is None else y + bias
+
+    return [_Map(partial(_frozen, norm.config.kind, scale, gain), fresh, label, bias)]
 
 
 def _frozen(kind: str, scale: Tensor, gain: Tensor, x: Tensor) -> Tensor:

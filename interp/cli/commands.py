@@ -15,7 +15,7 @@ from interp.cli.browser import open_app
 from interp.cli.explain import explain
 from interp.cli.heads import heads
 from interp.cli.inside import composition, cues, graph, ov
-from interp.cli.lens import lens
+from interp.cli.lens import lens, tune
 from interp.cli.models import models
 from interp.cli.patch import patch
 from interp.cli.report import report
@@ -36,6 +36,7 @@ app.command("models")(models)
 app.command("heads")(heads)
 app.command("patch")(patch)
 app.command("lens")(lens)
+app.command("tune")(tune)
 app.command("attribute")(attribute)
 app.command("explain")(explain)
 app.command("report")(report)

@@ -33,6 +33,9 @@ def explain(
     replace_with: Annotated[str, typer.Option(help="What replaces a source: mean or zero.")] = "mean",
     answer: Annotated[str | None, typer.Option(help="Whose logit is read when confirming.")] = None,
     foil: Annotated[str | None, typer.Option(help="Read the difference from this one's.")] = None,
+    read: Annotated[
+        str | None, typer.Option(help='Where the answer is read: index, piece of the text, or "mask".')
+    ] = None,
     decoder_input: Annotated[str | None, typer.Option(help="The decoder's text, in a model with two.")] = None,
     bos: Annotated[
         bool | None, typer.Option("--bos/--no-bos", help="BOS in front. The model's own way, if none.")
@@ -52,6 +55,7 @@ def explain(
         "replace_with": replace_with,
         "answer": answer,
         "foil": foil,
+        "read": None if read is None else _place(read),
         "decoder_input": decoder_input,
         "prepend_bos": bos,
     }

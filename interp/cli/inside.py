@@ -151,9 +151,18 @@ def cues(
     def show(found: Any) -> None:
         print_frame(found.summary(), left=("cue",))
         for measure in dict.fromkeys(found.parts["measure"]):
-            print_frame(found.top(4, measure).round(3).astype(str), title=f"Heads: {measure}", left=("cue", "part"))
+            print_frame(_rounded(found.top(4, measure)), title=f"Heads: {measure}", left=("cue", "part"))
         print_said(found.describe())
 
     spec = {"analysis": "cues", "task": task, "n": n, "top": top, "seed": seed}
     kept: dict[str, Any] = {"store": store, "html": html, "out": out, "as_json": as_json}
     ask(model, question, spec, show, records_of, title=f"competing cues in {task}, {model}", **kept)
+
+
+def _rounded(table: Any) -> Any:
+    """Numbers as text; a p that would round to 0 as what it is below."""
+    shown = table.copy()
+    shown["p_corrected"] = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in table["p_corrected"]]
+    for name in ("value", "low", "high"):
+        shown[name] = [f"{one:+.3f}" for one in table[name]]
+    return shown

@@ -1,19 +1,21 @@
-"""`interp lens`: what each layer would predict."""
+"""`interp lens` and `interp tune`: what each layer would predict, and a lens that is fitted for it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from interp.cli.asking import Html, ModelName, Out, Store, ask
 from interp.cli.keeping import check_places, say_where, store_run, timed
 from interp.cli.output import AsJson, print_json
-from interp.cli.showing import print_frame, print_said
+from interp.cli.progress import progress
+from interp.cli.showing import print_frame, print_said, records_of
 from interp.errors import InputError
 from interp.runs.store import RunStore
 
-__all__ = ["lens"]
+__all__ = ["lens", "tune"]
 
 
 def lens(
@@ -32,7 +34,7 @@ def lens(
 ) -> None:
     """Show what each layer's residual would predict: logit lens or tuned lens, with the ranks of pinned tokens."""
     if (kind == "tuned") != (tuned is not None) and kind in ("logit", "tuned"):
-        raise InputError("--kind tuned and --lens FOLDER go together. interp.TunedLens.fit makes such a folder.")
+        raise InputError("--kind tuned and --lens FOLDER go together. interp tune MODEL --out FOLDER makes one.")
     runs = None if store is None else RunStore(store)
     check_places(runs, html, out)
     import interp
@@ -62,3 +64,39 @@ def lens(
             print_frame(shown_rows, left=("likeliest",))
             print_said(found.describe())
     say_where(run, runs, page, out)
+
+
+def tune(
+    model: ModelName,
+    steps: Annotated[int, typer.Option(help="Steps for each layer; the default is quick and not converged.")] = 100,
+    rank: Annotated[int, typer.Option(help="Rank of what is added to the residual; 0: a full map.")] = 64,
+    lr: Annotated[float, typer.Option(help="Rate at the first step; it falls to 0.")] = 0.01,
+    n_tokens: Annotated[int, typer.Option(help="Positions that are trained on.")] = 2048,
+    corpus: Annotated[Path | None, typer.Option(exists=True, help="Your own text: a file or a folder.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Folder of a lens of this model, which is trained on.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep finished layers in this folder, and go on from there.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
+    store: Store = None,
+    html: Html = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit a tuned lens, layer by layer, and say how near it came on held-out text and whether it is converged.
+
+    With --store it can be chosen on the app's page Lens and attribution, with --out given to interp lens --kind tuned.
+    """
+    settings: dict[str, Any] = {"steps": steps, "rank": rank or None, "lr": lr, "n_tokens": n_tokens, "seed": seed}
+
+    def question(loaded: Any) -> Any:
+        import interp
+        from interp.tasks.natural_text import passages
+
+        first = None if start is None else interp.TunedLens.load(start, loaded)
+        with progress() as report:
+            return interp.TunedLens.fit(loaded, passages(corpus), **settings, start=first, keep=keep, progress=report)
+
+    spec = {"analysis": "tune", **settings, "corpus": corpus, "start": start}
+    kept: dict[str, Any] = {"store": store, "html": html, "out": out, "as_json": as_json}
+    ask(model, question, spec, print_said, records_of, title=f"tuned lens of {model}", **kept)

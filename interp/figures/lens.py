@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["lens_map", "rank_curves"]
+__all__ = ["divergence_curves", "lens_map", "rank_curves"]
 
 
 def lens_map(table: pd.DataFrame, *, title: str) -> Any:
@@ -64,6 +64,29 @@ def rank_curves(table: pd.DataFrame, *, title: str) -> Any:
         title=escape(title),
         xaxis={"title": "layer"},
         yaxis={"title": "rank", "type": "log", "autorange": "reversed"},
+        template="plotly_white",
+        showlegend=True,
+    )
+    return figure
+
+
+def divergence_curves(table: pd.DataFrame, *, title: str) -> Any:
+    """Divergence from the model's own prediction by layer. Columns: layer, and one for each curve, in nats."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for name in [one for one in table.columns if one != "layer"]:
+        figure.add_scatter(
+            x=table["layer"].tolist(),
+            y=table[name].tolist(),
+            mode="lines+markers",
+            name=escape(str(name)),
+            hovertemplate="layer %{x}: %{y:.3g} nats<extra></extra>",
+        )
+    figure.update_layout(
+        title=escape(title),
+        xaxis={"title": "layer"},
+        yaxis={"title": "KL(final ‖ lens), nats", "type": "log"},
         template="plotly_white",
         showlegend=True,
     )

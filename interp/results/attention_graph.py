@@ -84,8 +84,8 @@ class AttentionGraph:
         import networkx as nx
 
         n_layers, n_pos, _ = self.patterns.shape
-        if not -n_pos <= query < n_pos:
-            raise InputError(f"query is {query}; this text has positions 0 to {n_pos - 1}.")
+        if isinstance(query, bool) or not isinstance(query, int) or not -n_pos <= query < n_pos:
+            raise InputError(f"query is {query!r}; this text has positions 0 to {n_pos - 1}.")
         pipes, end = nx.DiGraph(), (n_layers, query % n_pos)
         pipes.add_nodes_from((layer, pos) for layer in range(n_layers + 1) for pos in range(n_pos))
         for layer, pattern in enumerate(self.patterns):
@@ -100,7 +100,8 @@ class AttentionGraph:
 
     def to_networkx(self) -> Any:
         """A MultiDiGraph: nodes "layer:pos" with layer, pos, token and norm; edges of kind "attention" (weight,
-        attention, layer, and head where they are kept apart) and "residual" (weight: the norm that is carried on)."""
+        attention, layer, and head where they are kept apart) and "residual" (weight: the norm that is carried on).
+        Characters of a token that XML cannot hold are the replacement character; then `token_json` is it as JSON."""
         import networkx as nx
 
         graph = nx.MultiDiGraph(model=str(self.about.get("model", "")), edge=str(self.about.get("edge", "")))
@@ -109,8 +110,10 @@ class AttentionGraph:
         nodes: Any = self.nodes.itertuples(index=False)
         for row in nodes:
             layer, pos, norm = int(row.layer), int(row.pos), float(row.norm)
-            token = _legal(text[pos]) if text else ""
-            graph.add_node(f"{layer}:{pos}", layer=layer, pos=pos, token=token, norm=norm)
+            own = text[pos] if text else ""
+            token = _legal(own)
+            exact = {} if token == own else {"token_json": json.dumps(own)}
+            graph.add_node(f"{layer}:{pos}", layer=layer, pos=pos, token=token, norm=norm, **exact)
             norms[layer, pos] = norm
         n_layers = self.patterns.shape[0]
         for (layer, pos), norm in norms.items():
@@ -126,8 +129,7 @@ class AttentionGraph:
         return graph
 
     def to_graphml(self, path: str | os.PathLike[str]) -> Path:
-        """Write GraphML, for Gephi, Cytoscape, yEd or `networkx.read_graphml`. Characters that XML cannot hold become
-        the replacement character."""
+        """Write GraphML, for Gephi, Cytoscape, yEd or `networkx.read_graphml`: what `to_networkx` gives."""
         import networkx as nx
 
         write_text(path, "\n".join(nx.generate_graphml(self.to_networkx())) + "\n")
@@ -253,8 +255,8 @@ def _typed(edges: pd.DataFrame) -> pd.DataFrame:
 
 
 def _legal(text: str) -> str:
-    """Text that XML can hold."""
+    """Text that XML can hold; a carriage return is none, since XML readers make a line feed of it."""
     return "".join(
-        c if c in "\t\n\r" or 32 <= ord(c) <= 0xD7FF or 0xE000 <= ord(c) < 0xFFFE or ord(c) > 0xFFFF else "�"
+        c if c in "\t\n" or 32 <= ord(c) <= 0xD7FF or 0xE000 <= ord(c) < 0xFFFE or ord(c) > 0xFFFF else "�"
         for c in text
     )

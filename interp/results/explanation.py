@@ -62,7 +62,11 @@ class AttentionExplanation:
     @property
     def leaves_out(self) -> str:
         """What these numbers do not say."""
-        return _LEFT_OUT
+        at, why = self.about.get("read"), self.about.get("read_because")
+        if self.confirmed is None or why is None:
+            return _LEFT_OUT
+        said = f"The answer is read at {self.about.get('read_token')!r} ({at}): {why}. Only this edge was touched."
+        return f"{_LEFT_OUT} {said}"
 
     def total(self, measure: str | None = None) -> float:
         """The sum of all parts and of the position bias."""

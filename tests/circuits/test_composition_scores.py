@@ -166,3 +166,22 @@ def test_the_pair_that_makes_induction_in_smollm2_stands_out(smollm2: Any) -> No
     largest = into.stack(head=("from_layer", "from_head")).sortby(lambda x: -x)[:2]
     assert {tuple(map(int, one)) for one in largest["head"].values} == {(17, 8), (16, 0)}
     assert float(largest.min()) > 3 * float(into.median())
+
+
+@pytest.mark.parametrize("name", ["gemma2", "olmo2"])
+@torch.no_grad()
+def test_the_gain_of_an_output_norm_is_folded_into_what_is_written(name: str, named: Any) -> None:
+    model = named(name).model
+    found = interp.composition(model, "V", folded=True, n_random=4).to_frame()
+    row = found.loc[(found["from_layer"] == 0) & (found["from_head"] == 1)]
+    row = row.loc[(row["to_layer"] == 1) & (row["to_head"] == 3)]["score"].item()
+    products = []
+    for layer, head in ((0, 1), (1, 3)):
+        block = model.main.block(layer)
+        attn = block.attn
+        W_V = attn.W_V[head // (attn.config.n_heads // attn.config.n_key_value_heads)].double()
+        W_V = W_V * block.ln1.gain.double()[:, None] if block.config.norms == "both" else W_V
+        W_O = attn.W_O[head].double()
+        products.append(W_V @ (W_O * block.ln1_post.gain.double() if layer == 0 else W_O))
+    expected = (products[0] @ products[1]).norm() / (products[0].norm() * products[1].norm())
+    assert row == pytest.approx(float(expected), rel=1e-4)

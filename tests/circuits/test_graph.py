@@ -286,3 +286,33 @@ def test_what_cannot_be_asked_is_said(unchecked: None) -> None:
     shown = interp.attention_graph(headless, [TOKENS])
     with pytest.raises(InputError, match="no head that predicts tokens"):
         interp.graph_faithfulness(headless, shown, answer=3, read=1, reference=[[1, 2, 3, 4, 5]])
+
+
+def test_tokens_that_xml_cannot_hold_come_back_by_their_json(tmp_path) -> None:
+    from dataclasses import replace
+
+    strange = ["\x00bell\x07", "a\r\n", "�", "\\u0000", " \n", "]]>&amp;", "\ufffe\x1b", "fine"]
+    model = double("llama")
+    graph = interp.attention_graph(model, rows([8], 1), top_k=10)
+    graph = replace(graph, about={**graph.about, "text": strange})
+    read = nx.read_graphml(graph.to_graphml(tmp_path / "graph.graphml"), force_multigraph=True)
+    for pos, token in enumerate(strange):
+        node = read.nodes[f"0:{pos}"]
+        assert json.loads(node["token_json"]) == token if "token_json" in node else node["token"] == token
+    with_json = {data["pos"] for _, data in read.nodes(data=True) if "token_json" in data}
+    assert with_json == {0, 1, 6} and read.nodes["0:0"]["token"] == "�bell�"
+    again = AttentionGraph.from_json(graph.to_json())
+    assert list(again.about["text"]) == strange
+
+
+def test_p_is_the_share_of_random_graphs_that_do_as_well_whichever_way_the_metric_points() -> None:
+    from interp.circuits.faithfulness import _bound, _question, _table
+
+    model = double("llama")
+    graph = interp.attention_graph(model, [TOKENS])
+    bound = _bound(model, _question(model, graph, None, 7, 9, None), None)
+    for sign in (1, -1):
+        values = sign * np.array([10.0, 0.0, 8.0, 1.0, 2.0, 9.0, -3.0])
+        table = _table(values, [], 5, bound).set_index("graph")
+        assert table.loc["shown", "p"] == pytest.approx(2 / 5) and table.loc["shown", "faithfulness"] == 0.8
+        assert table.loc["random", ["lowest", "highest"]].tolist() == [-0.3, 0.9]

@@ -110,7 +110,7 @@ def test_pins_are_tokens_behind_the_text(talker: HookedTransformer) -> None:
     [
         ({"kind": "deep"}, "kind is 'deep'"),
         ({"kind": "tuned"}, "A tuned lens has to be given"),
-        ({"pins": [50]}, "The pin 50 is no token"),
+        ({"pins": [50]}, "The pin is 50; this"),
         ({"k": 51}, "k is 51"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_fitted_lens_is_nearer_to_the_model_on_text_it_has_not_seen(rank: int 
 
 
 def test_the_estimate_over_drawn_tokens_is_unbiased_but_for_its_logarithm() -> None:
-    from interp.circuits.tuned import _Target
+    from interp.circuits.tuned_fit import _Target
 
     model = double("llama")
     generator = torch.Generator().manual_seed(0)

@@ -83,3 +83,22 @@ def test_a_mistake_is_said_before_anything_is_loaded(run, arguments, message):
 def test_what_only_the_model_can_tell_is_said_too(run, tmp_path, arguments, message):
     done = run("lens", "tiny", "the cat", *arguments, "--store", "runs", code=FAKE)
     assert done.code == 2 and message in done.err and not (tmp_path / "runs").exists()
+
+
+def test_a_lens_is_fitted_kept_stored_and_used(run, tmp_path):
+    (tmp_path / "texts").mkdir()
+    for i, words in enumerate(["the cat sat on the mat " * 6, "on the mat sat a cat " * 6, "a cat on a mat " * 6]):
+        (tmp_path / "texts" / f"{i}.txt").write_text(words)
+    arguments = ["--steps", "2", "--rank", "4", "--n-tokens", "40", "--corpus", "texts", "--keep", "kept"]
+    done = run("tune", "tiny", *arguments, "--store", "runs", "--out", "fitted", "--html", "page.html", code=FAKE)
+    assert done.code == 0, done.err
+    assert "Not converged" in done.out and "still falling" in done.out and (tmp_path / "page.html").exists()
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    (info,) = RunStore(tmp_path / "runs").list()
+    assert info.kind == "tuned_lens" and info.model_hash
+    shown = run("runs", "show", info.id)
+    assert shown.code == 0 and "Not converged" in shown.out
+    used = run("lens", "tiny", "the cat", "--kind", "tuned", "--lens", "fitted", code=FAKE)
+    assert used.code == 0 and "Not converged" in used.out
+    further = run("tune", "tiny", *arguments, "--start", "fitted", "--json", code=FAKE)
+    assert further.code == 0 and json.loads(further.out)["about"]["steps_in_all"] == 4
