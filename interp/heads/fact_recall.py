@@ -22,7 +22,7 @@ __all__ = ["FINDER"]
 Grid = NDArray[np.floating]
 _MLP_WINDOW = 5
 _KNOCKOUT_WINDOW = 5
-_TABLE_PROMPTS = 48  # of those that are tested; by layer, many interventions each
+_TABLE_PROMPTS = 32  # of those that are tested; by layer, many interventions each
 
 
 def _attends(study: Study) -> Behaviour:
@@ -60,7 +60,7 @@ def _mlps(study: Study) -> pd.DataFrame:
             metric=study.metric,
             progress=False,
         )
-    return _by_layer(rows)
+    return _by_layer(study, rows)
 
 
 def _residuals(study: Study) -> pd.DataFrame:
@@ -68,6 +68,7 @@ def _residuals(study: Study) -> pd.DataFrame:
     study = study.some(range(min(len(study.main), _TABLE_PROMPTS)))
     ends = {"subject": "subject:last", "end": END} if END in study.main.positions else {"subject": "subject:last"}
     return _by_layer(
+        study,
         {
             name: patch(
                 study.model,
@@ -79,7 +80,7 @@ def _residuals(study: Study) -> pd.DataFrame:
                 progress=False,
             )
             for name, at in ends.items()
-        }
+        },
     )
 
 
@@ -100,17 +101,17 @@ def _cut(study: Study) -> pd.DataFrame:
         for name in ("subject", "relation")
         if name in study.main.positions
     }
-    return _by_layer(found)
+    return _by_layer(study, found)
 
 
-def _by_layer(effects: dict[str, Effects]) -> pd.DataFrame:
-    """Pooled shares by layer with their intervals."""
+def _by_layer(study: Study, effects: dict[str, Effects]) -> pd.DataFrame:
+    """Pooled shares by layer with their intervals, and over how many items."""
     table: dict[str, Grid] = {}
     for name, one in effects.items():
         table.setdefault("layer", one.values["layer"].values)
         low, high = one.ci(normalize="pooled")
         table |= {name: one.mean(normalize="pooled").values, f"{name}_low": low.values, f"{name}_high": high.values}
-    return pd.DataFrame(table)
+    return pd.DataFrame(table).assign(n_items=study.n_items)
 
 
 _TABLES: Sequence[tuple[str, object]] = (

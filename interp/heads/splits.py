@@ -50,7 +50,7 @@ def of_task(
         except InputError as error:
             left_out[name] = str(error)
     bare = study("report", bos=False) if has_bos else None
-    return Splits(study("select"), study("report"), bare, further, left_out)
+    return Splits(study("select"), study("report"), bare, further, left_out, n)
 
 
 def as_pairs(pairs: Any) -> dict[str, PromptPairs]:

@@ -146,13 +146,17 @@ class Study:
                 rows = [row - mean(one) for row, one in zip(rows, down, strict=True)]
             return torch.stack(rows)
 
-    def thinned(self, per_item: int = 2) -> Study:
-        """At most some prompts of each item, spread over the item's own in turn: enough for interventions, which cost
-        far more than the passes that attention is read from. Of a quartet: one of each order."""
+    def thinned(self, per_item: int = 2, n_items: int | None = None) -> Study:
+        """At most some prompts of each item, spread over the item's own in turn, and at most some items, drawn at
+        random: enough for interventions, which cost far more than the passes that attention is read from. Of a quartet:
+        one of each order."""
         members: dict[str, list[int]] = {}
         for prompt, item in enumerate(self.main.items):
             members.setdefault(item, []).append(prompt)
-        if max(map(len, members.values())) <= per_item:
+        if n_items is not None and len(members) > n_items:
+            drawn = np.random.default_rng([n_items, *b"items"]).permutation(list(members))[:n_items].tolist()
+            members = {item: members[item] for item in members if item in set(drawn)}
+        elif max(map(len, members.values())) <= per_item:
             return self
         chosen = sorted(i for number, mine in enumerate(members.values()) for i in self._spread(mine, per_item, number))
         return replace(self.some(chosen), reference=self.main.swapped())

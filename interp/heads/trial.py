@@ -47,7 +47,7 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
     chosen = {one.name: one.behaviour(splits.select) for one in group}
     shown = {one.name: one.behaviour(splits.report) for one in group}
     bare = {one.name: one.behaviour(splits.bare).score for one in group} if splits.bare is not None else {}
-    estimate, tested = estimated_harm(splits.select.thinned(), settings.screen), splits.report.thinned()
+    estimate, tested = estimated_harm(splits.thinned(splits.select), settings.screen), splits.thinned(splits.report)
     progress(f"{task}: attention", 1, 1)
     frames, rows, tables, tests, templates = [], [], {}, {}, []
     candidates: dict[str, tuple[Head, ...]] = {}
@@ -117,7 +117,7 @@ def _corruptions(
     """Effects against the corruption that decides, and against the others on one prompt of each item."""
     stage = f"{group[0].heading}: {BY_CORRUPTION}"
     progress(stage, 0, 1 + len(splits.others))
-    studies = {tested.corruption: tested, **{name: one.thinned(1) for name, one in splits.others.items()}}
+    studies = {tested.corruption: tested, **{name: splits.thinned(one, 1) for name, one in splits.others.items()}}
     return by_corruption(group, candidates, studies, seed, lambda done, total: progress(stage, done, total))
 
 
@@ -135,7 +135,7 @@ def _about(
     low, high = (float(end[0]) for end in bootstrap_interval(gap))
     task = {
         "prompts": {"select": len(splits.select.main), "report": len(study.main), "tested": len(tested.main)},
-        "n_items": {"select": splits.select.n_items, "report": study.n_items},
+        "n_items": {"select": splits.select.n_items, "report": study.n_items, "tested": tested.n_items},
         "templates": {"select": sorted(set(splits.select.main.templates)), "report": sorted(set(study.main.templates))},
         "corruption": study.corruption,
         "metric": study.metric if isinstance(study.metric, str) else study.metric.name,

@@ -25,10 +25,16 @@ class TrialSettings:
 @dataclass(frozen=True)
 class Splits:
     """The prompts that choose, those that test, and the latter without BOS, where the task has both. `others` are
-    tested prompts against the corruptions that do not decide, by name; `left_out` says why some are not there."""
+    tested prompts against the corruptions that do not decide, by name; `left_out` says why some are not there. At most
+    `n_items` items are put to interventions; None: all."""
 
     select: Study
     report: Study
     bare: Study | None = None
     others: Mapping[str, Study] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    n_items: int | None = None
+
+    def thinned(self, study: Study, per_item: int = 2) -> Study:
+        """What of a study is put to interventions."""
+        return study.thinned(per_item, self.n_items)

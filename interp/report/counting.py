@@ -81,7 +81,7 @@ def joint_effect(kind: str, *, beyond_random: bool = False) -> Callable[[Evidenc
             note += f"; random sets {row['random_mean']:+.2f}, at most {less:+.2f}"
         low, high = _joint_ends(evidence, row)
         at = (row["effect"] - less, low - less, high - less)
-        return said(Measured(*at, row["unit"], evidence.items(kind), note))
+        return said(Measured(*at, row["unit"], evidence.items(kind, "tested"), note))
 
     return measure
 
@@ -139,7 +139,7 @@ def _far(ends: tuple[float, float], one: Finder | TaskFinder) -> float:
 
 
 def _joint_ends(evidence: Evidence, row: Row) -> tuple[float, float]:
-    return row_ends(row, "effect", evidence.items(row["kind"]), share=is_share(row["unit"]))
+    return row_ends(row, "effect", evidence.items(row["kind"], "tested"), share=is_share(row["unit"]))
 
 
 def _nothing(row: Row, name: str) -> bool:

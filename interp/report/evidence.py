@@ -138,11 +138,11 @@ class Evidence:
                 return table
         raise Missing(f"the table “{name}” was not measured")
 
-    def items(self, kind: str) -> int | None:
-        """How many items a kind's figures rest on."""
+    def items(self, kind: str, which: str = "report") -> int | None:
+        """How many items a kind's figures rest on; `which`: "tested" for those of interventions."""
         task = getattr(finder(kind), "heading", "")
         counted = self.task_facts.get(task, {}).get("n_items", {})
-        return counted.get("report") or (self.n if not task else None)
+        return counted.get(which) or counted.get("report") or (self.n if not task else None)
 
     def column(self, kind: str, head: str, name: str, unit: str = "") -> Measured:
         """A figure of one head with its interval. Effects that were not tested are `Missing`."""
@@ -152,7 +152,7 @@ class Evidence:
             raise Missing(f"{head} was not among the heads whose {name.replace('_', ' ')} was measured")
         low, high = self.ends(row, name)
         note = f"{head}: {row['verdict'] or 'no verdict'}" + (f" ({row['reason']})" if row.get("reason") else "")
-        return said(Measured(value, low, high, unit, self.items(kind), note))
+        return said(Measured(value, low, high, unit, self.items(kind, _which(name)), note))
 
     def ends(self, row: Mapping[Any, Any], name: str) -> tuple[float, float]:
         """The interval of a figure of a row; where every item gave the same, see `intervals.ends_of`."""
@@ -160,7 +160,7 @@ class Evidence:
         share = row["kind"] not in _RISES if name == "score" else of_task and name.endswith("effect")
         if name == "score" and share and row["score"] in (0, 1):  # weights of items may have given a width
             row = {**row, "score_low": row["score"], "score_high": row["score"]}
-        return row_ends(row, name, self.items(row["kind"]), share=share)
+        return row_ends(row, name, self.items(row["kind"], _which(name)), share=share)
 
     # --- prompts, for what was not measured yet
 
@@ -198,6 +198,11 @@ class Evidence:
         """The one that the search reported on: the first of the kinds that use the task."""
         using = (finder(kind) for kind in self.found.kinds)
         return next((one.corruptions[0] for one in using if getattr(one, "task", "") == task), None)
+
+
+def _which(name: str) -> str:
+    """Which items a column rests on: scores and writing are of all that are reported, effects of those tested."""
+    return "report" if name.startswith(("score", "writing")) else "tested"
 
 
 def _exchanged(value: Any, old: float | None, new: float | None) -> Any:

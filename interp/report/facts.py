@@ -46,11 +46,17 @@ def _known(relation: str, which: str) -> Any:
 def _layers(evidence: Evidence, name: str) -> pd.DataFrame:
     evidence.rows("fact_recall")
     evidence.must_do("fact_recall")
-    table, n = evidence.table(name).copy(), evidence.items("fact_recall")
+    table = evidence.table(name).copy()
+    n = _counted(evidence, table)
     for column in [column for column in table if f"{column}_low" in table]:
         ends = [row_ends(row, str(column), n, share=True) for row in table.to_dict("records")]
         table[f"{column}_low"], table[f"{column}_high"] = ([end[i] for end in ends] for i in (0, 1))
     return table
+
+
+def _counted(evidence: Evidence, rows: pd.DataFrame) -> int | None:
+    """The items of a table by layer."""
+    return int(rows["n_items"].iloc[0]) if "n_items" in rows else evidence.items("fact_recall", "tested")
 
 
 def _extreme(evidence: Evidence, rows: pd.DataFrame, column: str, *, least: bool) -> Measured:
@@ -60,7 +66,7 @@ def _extreme(evidence: Evidence, rows: pd.DataFrame, column: str, *, least: bool
     row = rows.loc[rows[column].idxmin() if least else rows[column].idxmax()]
     note = f"at layer {int(row['layer'])}, chosen by this very figure"
     ends = (float(row[f"{column}_low"]), float(row[f"{column}_high"]))
-    return said(Measured(float(row[column]), *ends, "share of clean − corrupt", evidence.items("fact_recall"), note))
+    return said(Measured(float(row[column]), *ends, "share of clean − corrupt", _counted(evidence, rows), note))
 
 
 def _n_layers(rows: pd.DataFrame) -> int:
@@ -89,7 +95,7 @@ def _flip(evidence: Evidence) -> Measured:
     last = float(_n_layers(rows))
     found = {end: min(rows.loc[here, "layer"].tolist(), default=last) for end, here in conditions.items()}
     value, low, high = (float(found[end]) for end in ("value", "low", "high"))
-    return Measured(value, low, high, f"layer (of {int(last)})", evidence.items("fact_recall"))
+    return Measured(value, low, high, f"layer (of {int(last)})", _counted(evidence, rows))
 
 
 def _flip_depth(evidence: Evidence) -> Measured:

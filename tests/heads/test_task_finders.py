@@ -15,14 +15,15 @@ from interp.heads.splits import halves
 from interp.heads.study import Study
 from interp.pairs import PromptPairs
 
-# circuit -> corruption that decides, kinds to look for
+# circuit -> corruptions that decide, kinds to look for
 CIRCUITS = {
     "ioi": ("abc", ("name_mover", "negative_mover", "s_inhibition", "backup")),
     "negative": ("abc", ("name_mover", "negative_mover", "s_inhibition", "backup")),
     "backup": ("abc", ("name_mover", "negative_mover", "s_inhibition", "backup")),
     "copy_suppression": ("absent", ("copy_suppression",)),
     "coreference": ("pronoun", ("coreference",)),
-    "fact_recall": ("subject", ("fact_recall",)),
+    "fact_recall": ("subject relation", ("fact_recall", "fact_relation")),
+    "additive_facts": ("subject relation", ("fact_recall", "fact_relation")),
 }
 VARIANTS = [
     {"norm": norm, "rotate": rotate, "noisy": noisy}
@@ -35,8 +36,8 @@ VARIANTS = [
 @cache
 def found(name: str, norm: str = "none", rotate: bool = False, noisy: bool = False, seed: int = 0):
     made = planted.make(name, norm=norm, rotate=rotate, noise=planted.EPSILON[name] if noisy else 0.0, seed=seed)
-    corruption, kinds = CIRCUITS[name]
-    pairs = {corruption: as_task(made.pairs[corruption], name)}
+    corruptions, kinds = CIRCUITS[name]
+    pairs = {one: as_task(made.pairs[one], name) for one in corruptions.split()}
     return made, interp.find_heads(made.model, kinds, pairs=pairs, top=4, n_random_sets=2, seed=0)
 
 
@@ -73,7 +74,7 @@ def test_planted_heads_are_found_and_no_others(name):
     must_match(name)
 
 
-@pytest.mark.parametrize("name", ["ioi", "coreference", "fact_recall"])
+@pytest.mark.parametrize("name", ["ioi", "coreference", "additive_facts"])
 def test_planted_heads_are_found_behind_norms_a_rotation_and_noise(name):
     must_match(name, **VARIANTS[-1])
 
