@@ -40,6 +40,7 @@ def find_heads(
     screen: str = "attention",
     top: int = 8,
     n_random_sets: int = 5,
+    per_item: int = 2,
     alpha: Any = 0.05,
     cutoffs: Any = None,
     seed: Any = 0,
@@ -59,6 +60,9 @@ def find_heads(
        `n_random_sets` random sets from the same layers. p by sign flips of items on the harm beyond the controls',
        corrected over all heads tested by the max-statistic and over kinds by Bonferroni; q by Benjamini-Hochberg.
 
+    Of a task, at most `per_item` prompts of each item are put to interventions (in as many orders as can be): items are
+    the unit of evidence, prompts of one item are cheap only to look at.
+
     A verdict names the kind only if score, writing and effect pass its cutoffs (`cutoffs={"induction": {"score": .5}}`
     changes them) and the corrected p is at most `alpha`; `reason` says what failed. `pairs`: the user's own
     PromptPairs, or a mapping from corruptions to them (the first decides), with the named positions that the kinds
@@ -68,11 +72,12 @@ def find_heads(
     """
     found = _kinds(model, kinds)
     given = None if pairs is None else as_pairs(pairs)
-    _check(found, model, n=n, screen=screen, top=top, n_random_sets=n_random_sets, alpha=alpha, seed=seed)
+    settings = {"n": n, "screen": screen, "top": top, "n_random_sets": n_random_sets, "per_item": per_item}
+    settings |= {"alpha": alpha, "seed": seed}
+    _check(found, model, **settings)
     _check_items(found, n if given is None else len(set(next(iter(given.values())).items)) // 2, alpha)
     limits = cutoffs_of(found, cutoffs)
     report = progress or (lambda stage, done, total: None)
-    settings = {"n": n, "screen": screen, "top": top, "n_random_sets": n_random_sets, "alpha": alpha, "seed": seed}
     kept = Kept.of(keep, model, settings, given, corpus, [one.name for one in found])
     parts: list[HeadScores] = []
     known: dict[Any, Any] = {}
@@ -151,6 +156,7 @@ def _search(
 ) -> HeadScores:
     """The rows of some kinds that share their passes, verdicts still to come. `known`: what was measured before."""
     chosen = {name: settings[name] for name in ("top", "n_random_sets", "screen", "seed")}
+    per_item = settings["per_item"]
     trials = [one for one in group if isinstance(one, TaskFinder)]
     if trials:
         splits = (
@@ -158,7 +164,7 @@ def _search(
             if given is not None
             else of_task(model, trials, n=settings["n"], seed=settings["seed"], known=known)
         )
-        done = run_trial(trials, splits, TrialSettings(**chosen, n_kinds=n_kinds), report)
+        done = run_trial(trials, splits, TrialSettings(**chosen, n_kinds=n_kinds, per_item=per_item), report)
         return HeadScores(done.frame, done.sets, done.about, done.tables)
     patterns = [one for one in group if isinstance(one, Finder)]
     both = None
@@ -172,14 +178,23 @@ def _search(
 
 
 def _check(
-    found: Sequence[Any], model: Any, *, n: Any, screen: str, top: Any, n_random_sets: Any, alpha: Any, seed: Any
+    found: Sequence[Any],
+    model: Any,
+    *,
+    n: Any,
+    screen: str,
+    top: Any,
+    n_random_sets: Any,
+    per_item: Any,
+    alpha: Any,
+    seed: Any,
 ) -> None:
     if screen not in ("attention", "exact", "none"):
         raise InputError(
             f'screen is {screen!r}. Choose "attention" (test the top heads), "exact" (kinds of a task: the top '
             'heads by their exact effect) or "none" (test every head).'
         )
-    for name, value in (("n", n), ("top", top), ("n_random_sets", n_random_sets)):
+    for name, value in (("n", n), ("top", top), ("n_random_sets", n_random_sets), ("per_item", per_item)):
         if isinstance(value, bool) or not isinstance(value, int) or (value < 1 and name != "n"):
             raise InputError(f"{name} is {value!r}. Give a whole number, at least one.")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:

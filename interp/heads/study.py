@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any, cast
 
 import numpy as np
@@ -162,15 +163,16 @@ class Study:
         return replace(self.some(chosen), reference=self.main.swapped())
 
     def _spread(self, prompts: list[int], n: int, number: int) -> list[int]:
-        """Some prompts of an item, drawn at random, the named positions in as many different orders as can be."""
+        """Some prompts of an item, drawn at random, the named positions in as many different orders as can be; items
+        take turns in which order comes first."""
         drawn = np.random.default_rng([number, *b"thinned"]).permutation(prompts).tolist()
-        seen: dict[tuple, int] = {}
-        ranked = []
+        by_order: dict[tuple, list[int]] = {}
         for prompt in drawn:
             order = tuple(sorted(self.main.positions, key=lambda name: (self.main.span(name, prompt), name)))
-            seen[order] = seen.get(order, 0) + 1
-            ranked.append((seen[order], prompt))
-        return [prompt for _, prompt in sorted(ranked, key=lambda one: one[0])[:n]]
+            by_order.setdefault(order, []).append(prompt)
+        orders = [by_order[order] for order in sorted(by_order)]
+        turned = [*orders[number % len(orders) :], *orders[: number % len(orders)]]
+        return [prompt for tier in zip_longest(*turned) for prompt in tier if prompt is not None][:n]
 
     def shuffled(self, seed: int) -> Study:
         """The same prompts and passes with the answers of others: what a score of answers is without a reason."""

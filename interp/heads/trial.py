@@ -47,7 +47,8 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
     chosen = {one.name: one.behaviour(splits.select) for one in group}
     shown = {one.name: one.behaviour(splits.report) for one in group}
     bare = {one.name: one.behaviour(splits.bare).score for one in group} if splits.bare is not None else {}
-    estimate, tested = estimated_harm(splits.thinned(splits.select), settings.screen), splits.thinned(splits.report)
+    tested = splits.thinned(splits.report, settings.per_item)
+    estimate = estimated_harm(splits.thinned(splits.select, settings.per_item), settings.screen)
     progress(f"{task}: attention", 1, 1)
     frames, rows, tables, tests, templates = [], [], {}, {}, []
     candidates: dict[str, tuple[Head, ...]] = {}

@@ -13,13 +13,14 @@ __all__ = ["Splits", "TrialSettings"]
 @dataclass(frozen=True)
 class TrialSettings:
     """`screen`: candidates by attention and a first-order estimate of their effect ("attention"), by attention and
-    the exact effect ("exact"), or every head ("none")."""
+    the exact effect ("exact"), or every head ("none"). `per_item`: prompts of each item put to interventions."""
 
     top: int
     n_random_sets: int
     screen: str
     seed: int
     n_kinds: int
+    per_item: int = 2
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,6 @@ class Splits:
     left_out: Mapping[str, str] = field(default_factory=dict)
     n_items: int | None = None
 
-    def thinned(self, study: Study, per_item: int = 2) -> Study:
+    def thinned(self, study: Study, per_item: int) -> Study:
         """What of a study is put to interventions."""
         return study.thinned(per_item, self.n_items)

@@ -34,8 +34,8 @@ from interp.tasks.load import load as load_task
 __all__ = ["RIGORS", "report"]
 
 RIGORS: dict[str, dict[str, Any]] = {
-    "quick": {"n": 50, "top": 8, "screen": "attention"},
-    "full": {"n": 100, "top": 8, "screen": "exact"},
+    "quick": {"n": 50, "top": 8, "screen": "attention", "per_item": 1},
+    "full": {"n": 100, "top": 8, "screen": "exact", "per_item": 2},
 }
 Progress = Callable[[str, int, int], None]
 _NAN = float("nan")
@@ -56,8 +56,9 @@ def report(
 ) -> Report:
     """Judge every claim on some kinds of heads: *holds*, *does not hold*, or *cannot tell*, by the 95% interval.
 
-    `rigor`: "quick" takes 50 items and 8 candidates a kind, chosen by attention and a first-order estimate; "full" 100
-    items, candidates chosen by their exact effect. `n` overrides the number of items. `pairs` and `corpus` are the
+    `rigor`: "quick" takes 50 items and 8 candidates a kind, chosen by attention and a first-order estimate, and puts
+    one prompt of each item to interventions; "full" 100 items, candidates chosen by their exact effect, and two prompts
+    of each. `n` overrides the number of items. `pairs` and `corpus` are the
     user's own prompts, as for `find_heads`. `found` are head scores that were found before (with the same pairs): then
     its kinds, `n` and `seed` count. `keep`: a folder for what is finished, so that the same call goes on from there.
     Kinds whose prompts cannot be made for the model are left out, with the reason. Raises `InputError` for an unknown
@@ -216,7 +217,10 @@ def _about(
         "model": name,
         "caveat": caveat,
         "rigor": rigor,
-        **{key: found.about.get(key) for key in ("n", "seed", "top", "screen", "alpha", "n_random_sets", "corpus")},
+        **{
+            key: found.about.get(key)
+            for key in ("n", "seed", "top", "screen", "alpha", "n_random_sets", "per_item", "corpus")
+        },
         "bos": found.about.get("bos"),
         "ablation": found.about.get("ablation"),
         "normalisation": found.about.get("normalisation"),

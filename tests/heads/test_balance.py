@@ -61,6 +61,11 @@ def test_thinned_prompts_hold_both_orders_of_each_item_however_they_are_listed(c
     assert all(sorted(orders) == [False, True] for orders in by_item.values()) and len(by_item) == 8
     assert thinned.reference is not None and len(thinned.reference) == len(quartets)
     assert study.some([0, 1]).thinned().reference is None  # nothing was left out
+    singles = study.thinned(1).main
+    assert len(set(singles.items)) == len(singles) == 8  # one of each item, every other one in each order
+    assert sorted(order(singles, i) for i in range(8)) == [False] * 4 + [True] * 4
+    few = study.thinned(2, n_items=3).main
+    assert len(set(few.items)) == 3 and len(few) == 6
 
 
 def test_shuffled_answers_are_never_the_items_own(coreference):
