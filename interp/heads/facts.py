@@ -13,7 +13,7 @@ from interp.heads.study import END, Study
 __all__ = ["MARGIN", "attribute_logit", "class_logit", "even_share", "mixed", "other_answers"]
 
 Grid = NDArray[np.floating]
-MARGIN = 0.1  # above what even attention would give
+MARGIN = 0.05  # above what even attention would give; a mixed head of a planted model reaches .09
 _MUCH_MORE = 2.0  # times as much from one source as from the other is not mixed
 _LEAST = 1e-6  # logits
 

@@ -120,7 +120,7 @@ def test_even_attention_is_no_sign_of_a_head_that_reads_the_subject():
     wide = replace(pairs, positions={**pairs.positions, "subject": tuple(tuple(range(1, r)) for r in pairs.read)})
     rows = interp.find_heads(made.model, "fact_recall", pairs=wide, top=4, n_random_sets=1).of("fact_recall")
     assert (rows["baseline"] > 0.6).all()
-    below = rows[rows["score"] < rows["baseline"] + 0.1]
+    below = rows[rows["score"] < rows["baseline"] + 0.05]
     assert len(below) and (below["reason"].str.contains("above the baseline")).all()
 
 
