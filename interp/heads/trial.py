@@ -48,7 +48,7 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
     shown = {one.name: one.behaviour(splits.report) for one in group}
     bare = {one.name: one.behaviour(splits.bare).score for one in group} if splits.bare is not None else {}
     tested = splits.thinned(splits.report, settings.per_item)
-    estimate = estimated_harm(splits.thinned(splits.select, settings.per_item), settings.screen)
+    estimate = estimated_harm(splits.thinned(splits.select, 1), settings.screen)
     progress(f"{task}: attention", 1, 1)
     frames, rows, tables, tests, templates = [], [], {}, {}, []
     candidates: dict[str, tuple[Head, ...]] = {}
