@@ -12,6 +12,7 @@ import typer
 
 from interp.cli.attribute import attribute
 from interp.cli.browser import open_app
+from interp.cli.evaluate import evaluate
 from interp.cli.explain import explain
 from interp.cli.heads import heads
 from interp.cli.inside import composition, cues, graph, ov
@@ -38,6 +39,7 @@ app.command("patch")(patch)
 app.command("lens")(lens)
 app.command("attribute")(attribute)
 app.command("explain")(explain)
+app.command("evaluate")(evaluate)
 app.command("report")(report)
 app.command("ov")(ov)
 app.command("composition")(composition)

@@ -76,7 +76,9 @@ class ParsedSentence:
         """The sentence as `# text` has it, or where there is none the tokens joined, with SpaceAfter=No heeded."""
         if self.comments.get("text"):
             return self.comments["text"]
-        said = "".join(form + ("" if "SpaceAfter=No" in (misc or "").split("|") else " ") for form, misc, _ in self._tokens)
+        said = "".join(
+            form + ("" if "SpaceAfter=No" in (misc or "").split("|") else " ") for form, misc, _ in self._tokens
+        )
         return said.rstrip()
 
     @cached_property
@@ -88,7 +90,7 @@ class ParsedSentence:
             start = self.text.find(form, at)
             if start < 0 or self.text[at:start].strip():
                 raise InputError(
-                    f"{self.path}, line {self.line}: the sentence's text {shortened(self.text)} does not go on with its "
+                    f"{self.path}, line {self.line}: the text {shortened(self.text)} does not go on with its "
                     f"token {form!r} at character {at}. Mend # text, or take it out."
                 )
             at = start + len(form)
@@ -202,9 +204,7 @@ class _Sentence:
             raise Malformed(f"range {one.first}-{one.last} goes beyond the last word, {len(self.words)}")
         self._check_tree()
         first = block[0].number
-        return ParsedSentence(
-            tuple(self.words), tuple(self.ranges), tuple(self.empty), self.comments, self.path, first
-        )
+        return ParsedSentence(tuple(self.words), tuple(self.ranges), tuple(self.empty), self.comments, self.path, first)
 
     def _comment(self, text: str) -> None:
         if self.words or self.empty or self.ranges:
@@ -215,7 +215,9 @@ class _Sentence:
     def _row(self, line: FileLine) -> None:
         cells = (line.text or "").rstrip("\r\n").split("\t")
         if len(cells) != len(_COLUMNS):
-            raise Malformed(f"it has {len(cells)} tab-separated columns, not {len(_COLUMNS)}: {shortened(line.text or '')}")
+            raise Malformed(
+                f"it has {len(cells)} tab-separated columns, not {len(_COLUMNS)}: {shortened(line.text or '')}"
+            )
         cells = [cell.strip() for cell in cells]
         empty = next((name for name, cell in zip(_COLUMNS, cells, strict=True) if not cell), None)
         if empty is not None:
@@ -243,7 +245,9 @@ class _Sentence:
     def _empty_node(self, after: int, number: int, cells: Sequence[str]) -> None:
         same = sum(one.id.startswith(f"{after}.") for one in self.empty)
         if after != len(self.words) or number != same + 1:
-            raise Malformed(f"empty node {after}.{number} stands behind word {len(self.words)}; {len(self.words)}.{same + 1} may")
+            raise Malformed(
+                f"empty node {after}.{number} stands behind word {len(self.words)}; {len(self.words)}.{same + 1} may"
+            )
         if cells[6] != "_" or cells[7] != "_":
             raise Malformed(f"empty node {after}.{number} has a head; empty nodes have DEPS alone")
         self.empty.append(_word(cells, self.at, None))
@@ -259,7 +263,9 @@ class _Sentence:
             if not 0 <= word.head <= n:
                 raise Malformed(f"word {word.id} has head {word.head}; the sentence has words 1 to {n}")
             if word.deprel is not None and (word.head == 0) != (word.deprel.split(":")[0].lower() == "root"):
-                raise Malformed(f"word {word.id} has head {word.head} and deprel {word.deprel!r}; root goes with head 0")
+                raise Malformed(
+                    f"word {word.id} has head {word.head} and deprel {word.deprel!r}; root goes with head 0"
+                )
         roots = [word for word in self.words if word.head == 0]
         self.at = roots[1].line if len(roots) > 1 else self.words[0].line
         if len(roots) > 1:

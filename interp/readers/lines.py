@@ -12,7 +12,18 @@ from typing import Any, TypeVar
 
 from interp.errors import InputError
 
-__all__ = ["Complaints", "Line", "Malformed", "OnError", "Paths", "Problem", "Reading", "each_path", "read_lines", "shortened"]
+__all__ = [
+    "Complaints",
+    "Line",
+    "Malformed",
+    "OnError",
+    "Paths",
+    "Problem",
+    "Reading",
+    "each_path",
+    "read_lines",
+    "shortened",
+]
 
 OnError = str  # "refuse" or "skip"
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

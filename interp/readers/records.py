@@ -69,7 +69,7 @@ def _array(path: str, lines: list[Line]) -> list[tuple[int, Any]]:
     broken = next((one.number for one in lines if one.text is None), None)
     if broken is not None:
         raise InputError(f"{path}, line {broken}: it is not UTF-8 text. Save the file as UTF-8.")
-    text, starts, total = "", [], 0
+    starts, total = [], 0
     for one in lines:
         starts.append((total, one.number))
         total += len(one.text or "") + 1

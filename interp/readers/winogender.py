@@ -20,8 +20,8 @@ __all__ = ["GENDERS", "Winogender", "WinogenderSentence", "read_winogender"]
 GENDERS = ("male", "female", "neutral")
 _ANSWERS = {"0": "occupation", "1": "participant"}
 _HOLDS = (
-    "tab-separated columns under the header sentid, sentence, as Winogender's data/all_sentences.tsv does, with sentids "
-    "such as technician.customer.1.male.txt"
+    "tab-separated columns under the header sentid, sentence, as Winogender's data/all_sentences.tsv does, with "
+    "sentids such as technician.customer.1.male.txt"
 )
 _WORD = re.compile(r"\w+|\W")
 _PRONOUNS = {
@@ -186,7 +186,9 @@ def _sentence(line: Line, columns: list[str], path: str) -> WinogenderSentence:
         raise Malformed(f"sentid {sentid!r} is not OCCUPATION.PARTICIPANT.ANSWER.GENDER.txt")
     occupation, participant, answer, gender = parts
     if answer not in _ANSWERS or gender not in GENDERS:
-        raise Malformed(f"sentid {sentid!r} has answer {answer!r} and gender {gender!r}; known are 0 or 1, and {GENDERS}")
+        raise Malformed(
+            f"sentid {sentid!r} has answer {answer!r} and gender {gender!r}; known are 0 or 1, and {GENDERS}"
+        )
     if not sentence:
         raise Malformed(f"sentid {sentid!r} has no sentence")
     return WinogenderSentence(sentid, sentence, occupation, participant, _ANSWERS[answer], gender, path, line.number)
