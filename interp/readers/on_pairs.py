@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from interp.model.kinds import attention_kind
 from interp.model.transformer import HookedTransformer
 from interp.readers.blimp import MinimalPairs
 from interp.readers.scoring import Progress, score_sentences
@@ -17,8 +18,8 @@ _MEASURES = {
     "normalised": "the same with log p divided by the number of tokens",
 }
 _LEAVES_OUT = (
-    "Pairs of a paradigm share their grammar and their words, which intervals over pairs ignore. The prefix methods are "
-    "not measured."
+    "Pairs of a paradigm share their grammar and their words, which intervals over pairs ignore. The prefix "
+    "methods are not measured."
 )
 
 
@@ -67,6 +68,6 @@ def on_pairs(
 def _first_words(data: MinimalPairs, bos: bool | None, model: HookedTransformer) -> str:
     """Without BOS the first token is not scored: of how many pairs that may decide."""
     n = sum(one.good.split()[0] != one.bad.split()[0] for one in data)
-    if bos or model.cfg.decoder is None or not n:
+    if bos or attention_kind(model) == "encoder" or not n:
         return ""
     return f" No BOS stands in front, so first tokens are not scored; {n} pairs differ in the first word."

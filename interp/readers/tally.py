@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from interp.model.kinds import attention_kind
 from interp.model.transformer import HookedTransformer
 from interp.stats import bootstrap_interval
 
@@ -33,8 +34,8 @@ def tally(
     sums: Mapping[str, Column] | None = None,
     medians: Mapping[str, Column] | None = None,
 ) -> pd.DataFrame:
-    """Each measure's mean over all rows and over the rows of each group, with the bounds of its 95% interval; `sums` and
-    `medians` of further columns without one. Rows without a label are in no group of that kind, NaN in no mean."""
+    """Each measure's mean over all rows and over the rows of each group, with the bounds of its 95% interval; `sums`
+    and `medians` of further columns without one. Rows without a label are in no group of that kind, NaN in no mean."""
     chosen: list[tuple[str, str, np.ndarray]] = [("all", "", np.ones(len(items), dtype=bool))]
     for by, labels in groups.items():
         named = np.array([one is not None for one in labels])
@@ -53,14 +54,14 @@ def tally(
 
 def how_scored(model: HookedTransformer, bos: bool | None) -> str:
     """In words, what log p of a sentence is for this model."""
-    if model.cfg.decoder is None:
+    if attention_kind(model) == "encoder":
         return _ENCODER
     return f"{_DECODER}, of the first given BOS." if bos else f"{_DECODER}; the first is not counted."
 
 
 def pieces_note(model: HookedTransformer) -> str:
     """What a masked encoder's log p leaves out."""
-    return _PIECES if model.cfg.decoder is None else ""
+    return _PIECES if attention_kind(model) == "encoder" else ""
 
 
 def _intervals(measures: Mapping[str, Column], items: np.ndarray, seed: int) -> dict[str, float]:
