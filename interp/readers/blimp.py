@@ -76,7 +76,8 @@ class MinimalPairs(Reading):
 def read_blimp(path: Paths, *, on_error: OnError = "refuse") -> MinimalPairs:
     """Read minimal pairs in BLiMP's layout from one file or several: a JSON object a line, or an array of objects.
 
-    `sentence_good` and `sentence_bad` have to be there and differ. Without `UID` the file's name is the paradigm,
+    `sentence_good` and `sentence_bad` have to be there; some published pairs hold the same sentence twice, and those
+    are read too (`interp.evaluate` counts them as ties). Without `UID` the file's name is the paradigm,
     without `pairID` (or `pair_id`) the line is the pair's. A pair that comes twice (UID and pairID) is malformed.
     A malformed line raises `InputError` with file and number; with `on_error="skip"` it is left out and stands in
     `problems`. Layout: github.com/alexwarstadt/blimp, README and data/.
@@ -100,8 +101,6 @@ def read_blimp(path: Paths, *, on_error: OnError = "refuse") -> MinimalPairs:
 
 def _pair(record: Mapping[str, Any], path: str, line: int, name: str) -> MinimalPair:
     good, bad = text_of(record, "sentence_good"), text_of(record, "sentence_bad")
-    if good == bad:
-        raise Malformed(f"sentence_good and sentence_bad are the same: {good!r}")
     uid = text_of(record, "UID") if "UID" in record else name
     given = next((record[one] for one in ("pairID", "pair_id") if one in record), line)
     if isinstance(given, bool) or not isinstance(given, str | int):

@@ -52,6 +52,8 @@ def on_pairs(
         seed,
         sums={"ties": tie.astype(float)},
     )
+    twice = sum(one.good == one.bad for one in data)
+    said = f" {twice} pairs hold the same sentence twice, so they are ties whatever the model." if twice else ""
     about: dict[str, Any] = {
         "data": "minimal pairs",
         "item": "the pair",
@@ -59,8 +61,8 @@ def on_pairs(
         "measures": _MEASURES,
         "units": dict.fromkeys(_MEASURES, "share of pairs"),
         "counts": {"ties": "pairs of equal log p"},
-        "left_out": {},
-        "leaves_out": _LEAVES_OUT + _first_words(data, bos, model) + pieces_note(model) + CLOSED,
+        "left_out": {"pairs of the same sentence twice": twice},
+        "leaves_out": _LEAVES_OUT + said + _first_words(data, bos, model) + pieces_note(model) + CLOSED,
     }
     return Evaluation(frame, rows, about)
 

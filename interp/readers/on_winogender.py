@@ -29,8 +29,8 @@ _METHOD = (
 )
 _LEAVES_OUT = (
     "This is no accuracy: nothing asks the model whom the pronoun means. A difference holds how common the pronouns "
-    "are by themselves, and neutral variants may change the verb too. The contrast cancels how common they are, but its "
-    "sentences differ in more than whom the pronoun means."
+    "are by themselves, and neutral variants may change the verb too. The contrast cancels how common they are, but "
+    "its sentences differ in more than whom the pronoun means."
 )
 
 

@@ -72,13 +72,20 @@ def _intervals(measures: Mapping[str, Column], items: np.ndarray, seed: int) -> 
     total, count = (np.zeros((index.max() + 1, values.shape[1])) for _ in range(2))
     np.add.at(total, index, np.where(present, values, 0.0))
     np.add.at(count, index, present)
-    low, high = bootstrap_interval(total, divisor=count, seed=seed)
     found: dict[str, float] = {}
     for k, name in enumerate(measures):
-        n, several = count[:, k].sum(), int((count[:, k] > 0).sum()) > 1
-        found[name] = float(total[:, k].sum() / n) if n else np.nan
-        found[f"{name}_low"] = float(low[k]) if several else np.nan
-        found[f"{name}_high"] = float(high[k]) if several else np.nan
+        n = count[:, k].sum()
+        found |= {name: float(total[:, k].sum() / n) if n else np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
+    names = np.array(list(measures))
+    for measured in np.unique(count > 0, axis=1).T:  # cells of the same items are drawn together
+        cells = ((count > 0) == measured[:, None]).all(axis=0)
+        if measured.sum() < 2:  # one item says nothing of others
+            continue
+        inside = np.ix_(measured, cells)
+        for name, low, high in zip(
+            names[cells], *bootstrap_interval(total[inside], divisor=count[inside], seed=seed), strict=True
+        ):
+            found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
     return found
 
 

@@ -59,7 +59,9 @@ def test_accuracy_is_printed_with_its_interval_stored_and_shown_again(run, files
     assert (tmp_path / "page.html").exists() and (tmp_path / "bare" / "rows.parquet").exists()
 
 
-@pytest.mark.parametrize(("option", "file", "measure"), [("--winogender", "w.tsv", "male_minus_female"), ("--facts", "f.json", "top1")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("option", "file", "measure"), [("--winogender", "w.tsv", "male_minus_female"), ("--facts", "f.json", "top1")]
+)
 def test_every_kind_of_file_is_taken(run, files, option, file, measure):
     done = run("evaluate", "tiny", option, file, code=FAKE)
     assert done.code == 0, done.err

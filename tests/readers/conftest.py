@@ -1,4 +1,4 @@
-"""Small files in the layouts of BLiMP, Winogender, CounterFact and known_1000, and tiny models that read their words."""
+"""Small files in the layouts of BLiMP, Winogender, CounterFact and known_1000, and tiny models that read them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from tests.model.conftest import ZOO, _one_thread, randomize, unchecked
 __all__ = ["_one_thread", "unchecked"]
 
 Write = Callable[..., Path]
-WORDS = (
-    "[PAD] <s> [UNK] [MASK] [CLS] [SEP] the a cat cats dog dogs sees see sleeps sleep . baker guest told that he she "
-    "they him her them could was paid pilot Rome Oslo Bergen Turin Como Italy Norway Lake of in is lies capital north "
-    "old very red and bread"
-).split()
+WORDS = [
+    "[PAD]", "<s>", "[UNK]", "[MASK]", "[CLS]", "[SEP]", "the", "a", "cat", "cats", "dog", "dogs", "sees", "see",
+    "sleeps", "sleep", ".", "baker", "guest", "told", "that", "he", "she", "they", "him", "her", "them", "could",
+    "was", "paid", "pilot", "Rome", "Oslo", "Bergen", "Turin", "Como", "Italy", "Norway", "Lake", "of", "in", "is",
+    "lies", "capital", "north", "old", "very", "red", "and", "bread",
+]  # fmt: skip
 GOOD, BAD = ["the cats see the old dog .", "a cat sleeps ."], ["the cats sees the old dog .", "a cat sleep ."]
 BLIMP = [
     {
@@ -75,7 +76,10 @@ def schema(answer: int, sentence: str, people: str = "baker.guest") -> list[tupl
     return [(f"{people}.{answer}.{one}.txt", sentence.replace("PRO", word)) for one, word in pronouns.items()]
 
 
-WINOGENDER = [*schema(1, "the baker told the guest that PRO could see ."), *schema(0, "the baker told the guest that PRO was paid .")]  # fmt: skip
+WINOGENDER = [
+    *schema(1, "the baker told the guest that PRO could see ."),
+    *schema(0, "the baker told the guest that PRO was paid ."),
+]
 
 
 def table(rows: list[tuple[str, str]]) -> str:

@@ -216,7 +216,7 @@ def test_facts_are_ranked_and_read_token_by_token(layout: str, batch_size: int, 
 
 def test_what_the_model_would_say_itself_is_top1_and_whole(write: Write) -> None:
     model = reader("llama")
-    row = torch.tensor([[1, *(model.tokenizer.backend.token_to_id(one) for one in "the Rome lies in".split())]])
+    row = torch.tensor([[1, *(model.tokenizer.backend.token_to_id(one) for one in ["the", "Rome", "lies", "in"])]])
     for _ in range(3):
         row = torch.cat([row, model(row)[:, -1:].argmax(-1)], dim=1)
     said = model.tokenizer.backend.decode(row[0, -3:].tolist(), skip_special_tokens=False)
@@ -261,7 +261,7 @@ def pairs_of(write: Write) -> MinimalPairs:
 def test_models_that_give_no_such_probability_are_refused(write: Write, unchecked: None) -> None:
     pairs, facts = pairs_of(write), read_facts(write("k.json", json.dumps(KNOWN)))
     encoder, words = reader("encoder"), reader("llama").tokenizer
-    bare = HookedTransformer(ZOO["encoder"].without_unembed(), encoder.tokenizer)
+    bare = HookedTransformer(ZOO["encoder"].headless(), encoder.tokenizer)
     for model, data, message in (
         (randomize(HookedTransformer(ZOO["two_stacks"], words)), pairs, "is an encoder-decoder: .*Evaluate a decoder"),
         (bare, pairs, "has no head that predicts tokens"),
@@ -309,6 +309,14 @@ def test_a_tokenizer_of_more_words_than_the_model_is_refused(write: Write) -> No
         interp.evaluate(small, pairs_of(write))
     with pytest.raises(InputError, match="of ids to 11"):
         interp.evaluate(small, read_facts(write("k.json", json.dumps(KNOWN))))
+
+
+def test_a_pair_of_the_same_sentence_twice_is_read_and_is_a_tie(write: Write) -> None:
+    """Seven of BLiMP's 67,000 pairs are such."""
+    twice = {**BLIMP[0], "sentence_bad": BLIMP[0]["sentence_good"], "pairID": "9"}
+    found = interp.evaluate(reader("llama"), read_blimp(write("b.jsonl", lines([*BLIMP, twice]))))
+    assert found.about["left_out"] == {"pairs of the same sentence twice": 1} and "1 pairs hold" in found.leaves_out
+    assert list(found.rows["tie"]) == [False, False, True] and not found.rows["right"][2]
 
 
 def test_models_without_bos_say_of_how_many_pairs_the_first_word_may_decide(write: Write) -> None:
@@ -363,7 +371,8 @@ def test_a_result_says_its_value_its_interval_and_what_it_leaves_out(results: li
         page = found.to_html(tmp_path / "page.html").read_text("utf-8")
         assert "<table" in page and found.about["data"] in page
         assert json.dumps(found.to_records(), allow_nan=False)
-        found.to_frame()["n"] = 0
+        copied = found.to_frame()
+        copied["n"] = 0
         assert (found.frame["n"] > 0).all(), "a copy"
     assert wino.summary()["male_minus_female"].str.contains("to").any()
     assert len(wino.plot(by="answer").data[0].x) == 2 and len(facts.plot("log_prob").data[0].x) == 3
@@ -388,7 +397,16 @@ def test_a_hostile_name_is_shown_as_text(write: Write, tmp_path: Any) -> None:
 
 @pytest.mark.slow
 def test_smollm2_scores_a_padded_batch_as_single_rows_and_knows_some_grammar(smollm2: Any, write: Write) -> None:
-    nouns = ["teacher", "engineers", "old lady", "children", "tall policeman", "many of the customers", "neighbour", "dogs"]
+    nouns = [
+        "teacher",
+        "engineers",
+        "old lady",
+        "children",
+        "tall policeman",
+        "many of the customers",
+        "neighbour",
+        "dogs",
+    ]
     plural = [False, True, False, True, False, True, False, True]
     records = []
     for noun, many in zip(nouns, plural, strict=True):

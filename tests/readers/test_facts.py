@@ -79,9 +79,12 @@ def test_pairs_ask_the_same_of_another_subject_of_as_many_tokens(llama: HookedTr
 
 
 def test_the_seed_alone_chooses_the_partner(llama: HookedTransformer, write: Write) -> None:
-    records = [{**KNOWN[0], "subject": s, "prompt": f"the {s} lies in", "attribute": a, "known_id": i}
-               for i, (s, a) in enumerate(zip("cat cats dog dogs baker guest pilot he".split(), "Rome Oslo Turin Bergen "
-                                                "Italy Norway Como red".split(), strict=True))]  # fmt: skip
+    subjects = ["cat", "cats", "dog", "dogs", "baker", "guest", "pilot", "he"]
+    answers = ["Rome", "Oslo", "Turin", "Bergen", "Italy", "Norway", "Como", "red"]
+    records = [
+        {**KNOWN[0], "subject": one, "prompt": f"the {one} lies in", "attribute": answer, "known_id": i}
+        for i, (one, answer) in enumerate(zip(subjects, answers, strict=True))
+    ]
     facts = read_facts(write("x.json", json.dumps(records)))
     assert facts.to_pairs(llama, seed=1) == facts.to_pairs(llama, seed=1)
     assert len({facts.to_pairs(llama, seed=seed).corrupt for seed in range(4)}) > 1
@@ -90,10 +93,10 @@ def test_the_seed_alone_chooses_the_partner(llama: HookedTransformer, write: Wri
 
 def test_facts_without_any_partner_are_refused_and_said(llama: HookedTransformer, write: Write) -> None:
     facts = read_facts(write("x.json", json.dumps([KNOWN[0], KNOWN[2]])))
-    with pytest.raises(InputError, match="None of the 2 facts has a partner: no other subject .* another attribute"):
+    with pytest.raises(InputError, match=r"None of the 2 facts has a partner: no other subject .* another attribute"):
         facts.to_pairs(llama)
     strange = read_facts(write("y.json", json.dumps([{**KNOWN[0], "attribute": "Atlantis"}, KNOWN[1]])))
-    assert list(strange.left_out(llama)["why"])[0] == "its attribute 'Atlantis' is not in the vocabulary"
+    assert strange.left_out(llama)["why"][0] == "its attribute 'Atlantis' is not in the vocabulary"
 
 
 def test_facts_of_counterfact_make_pairs_that_run(llama: HookedTransformer, write: Write) -> None:

@@ -178,7 +178,7 @@ def test_a_record_of_an_array_is_skipped_and_a_broken_array_is_not(write: Write)
 
 def test_one_object_over_many_lines_is_called_that(write: Write) -> None:
     path = write("one.json", json.dumps({"rows": BLIMP, "version": 1}, indent=2))
-    with pytest.raises(InputError, match="is one JSON object, with .*'rows'"):
+    with pytest.raises(InputError, match=r"is one JSON object, with .*'rows'"):
         read_blimp(path, on_error="skip")
 
 
