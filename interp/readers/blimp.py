@@ -106,6 +106,8 @@ def _pair(record: Mapping[str, Any], path: str, line: int, name: str) -> Minimal
     if isinstance(given, bool) or not isinstance(given, str | int):
         raise Malformed(f"'pairID' is {given!r}, not a number or a text")
     optional = {"field": "field", "linguistics_term": "phenomenon"} | {one: one for one in _PREFIXES}
-    texts = {ours: text_of(record, theirs) for theirs, ours in optional.items() if record.get(theirs) is not None}
-    methods = {ours: boolean_of(record, theirs) for theirs, ours in _METHODS.items()}
+    texts: dict[str, Any] = {
+        ours: text_of(record, theirs) for theirs, ours in optional.items() if record.get(theirs) is not None
+    }
+    methods: dict[str, Any] = {ours: boolean_of(record, theirs) for theirs, ours in _METHODS.items()}
     return MinimalPair(good, bad, uid, str(given), **texts, **methods, path=path, line=line)

@@ -80,7 +80,7 @@ def on_winogender(
 
 def _contrast(rows: pd.DataFrame, measures: Mapping[str, Column], seed: int) -> pd.DataFrame | None:
     """Occupation as the antecedent less participant as the antecedent, one value for each occupation that has both."""
-    means = rows[["occupation", "answer"]].assign(**measures).groupby(["answer", "occupation"], sort=False).mean()
+    means: Any = rows[["occupation", "answer"]].assign(**measures).groupby(["answer", "occupation"], sort=False).mean()
     if set(rows["answer"]) != {"occupation", "participant"}:
         return None
     both = (means.loc["occupation"] - means.loc["participant"]).dropna(how="all")

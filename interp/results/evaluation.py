@@ -52,7 +52,7 @@ class Evaluation:
         name = self._measure(measure)
         rows = self.frame.loc[(self.frame["by"] == by) & (self.frame["group"] == group)]
         if not len(rows):
-            known = ", ".join(f"{one.by} {one.group}".strip() for one in self.frame.itertuples())
+            known = ", ".join(f"{a} {b}".strip() for a, b in zip(self.frame["by"], self.frame["group"], strict=True))
             raise InputError(f"There is no group {group!r} by {by!r}. There is {known}.")
         row = rows.iloc[0]
         return float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"])
