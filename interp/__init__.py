@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import interp.planted as planted
+    import interp.readers as readers
     import interp.tasks as tasks
     from interp.causal.ablation import ablate as ablate
     from interp.causal.attribution import attribute as attribute
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from interp.model.fold import fold_norms as fold_norms
     from interp.model.transformer import HookedTransformer as HookedTransformer
     from interp.pairs import PromptPairs as PromptPairs
+    from interp.readers.evaluate import evaluate as evaluate
     from interp.report.make import report as report
     from interp.results import Effects as Effects
     from interp.results import HeadScores as HeadScores
@@ -71,6 +73,7 @@ _HOMES = {
     "causal_trace": "interp.causal.tracing",
     "composition": "interp.circuits.composition",
     "cue_competition": "interp.circuits.cues",
+    "evaluate": "interp.readers.evaluate",
     "explain_attention": "interp.circuits.explain",
     "find_heads": "interp.heads.find",
     "fold_norms": "interp.model.fold",
@@ -94,6 +97,7 @@ _HOMES = {
 _ROOMS = {
     "metrics",
     "planted",
+    "readers",
     "report",
     "tasks",
 }  # whole rooms that are reached as interp.NAME; `report` is called, too
@@ -117,6 +121,7 @@ __all__ = [
     "causal_trace",
     "composition",
     "cue_competition",
+    "evaluate",
     "explain_attention",
     "find_heads",
     "fold_norms",
@@ -133,6 +138,7 @@ __all__ = [
     "path_patch",
     "planted",
     "qk",
+    "readers",
     "report",
     "run_with_edits",
     "save_edits",

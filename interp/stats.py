@@ -16,6 +16,7 @@ __all__ = ["benjamini_hochberg", "bootstrap_interval", "item_means", "sign_flip"
 Values = NDArray[np.floating]
 _MIN_FLIPS = 10_000
 _CHUNK = 2_000_000  # flips × items held at once
+_CHUNK_WEIGHTS = 10_000_000  # resamples × items held at once
 
 
 def item_means(values: Values, items: NDArray) -> Values:
@@ -44,13 +45,15 @@ def bootstrap_interval(
         raise InputError(f"level is {level!r}. Give a share between 0 and 1, e.g. 0.95.")
     generator = _generator(seed, "bootstrap")
     n_items = len(values)
-    weights = generator.multinomial(n_items, np.full(n_items, 1 / n_items), size=n_resamples).astype(float)
-    present = ~np.isnan(values)
-    total, count = weights @ np.where(present, values, 0.0), weights @ present
-    means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-    if divisor is not None:
-        below = weights @ np.where(present, divisor, 0.0)
-        means = np.divide(total, below, out=np.full_like(means, np.nan), where=below != 0)
+    present, parts = ~np.isnan(values), []
+    step = max(1, _CHUNK_WEIGHTS // n_items)
+    for start in range(0, n_resamples, step):  # so that tens of thousands of items fit
+        size = min(step, n_resamples - start)
+        weights = generator.multinomial(n_items, np.full(n_items, 1 / n_items), size=size).astype(float)
+        total, count = weights @ np.where(present, values, 0.0), weights @ present
+        below = count if divisor is None else weights @ np.where(present, divisor, 0.0)
+        parts.append(np.divide(total, below, out=np.full_like(total, np.nan), where=below != 0))
+    means = np.concatenate(parts)
     with np.errstate(all="ignore"):
         low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high

@@ -12,6 +12,7 @@ import typer
 
 from interp.cli.attribute import attribute
 from interp.cli.browser import open_app
+from interp.cli.evaluate import evaluate
 from interp.cli.explain import explain
 from interp.cli.heads import heads
 from interp.cli.inside import composition, cues, graph, ov
@@ -39,6 +40,7 @@ app.command("lens")(lens)
 app.command("tune")(tune)
 app.command("attribute")(attribute)
 app.command("explain")(explain)
+app.command("evaluate")(evaluate)
 app.command("report")(report)
 app.command("ov")(ov)
 app.command("composition")(composition)

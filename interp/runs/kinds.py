@@ -25,6 +25,7 @@ _HOMES = {
     "walkthrough": "interp.results.walkthrough:Walkthrough",
     "composition": "interp.results.composition:CompositionScores",
     "head_table": "interp.results.tables:HeadTable",
+    "evaluation": "interp.results.evaluation:Evaluation",
     "report": "interp.report.results:Report",
 }
 
