@@ -6,7 +6,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -p no:cacheprovider
+# One process to a core, at most four: each loads the models anew. Files stay whole, since their tests share models.
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -p no:cacheprovider -n logical --maxprocesses=4 --dist loadfile
 DEMO := $(BIN)/interp heads smollm2-135m --store runs --html demo/heads.html
 
 .DEFAULT_GOAL := help

@@ -22,7 +22,7 @@ install_import_hook(["interp", "probes"], "beartype.beartype")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # workers share the cores
 
 
 def pytest_unconfigure() -> None:
