@@ -348,7 +348,9 @@ def test_ids_of_another_number_of_axes_are_refused(llama: Any, shape: tuple, unc
         llama.model(torch.ones(shape, dtype=torch.long))
 
 
-@pytest.mark.parametrize("wrong", [[[1, 2], [3]], None, {"a": 1}, [["a"]], [1, "a"], [10**30], object()], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [[[1, 2], [3]], None, {"a": 1}, [["a"]], [1, "a"], [10**30], pytest.param(object(), id="object")], ids=str
+)
 def test_what_is_neither_text_nor_ids_is_refused(talker: HookedTransformer, wrong: Any, unchecked: None) -> None:
     with pytest.raises(InputError):
         talker(wrong)
