@@ -3,6 +3,7 @@ positions, and what it writes there. Passes are made once and shared by all kind
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -159,19 +160,23 @@ class Study:
             members = {item: members[item] for item in members if item in set(drawn)}
         elif max(map(len, members.values())) <= per_item:
             return self
-        chosen = sorted(i for number, mine in enumerate(members.values()) for i in self._spread(mine, per_item, number))
-        return replace(self.some(chosen), reference=self.main.swapped())
+        chosen, met = [], Counter[str]()
+        for number, mine in enumerate(members.values()):
+            template = self.main.templates[mine[0]]
+            chosen += self._spread(mine, per_item, number, met[template])
+            met[template] += 1
+        return replace(self.some(sorted(chosen)), reference=self.main.swapped())
 
-    def _spread(self, prompts: list[int], n: int, number: int) -> list[int]:
-        """Some prompts of an item, drawn at random, the named positions in as many different orders as can be; items
-        take turns in which order comes first."""
+    def _spread(self, prompts: list[int], n: int, number: int, turn: int) -> list[int]:
+        """Some prompts of an item, drawn at random, the named positions in as many different orders as can be; which
+        order comes first goes by `turn`, so that items of one template take turns."""
         drawn = np.random.default_rng([number, *b"thinned"]).permutation(prompts).tolist()
         by_order: dict[tuple, list[int]] = {}
         for prompt in drawn:
             order = tuple(sorted(self.main.positions, key=lambda name: (self.main.span(name, prompt), name)))
             by_order.setdefault(order, []).append(prompt)
         orders = [by_order[order] for order in sorted(by_order)]
-        turned = [*orders[number % len(orders) :], *orders[: number % len(orders)]]
+        turned = [*orders[turn % len(orders) :], *orders[: turn % len(orders)]]
         return [prompt for tier in zip_longest(*turned) for prompt in tier if prompt is not None][:n]
 
     def shuffled(self, seed: int) -> Study:

@@ -64,6 +64,10 @@ def test_thinned_prompts_hold_both_orders_of_each_item_however_they_are_listed(c
     singles = study.thinned(1).main
     assert len(set(singles.items)) == len(singles) == 8  # one of each item, every other one in each order
     assert sorted(order(singles, i) for i in range(8)) == [False] * 4 + [True] * 4
+    in_turn = tuple(f"template {k // 4 % 2}" for k in range(len(listed)))  # items take turns in their template
+    alternating = Study(coreference.model, {"pronoun": replace(quartets, templates=in_turn)}, ("pronoun",))
+    of_one = [i for i, name in enumerate(alternating.thinned(1).main.templates) if name == "template 0"]
+    assert sorted(order(alternating.thinned(1).main, i) for i in of_one) == [False] * 2 + [True] * 2
     few = study.thinned(2, n_items=3).main
     assert len(set(few.items)) == 3 and len(few) == 6
 
