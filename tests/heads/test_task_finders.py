@@ -228,6 +228,13 @@ def test_as_few_items_as_are_said_to_be_enough_can_be_told_from_chance():
     assert named(scores, "name_mover") == {str(head) for head in made.truth.heads["name_mover"]}
 
 
+@pytest.mark.parametrize("name", ["ioi", "backup"])
+def test_results_say_which_name_movers_others_were_tested_with(name):
+    made, scores = found(name)
+    movers = {str(head) for head in made.truth.heads["name_mover"]}
+    assert set(scores.about["tasks"]["ioi"]["name movers"].split()) == movers
+
+
 def test_pairs_whose_clean_prompts_differ_between_corruptions_are_refused():
     made, _ = found("ioi")
     pairs = {"abc": made.pairs["abc"], "swap": made.pairs["swap"].select(range(39, -1, -1))}
