@@ -75,7 +75,7 @@ def find_heads(
     settings = {"n": n, "screen": screen, "top": top, "n_random_sets": n_random_sets, "per_item": per_item}
     settings |= {"alpha": alpha, "seed": seed}
     _check(found, model, **settings)
-    _check_items(found, n if given is None else len(set(next(iter(given.values())).items)) // 2, alpha)
+    _check_items(found, n, None if given is None else len(set(next(iter(given.values())).items)), alpha)
     limits = cutoffs_of(found, cutoffs)
     report = progress or (lambda stage, done, total: None)
     kept = Kept.of(keep, model, settings, given, corpus, [one.name for one in found])
@@ -203,17 +203,25 @@ def _check(
         raise InputError(f"alpha is {alpha}. Give the false-positive rate you accept, above 0 and below 1.")
 
 
-def _check_items(found: Sequence[Any], n: int, alpha: float) -> None:
-    """Too few items could not reject anything."""
-    reachable = min(smallest_p(n) * len(found), 1.0) if n > 0 else 1.0
+def _check_items(found: Sequence[Any], n: int, given: int | None, alpha: float) -> None:
+    """Too few items could not reject anything. Of pairs that were `given` half of the items choose."""
+    n = n if given is None else given // 2
+    measures = {one.name: len(one.test.decisive) if isinstance(one, TaskFinder) else 1 for one in found}
+    kind = max(measures, key=lambda name: measures[name])
+    times = len(found) * measures[kind]
+    reachable = min(smallest_p(n) * times, 1.0) if n > 0 else 1.0
     if reachable > alpha:
-        least = smallest_p(10**9) * len(found)
+        least = smallest_p(10**9) * times
         if alpha < least:
             raise InputError(f"alpha={alpha:g} cannot be reached: the flips allow no corrected p below {least:.2g}.")
-        enough = max(2, math.ceil(-math.log2(alpha / len(found))))
+        enough = max(2, math.ceil(-math.log2(alpha / times)))
+        corrected = f"{len(found)} kind{'s' if found[1:] else ''}"
+        corrected += f" and the {measures[kind]} measures that may decide of {kind}" if measures[kind] > 1 else ""
+        asked = f"With n={n} items" if given is None else f"With {given} items in these pairs, half to report on,"
         raise InputError(
-            f"With n={n} items and {len(found)} kinds the smallest corrected p that sign flips can reach is "
-            f"{reachable:.3g}, above alpha={alpha:g}: nothing could be found. Use n ≥ {enough}."
+            f"{asked} and {corrected} the smallest corrected p that sign flips can reach is {reachable:.3g}, above "
+            f"alpha={alpha:g}: nothing could be found. "
+            + (f"Use n ≥ {enough}." if given is None else f"Give pairs of at least {2 * enough} items, or fewer kinds.")
         )
 
 

@@ -17,11 +17,11 @@ from interp.heads.ways import Harm, Report, four_ways
 from interp.model.kinds import KINDS_IN_WORDS, AttentionKind, attention_kind
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["Behaviour", "TaskFinder", "TaskWriting", "Test"]
+__all__ = ["NOTHING", "Behaviour", "TaskFinder", "TaskWriting", "Test"]
 
 Grid = NDArray[np.floating]
 Measure = Callable[[Study, Sequence[HeadSet], int, Report], Harm]
-_NOTHING = 1e-6  # logits
+NOTHING = 1e-6  # logits
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TaskWriting:
 
     def passes(self, value: float, cutoff: float) -> bool:
         """Whether a measured value is on the right side; what is nothing but rounding never is, nor what is absent."""
-        return bool((value >= cutoff if self.side == "≥" else value < cutoff) and abs(value) > _NOTHING)
+        return bool((value >= cutoff if self.side == "≥" else value < cutoff) and abs(value) > NOTHING)
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,8 @@ def _about(
         **{name: value for name, value in study.about.items() if name not in _CLASSES},
         **({"corruptions left out": dict(splits.left_out)} if splits.left_out else {}),
     }
+    if "movers" in tested.memo:
+        task["name movers"] = " ".join(str(head) for head in tested.memo["movers"]) or "none"
     if "no_resample" in tested.memo:
         task["resample"] = f"not measured: {tested.memo['no_resample']}"
     return {

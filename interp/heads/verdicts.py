@@ -11,7 +11,7 @@ import pandas as pd
 
 from interp.errors import InputError
 from interp.heads.base import Finder
-from interp.heads.task_finder import TaskFinder
+from interp.heads.task_finder import NOTHING, TaskFinder, TaskWriting
 from interp.sites import Head
 
 __all__ = ["Cutoffs", "cutoffs_of", "judge"]
@@ -163,6 +163,8 @@ def _writing_fails(row: Row, writing: Any, limit: Mapping[str, float]) -> str:
     if writing.passes(value, limit["writing"]):
         low, high = row["writing_low"], row["writing_high"]
         return f"writing {value:.2g} ({low:.2g} to {high:.2g}) not surely {writing.side} {limit['writing']:g}"
+    if isinstance(writing, TaskWriting) and abs(value) <= NOTHING:
+        return "writes nothing that is read"
     return f"writing {value:.2g} not {writing.side} {limit['writing']:g}"
 
 

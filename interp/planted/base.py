@@ -125,6 +125,8 @@ def make(
         raise InputError(f"There is no planted circuit {name!r}. Known are {', '.join(circuits())}.")
     if isinstance(n, bool) or not isinstance(n, int) or n < 4:
         raise InputError(f"n is {n!r}. Ask for at least 4 prompts: fewer have no others to take a mean of.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed is {seed!r}. Give a whole number, 0 or more.")
     diagram = circuits()[name].draw(n, torch.Generator().manual_seed(seed))
     model = build_model(diagram.wiring, name, norm=norm, rotate=rotate, noise=noise, seed=seed, dtype=dtype)
     return Planted(name, model, diagram.pairs, diagram.tokens, diagram.truth, diagram.about)

@@ -104,8 +104,8 @@ class Task:
         one = self.select(i)
         shown = one.labels.items()
         lines = [f"{name}: {values[0]}" for name, values in shown if name not in ("clean_text", "corrupt_text")]
-        if one.pairs is not None:
-            return "\n".join([one.pairs.show(0), *lines])
+        if self.pairs is not None:
+            return "\n".join([self.pairs.show(i), *lines])
         assert one.tokens is not None
         return "\n".join([" ".join(map(str, one.tokens.tokens[0].tolist())), *lines])
 

@@ -209,7 +209,8 @@ def test_an_interrupted_search_keeps_the_tasks_it_had_finished(tmp_path, monkeyp
         ({"kinds": "name_mover", "pairs": 7}, "pairs= is int. Give PromptPairs"),
         ({"kinds": "name_mover", "pairs": {}}, "Give PromptPairs"),
         ({"kinds": "name_mover", "screen": "some"}, "screen is 'some'"),
-        ({"kinds": "name_mover", "n_pairs": 6}, "smallest corrected p"),
+        ({"kinds": "name_mover", "n_pairs": 10}, r"10 items in these pairs.*2 measures.*is 0.0625.*at least 12 items"),
+        ({"kinds": "s_inhibition", "n_pairs": 8}, r"1 kind the smallest.*at least 10 items"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_with_what_to_do(options, message):
@@ -219,6 +220,19 @@ def test_what_cannot_be_searched_is_refused_with_what_to_do(options, message):
         pairs = replace(pairs, positions={})
     with pytest.raises(InputError, match=message):
         interp.find_heads(made.model, options["kinds"], pairs=pairs, screen=options.get("screen", "attention"))
+
+
+def test_as_few_items_as_are_said_to_be_enough_can_be_told_from_chance():
+    made, _ = found("ioi")
+    scores = interp.find_heads(made.model, "name_mover", pairs=made.pairs["abc"].select(range(12)), top=4)
+    assert named(scores, "name_mover") == {str(head) for head in made.truth.heads["name_mover"]}
+
+
+@pytest.mark.parametrize("name", ["ioi", "backup"])
+def test_results_say_which_name_movers_others_were_tested_with(name):
+    made, scores = found(name)
+    movers = {str(head) for head in made.truth.heads["name_mover"]}
+    assert set(scores.about["tasks"]["ioi"]["name movers"].split()) == movers
 
 
 def test_pairs_whose_clean_prompts_differ_between_corruptions_are_refused():

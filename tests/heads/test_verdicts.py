@@ -47,7 +47,7 @@ def test_a_head_whose_parts_all_pass_has_the_name_and_no_reason():
     [
         ({"score": 0.2}, "matters for ioi", "score 0.20 < 0.3"),
         ({"writing": -0.5}, "attends like name_mover", "writing -0.5 not ≥ 0"),
-        ({"writing": 1e-9}, "attends like name_mover", "writing 1e-09 not ≥ 0"),
+        ({"writing": 1e-9}, "attends like name_mover", "writes nothing that is read"),
         ({"writing": np.nan}, "attends like name_mover", "writing not measured"),
         ({"effect": 0.04}, "attends like name_mover", "effect 0.040 not ≥ 0.05"),
         ({"effect": np.nan}, "attends like name_mover", "not tested"),

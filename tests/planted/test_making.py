@@ -75,6 +75,8 @@ def test_queries_are_grouped_where_the_name_says_so(made: Make) -> None:
         ({"name": "inductoin"}, "no planted circuit 'inductoin'. Known are additive_facts, and, "),
         ({"norm": "batch"}, "norm is 'batch'. Choose"),
         ({"noise": -1.0}, "noise is -1.0"),
+        ({"seed": "a"}, "seed is 'a'"),
+        ({"seed": -1}, "seed is -1"),
         ({"n": 3}, "at least 4 prompts"),
     ],
 )

@@ -216,6 +216,7 @@ def test_a_selection_keeps_prompts_and_labels_together(smollm2, knows, name):
     assert all(some.labels[key] == (values[3], values[-1]) for key, values in task.labels.items())
     with pytest.raises(InputError, match="There is no pair 99999"):
         task.select([99999])
+    assert task.pairs is None or task.show(2).startswith("pair 2: ")
     assert task.show(1).strip() != task.show(2).strip()
 
 
