@@ -14,7 +14,7 @@ from interp.errors import InputError
 from interp.heads.base import Finder, finder, finders
 from interp.heads.keep import Kept
 from interp.heads.pattern_search import PatternSettings, search_patterns
-from interp.heads.splits import as_pairs, halves, of_pairs, of_task
+from interp.heads.splits import as_pairs, halves, names_all, of_pairs, of_task
 from interp.heads.task_finder import TaskFinder
 from interp.heads.trial import run_trial
 from interp.heads.trial_input import TrialSettings
@@ -70,8 +70,8 @@ def find_heads(
     a folder where each finished task is kept, so that the same call goes on from there. Same seed, same numbers.
     Raises `InputError` for an unknown kind, or too few items to reject anything.
     """
-    found = _kinds(model, kinds)
     given = None if pairs is None else as_pairs(pairs)
+    found = _kinds(model, kinds, given)
     settings = {"n": n, "screen": screen, "top": top, "n_random_sets": n_random_sets, "per_item": per_item}
     settings |= {"alpha": alpha, "seed": seed}
     _check(found, model, **settings)
@@ -111,14 +111,17 @@ def _rows(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
 
 
-def _kinds(model: Any, kinds: str | Sequence[str]) -> list[Finder | TaskFinder]:
-    """The kinds asked for; each must suit the model."""
+def _kinds(
+    model: Any, kinds: str | Sequence[str], given: Mapping[str, PromptPairs] | None
+) -> list[Finder | TaskFinder]:
+    """The kinds asked for; each must suit the model. "all": those that suit it, and whose positions the pairs name."""
     if not isinstance(model, HookedTransformer):
         raise InputError(f"find_heads takes a loaded model, not {model!r}. Load it first: interp.load(…).")
     if kinds == "all":
-        every = [one for one in finders().values() if _suits(one, model)]
+        every = [one for one in finders().values() if _suits(one, model) and (given is None or names_all(one, given))]
         if not every:
-            raise InputError(f"No kind of head can be found in {model.cfg.model_name}.")
+            of = "" if given is None else " by the positions that these pairs name"
+            raise InputError(f"No kind of head can be found in {model.cfg.model_name}{of}.")
         return every
     found = [finder(kind) for kind in dict.fromkeys([kinds] if isinstance(kinds, str) else kinds)]
     if not found:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from interp.errors import InputError
-from interp.heads.base import attention_kind
+from interp.heads.base import Finder, attention_kind
 from interp.heads.resolution import resolution
 from interp.heads.study import END, Study
 from interp.heads.task_finder import TaskFinder
@@ -18,7 +18,7 @@ from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.tasks.load import load as load_task
 
-__all__ = ["as_pairs", "halves", "of_pairs", "of_task"]
+__all__ = ["as_pairs", "halves", "names_all", "of_pairs", "of_task"]
 
 
 def of_task(
@@ -76,6 +76,16 @@ def halves(pairs: PromptPairs, seed: int) -> tuple[list[int], list[int]]:
     return select, [i for i, item in enumerate(pairs.items) if item not in chosen]
 
 
+def names_all(one: Finder | TaskFinder, pairs: Mapping[str, PromptPairs]) -> bool:
+    """Whether pairs hold all that a kind of head needs of them; one known by a pattern needs nothing."""
+    if not isinstance(one, TaskFinder):
+        return True
+    first = next(iter(pairs.values()))
+    if not all(name in first.positions or name == END for name in one.positions) or (one.needs_foil and not first.foil):
+        return False
+    return not one.changes or any(_changed(given, one.changes) for given in pairs.values())
+
+
 def of_pairs(
     model: HookedTransformer, group: Sequence[TaskFinder], pairs: Mapping[str, PromptPairs], seed: int
 ) -> Splits:
@@ -119,12 +129,19 @@ def _deciding(one: TaskFinder, pairs: Mapping[str, PromptPairs]) -> str:
     if not one.changes:
         return next(iter(pairs))
     for name, given in pairs.items():
-        for i, (clean, corrupt) in enumerate(zip(given.clean, given.corrupt, strict=True)):
-            if any(clean[at] != corrupt[at] for at in given.span(one.changes, i) if at < len(corrupt)):
-                return name
+        if _changed(given, one.changes):
+            return name
     raise InputError(
         f"{one.name} heads are judged by prompts with another {one.changes}, and none of the given corruptions "
         f"({', '.join(pairs)}) changes the tokens of {one.changes}. Give pairs that do."
+    )
+
+
+def _changed(pairs: PromptPairs, name: str) -> bool:
+    """Whether the tokens of a position differ between clean and corrupt anywhere."""
+    both = enumerate(zip(pairs.clean, pairs.corrupt, strict=True))
+    return any(
+        clean[at] != corrupt[at] for i, (clean, corrupt) in both for at in pairs.span(name, i) if at < len(corrupt)
     )
 
 

@@ -136,3 +136,11 @@ def test_calls_on_one_model_share_what_they_measured_of_it(monkeypatch, smollm2)
     assert len(asked) == 1 and first.pairs.clean == again.pairs.clean and first.about == again.about
     interp.tasks.load("fact_recall", smollm2, "subject", **{**options, "split": "select"})
     assert len(asked) == 2
+
+
+def test_all_kinds_of_given_pairs_are_those_whose_positions_they_name():
+    made = planted.make("additive_facts")
+    scores = interp.find_heads(made.model, "all", pairs=made.pairs["subject"], top=2, n_random_sets=1)
+    asked = set(scores.kinds)
+    assert "fact_recall" in asked and "induction" in asked
+    assert not asked & {"name_mover", "coreference", "copy_suppression", "fact_relation"}  # the relation stays the same
