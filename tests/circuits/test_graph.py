@@ -329,3 +329,4 @@ def test_p_is_the_share_of_random_graphs_that_do_as_well_whichever_way_the_metri
         table = _table(values, [], 5, bound).set_index("graph")
         assert table.loc["shown", "p"] == pytest.approx(2 / 5) and table.loc["shown", "faithfulness"] == 0.8
         assert table.loc["random", ["lowest", "highest"]].tolist() == [-0.3, 0.9]
+        assert not np.signbit(table.loc["empty", "faithfulness"]), "0, whichever way the metric points"
