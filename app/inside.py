@@ -148,7 +148,10 @@ def _why(edge: _Edge) -> None:
     if found is None:
         return
     what = "score less its mean over the other keys" if found.measure == "contrast" else "score"
-    plain(f"The {what} is {found.total():.2f}. It is the sum of these parts and the smaller ones, exactly:")
+    plain(
+        f"The {what} is {found.total():.2f}. It is the sum of these parts and the smaller ones, exactly: each column "
+        "for itself, the largest first, so a row joins nothing. 0_mlp_out is what the MLP of layer 0 wrote."
+    )
     table(found.top(_TOP))
     st.markdown("**Which belong together**: what the two sides alone do not account for")
     table(_together(found))
@@ -232,9 +235,15 @@ def _wrote(edge: _Edge) -> None:
     found: _Written | None = computed(f"Writing of {edge.name}", key, lambda: _written(edge))
     if found is None:
         return
-    plain(f"Tokens that it promotes and suppresses when it reads {named(edge.prompt.tokens, edge.key)}:")
+    plain(
+        f"Tokens that it promotes and suppresses when it reads {named(edge.prompt.tokens, edge.key)}. Compare these "
+        "numbers with each other only: they are for full attention, before the final norm divides."
+    )
     table(found.tokens, words=True)
-    plain(f"What it adds to the logit of {found.answer}, the model's prediction behind the query, by source token:")
+    plain(
+        f"What it adds to the logit of {found.answer}, the model's prediction behind the query, by source "
+        "token, in logits:"
+    )
     table(found.sources)
     plain(
         f"moved: share of attention × ‖value through W_O‖, which is small where attention rests on little. "

@@ -136,7 +136,8 @@ def _as_text(measured: pd.DataFrame) -> pd.DataFrame:
 
 def _asked(found: AttentionGraph) -> str:
     said: dict[str, Any] = dict(found.about.get("faithfulness", {}))
-    return f"Reference: {said.get('reference')}. MLPs: {said.get('mlps')}."
+    rows = str(said.get("reference")).removeprefix("the texts given: ")
+    return f"Means are over the beginnings of bundled texts: {rows}. MLPs are left to react."
 
 
 def _reference(model: Any, prompt: models.ReadPrompt) -> list[list[int]]:

@@ -107,12 +107,18 @@ def _curves(found: Lens, pos: int, pins: tuple[int, ...]) -> None:
     with left:
         figure, n = found.plot("ranks", pos=pos), len(set(found.frame["layer"]))
         figure.update_layout(title=None, height=340, margin={"t": 16, "l": 8, "r": 8, "b": 8})
-        figure.update_layout(legend={"orientation": "h", "y": 1.12}, yaxis_dtick=1, xaxis_dtick=1 if n <= 12 else 5)
+        figure.update_layout(
+            legend={"orientation": "h", "y": 1.12},
+            yaxis_dtick=1,
+            yaxis_title="rank (1: the likeliest)",
+            xaxis_dtick=1 if n <= 12 else 5,
+        )
         st.plotly_chart(figure, key="ranks", config={"displaylogo": False})
     with right:
         rows = found.at(pos, n=1).iloc[::-1]
         last = ["entropy", "KL"]
-        table(rows[[name for name in rows.columns if name not in last] + last], height="20rem")
+        rows = rows[[name for name in rows.columns if name not in last] + last]
+        table(rows.rename(columns={name: f"{name}, nats" for name in last}), height="20rem")
 
 
 def _attribution(model: str, prompt: models.ReadPrompt, pos: int) -> None:

@@ -249,7 +249,7 @@ def _table(values: np.ndarray, masks: Sequence[Tensor], n_edges: int, bound: Bou
     gap = full - empty
 
     def share(value: Any) -> Any:
-        return (value - empty) / gap if gap != 0 else np.full_like(np.asarray(value, float), np.nan)
+        return (value - empty) / gap + 0.0 if gap != 0 else np.full_like(np.asarray(value, float), np.nan)
 
     rows = [("full", np.nan, full), ("empty", 0, empty), ("shown", n_edges, shown)]
     table = [{"graph": name, "edges": n, "value": float(v), "faithfulness": float(share(v))} for name, n, v in rows]

@@ -115,7 +115,7 @@ class HeadOV:
     @torch.no_grad()
     def copying(self, *, n: int = 500, seed: int = 0) -> HeadTable:
         """Copying scores of the head, each with its weakness in the table; see `interp.circuits.copying`."""
-        self._must_add_up("copying")
+        self._must_add_up("how a head copies")
         ids = _sample(self.model.cfg.d_vocab, n, seed).to(self.model.device)
         return copying_table(self.model, self.place, self.circuit, self._values(ids), ids, self._input, seed)
 
@@ -141,7 +141,7 @@ class HeadOV:
         norm = output_norm(self.place.stack, layer, self.place.address.sublayer)
         n = type(self.place.stack.block(layer)).sublayers.index(self.place.address.sublayer) + 1
         made = f"{self.place.stack.address}blocks.{layer}.ln{n}_post.hook_in"
-        self._must_add_up("attribution")
+        self._must_add_up("what a head adds to a logit")
         row, cache, own = self._run(text, decoder_input, prepend_bos, [*names, *([made] if norm else [])])
         at = token_place(own, query, "query")
         pattern = wide(cache[f"{address}hook_pattern"][0, self.place.address.head, at])
@@ -170,7 +170,7 @@ class HeadOV:
         is read, and which output tokens along the one that is written."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise InputError(f"n is {n!r}. Ask for 1 direction or more.")
-        self._must_add_up("svd")
+        self._must_add_up("what its directions write")
         reads, sizes, writes = factored_svd(self.circuit)
         ids = torch.arange(self.model.cfg.d_vocab, device=self.model.device)
         inputs = None if self.place.is_cross else _read(self.place, direct_embedding(self.place.stack, ids))
@@ -278,17 +278,21 @@ class HeadOV:
         return wide(resid if norm is None else norm(resid, NO_TAPS)) @ self.W_V
 
     def _logits(self, value: Float[Tensor, " d_head"]) -> Float[Tensor, " token"]:
-        self._must_add_up("tokens")
+        self._must_add_up("what a head promotes")
         place = self.place
         return direct_logits(
             self.model, written(place.stack, place.address.layer, value @ self.W_O, place.address.sublayer)
         )
 
     def _must_add_up(self, what: str) -> None:
-        if any(block.norms == "post" for block in self.place.stack.config.blocks) or self.model.transform is not None:
+        normed = any(block.norms == "post" for block in self.place.stack.config.blocks)
+        if normed or self.model.transform is not None:
+            why = (
+                "norms the residual stream itself after each sublayer" if normed else "unembeds behind a nonlinear head"
+            )
             raise InputError(
-                f"This model norms the residual stream itself after each sublayer, or has a nonlinear head, so a head "
-                f"has no direct logits and .{what} is not to be had. interp.patch measures what it does."
+                f"{self.model.cfg.model_name} {why}, so its heads have no direct logits and {what} cannot be shown. "
+                "interp.patch measures what they do."
             )
 
     def _table(self, logits: Tensor, k: int, what: str, source: str, about: dict[str, Any]) -> HeadTable:

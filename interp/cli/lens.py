@@ -60,7 +60,7 @@ def lens(
         if as_json:
             print_json({"run": run.id if run else None, **found.to_records()})
         else:
-            print_said(f"{text!r}, position {pos}")
+            print_said(f"{text!r}, position {pos}; entropy and KL(final ‖ layer) in nats")
             print_frame(shown_rows, left=("likeliest",))
             print_said(found.describe())
     say_where(run, runs, page, out)

@@ -11,9 +11,11 @@ __all__ = ["print_explanation", "print_result", "result_as_json"]
 
 
 def print_result(found: Any, n: int = 30) -> None:
-    """Any result with a table, as text."""
+    """Any result with a table, as text; tokens in quotes, so that a space in front is seen."""
     console().print(shown(repr(found)), markup=False, soft_wrap=True)
     table = found.top(n) if hasattr(found, "top") else found.to_frame().head(n).round(3)
+    for name in table.columns.intersection(["token", "query_token", "key_token"]):
+        table = table.assign(**{name: [repr(one) for one in table[name]]})
     print_table([str(name) for name in table.columns], table.itertuples(index=False))
     console().print(shown(found.leaves_out), markup=False, soft_wrap=True)
 

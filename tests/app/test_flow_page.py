@@ -94,6 +94,7 @@ def test_faithfulness_is_measured_on_demand_only_and_belongs_to_what_is_shown(op
     with torch.no_grad():
         logits = model(PROMPT, prepend_bos=False)[0, -1]
     full = float(logits[model.tokenizer.single_token("a")] - logits[model.tokenizer.single_token("cat")])
+    assert "the beginnings of bundled texts: " in html(at) and "given" not in html(at)
     rows = {row[0]: row for row in table(at, "faithfulness")}
     assert rows["full"][2:4] == [f"{full:.3f}", "1.000"] and rows["empty"][3] == "0.000" and rows["shown"][1] == "12"
     box(at, "Edges kept").set_value(11).run()
@@ -184,6 +185,7 @@ def test_the_score_is_the_librarys_and_what_was_written_sums_up(opened):
     ids = torch.tensor([model.tokenizer.encode(PROMPT)])
     want = interp.explain_attention(model, ids, "1.2", 4, 2)
     assert f"is {want.total():.2f}. It is the sum" in html(at) and address(at)["edge"] == "4,2"
+    assert "each column for itself" in html(at) and "before the final norm divides" in html(at)
     with torch.no_grad():
         best = int(model(ids)[0, 4].argmax())
     rows = table(at, "moved")

@@ -75,7 +75,9 @@ def test_the_table_holds_the_likeliest_token_of_every_layer_and_position(opened)
 def test_the_parts_sum_to_the_models_own_difference_and_that_is_shown(opened):
     at = opened("lens", **ASKED, by="head")
     assert "Exact sum" in html(at) and computed_by_the_model(at) == pytest.approx(difference(), abs=1e-5)
+    assert "<th>entropy, nats</th>" in html(at) and "<th>KL, nats</th>" in html(at)
     curves, bars = charts(at)
+    assert "1: the likeliest" in curves["layout"]["yaxis"]["title"]["text"]
     assert [one["name"] for one in curves["data"]] == ["&#x27;a&#x27;", "&#x27;on&#x27;"]
     assert bars["data"][0]["type"] == "bar"
 

@@ -242,6 +242,19 @@ def test_random_graphs_have_as_many_edges_in_each_layer_and_only_edges_that_may_
     assert all(torch.equal(a, b) for a, b in zip(random, _masks(model, graph, means.seen, 20, 0)[1:], strict=True))
 
 
+def test_random_graphs_beside_one_that_reaches_a_token_end_there_too() -> None:
+    from interp.circuits.faithfulness import _masks, _Means
+
+    model = double("llama")
+    graph = interp.attention_graph(model, [TOKENS], top_k=10_000, to=2)
+    means = _Means.of(model, torch.tensor([row[:5] for row in REFERENCE]))
+    _, *random = _masks(model, graph, means.seen, 5, 0)
+    for mask in random:
+        last = mask[-1].any(0)  # [q_pos k_pos]
+        assert last[2].tolist() == [True, True, True, False, False] and last.sum() == 3
+        assert mask[0].any(0).any(1).sum() > 1, "earlier layers may end anywhere"
+
+
 def test_the_corrupt_prompt_is_the_reference_of_pairs() -> None:
     model = double("llama")
     pairs = PromptPairs.from_tokens([TOKENS], [REFERENCE[0]], 7, 9)
@@ -316,3 +329,4 @@ def test_p_is_the_share_of_random_graphs_that_do_as_well_whichever_way_the_metri
         table = _table(values, [], 5, bound).set_index("graph")
         assert table.loc["shown", "p"] == pytest.approx(2 / 5) and table.loc["shown", "faithfulness"] == 0.8
         assert table.loc["random", ["lowest", "highest"]].tolist() == [-0.3, 0.9]
+        assert not np.signbit(table.loc["empty", "faithfulness"]), "0, whichever way the metric points"

@@ -188,7 +188,7 @@ def test_examples_are_the_heaviest_edges_of_the_corpus(smollm2: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "head", "call", "message"),
     [
-        ("bert", "1.0", lambda o: o.token(3), "norms the residual stream itself"),
+        ("bert", "1.0", lambda o: o.token(3), "itself after each sublayer, so its heads have no direct logits"),
         ("bert", "1.0", lambda o: o.copying(n=5), "norms the residual stream itself"),
         ("bart", "decoder.attn.1.0", lambda o: o.svd(), "norms the residual stream itself"),
         ("t5", "cross_attn.1.0", lambda o: o.token(3), "no token has a value by itself"),

@@ -50,6 +50,12 @@ def test_ov_says_what_the_head_writes(run, arguments, expected):
     assert [row[column] for row in rows] == pytest.approx(table[column].tolist(), abs=1e-5)
 
 
+def test_tokens_are_printed_in_quotes(run):
+    done = run("ov", "tiny", "2.1", "--text", "the cat sat", "--answer", "mat", code=FAKE)
+    assert done.code == 0, done.err
+    assert all(f"'{word}'" in done.out for word in ("the", "cat", "sat"))
+
+
 def test_composition_shows_what_one_head_reads_and_is_stored(run, tmp_path):
     done = run("composition", "tiny", "--kind", "V", "--into", "2.1", "--store", "runs", code=FAKE)
     assert done.code == 0, done.err

@@ -31,6 +31,7 @@ def test_a_lens_is_printed_stored_and_shown_again(run, tmp_path):
     done = run("lens", "tiny", "the cat sat", *arguments, code=FAKE)
     assert done.code == 0, done.err
     assert "rank of 'mat'" in done.out and "need not be used" in done.out and "stored as run" in done.err
+    assert "KL(final ‖ layer) in nats" in done.out
     (info,) = RunStore(tmp_path / "runs").list()
     stored = RunStore(tmp_path / "runs").open(info.id)
     assert info.kind == "lens" and info.title == "logit lens of tiny: the cat sat"
