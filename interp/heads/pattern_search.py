@@ -77,6 +77,9 @@ def search_patterns(
             n_random_sets=settings.n_random_sets,
             seed=seed,
         )
+        if not plan.sets:  # nothing in these prompts that such heads attend to
+            frames += [_frame(one, grid, measured[one.name], {}, seed) for one in group]
+            continue
         behaviour = CAUSES[cause].make(model, settings.n, seed) if not pairs else None
         behaviour = behaviour or Behaviour(pairs[1], higher_is_better=True, in_shares=True)  # type: ignore[index]
         metric = "logit difference of the pairs" if pairs else CAUSES[cause].metric
@@ -92,6 +95,7 @@ def search_patterns(
         sets += [
             _set_row(one, plan, tested, measured[one.name], n_kinds, seed) | {"metric": metric, "unit": unit}
             for one in group
+            if plan.tops[one.name]  # none where no prompt has what the kind attends to
         ]
         metrics[cause] = {
             "metric": metric,

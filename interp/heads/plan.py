@@ -33,7 +33,7 @@ class AblationPlan:
         alone = [(head,) for head in self.singles]
         alone += [(head,) for heads in self.controls.values() for head in heads]
         random = [one for sets in self.random_sets.values() for one in sets]
-        return list(dict.fromkeys([*alone, *self.tops.values(), *random]))
+        return [one for one in dict.fromkeys([*alone, *self.tops.values(), *random]) if one]
 
     def others(self, head: Head) -> list[Head]:
         """The controls of a head: heads of its layer, itself left out."""

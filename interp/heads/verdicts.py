@@ -18,6 +18,7 @@ __all__ = ["Cutoffs", "cutoffs_of", "judge"]
 
 Cutoffs = dict[str, dict[str, float]]
 Row = Mapping[Hashable, Any]
+_NO_SET = {"heads": "", "effect": math.nan, "p": math.nan, "random_max": math.nan}
 
 
 def cutoffs_of(found: Sequence[Finder | TaskFinder], changed: Any) -> Cutoffs:
@@ -64,7 +65,7 @@ def judge(
         if isinstance(one, TaskFinder):
             verdict, reason, measure = _of_task(one, row, limit, alpha, about)
         else:
-            verdict, reason = _of_pattern(one, row, joint[row["kind"]], limit, alpha)
+            verdict, reason = _of_pattern(one, row, joint.get(row["kind"], _NO_SET), limit, alpha)
             measure = "ablation" if _number(row, "effect") is not None else ""
         verdicts.append(verdict)
         reasons.append(reason)
