@@ -19,9 +19,12 @@ __all__ = ["resolution"]
 NAME = "similarity to the sentence with the antecedent, less that to the one with the distractor"
 
 
-def resolution(model: HookedTransformer, antecedent: Sequence[str], distractor: Sequence[str]) -> ResidualMetric:
-    """The metric of pairs whose n-th clean prompt these sentences resolve: a difference of cosines between mean-pooled
-    embeddings, −2 to 2; 0 where the pronoun leaves no trace of who is meant."""
+Sentences = Sequence[str] | Sequence[Sequence[int]]
+
+
+def resolution(model: HookedTransformer, antecedent: Sentences, distractor: Sentences) -> ResidualMetric:
+    """The metric of pairs whose n-th clean prompt these sentences (text or token ids) resolve: a difference of cosines
+    between mean-pooled embeddings, −2 to 2; 0 where the pronoun leaves no trace of who is meant."""
     right, wrong = (_embeddings(model, texts) for texts in (antecedent, distractor))
 
     def nearer(resid: Float[Tensor, "cell some_pos d_model"], pair: Tensor) -> Float[Tensor, " cell"]:
@@ -33,11 +36,12 @@ def resolution(model: HookedTransformer, antecedent: Sequence[str], distractor: 
 
 
 @torch.no_grad()
-def _embeddings(model: HookedTransformer, texts: Sequence[str]) -> Float[Tensor, "text d_model"]:
+def _embeddings(model: HookedTransformer, texts: Sentences) -> Float[Tensor, "text d_model"]:
     """Means of the finished residuals of each text, one at a time so that no padding enters."""
     stack, found = model.main, []
     name = f"{stack.address}blocks.{stack.config.n_layers - 1}.hook_resid_post"
     for text in texts:
-        _, cache = model.run_with_cache(model.to_tokens(text), name, return_type=None)
+        tokens = model.to_tokens(text) if isinstance(text, str) else torch.tensor([list(text)], device=model.device)
+        _, cache = model.run_with_cache(tokens, name, return_type=None)
         found.append(stack.finish(cache[name], NO_TAPS)[0].mean(dim=0))
     return torch.stack(found)

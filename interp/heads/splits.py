@@ -3,7 +3,7 @@ by item."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,9 @@ def names_all(one: Finder | TaskFinder, pairs: Mapping[str, PromptPairs]) -> boo
     if not isinstance(one, TaskFinder):
         return True
     first = next(iter(pairs.values()))
-    if not all(name in first.positions or name == END for name in one.positions) or (one.needs_foil and not first.foil):
+    if not all(name in first.positions or name == END for name in one.positions) or (
+        one.needs_foil and not first.foil and "encoder" not in one.applies_to
+    ):
         return False
     return not one.changes or any(_changed(given, one.changes) for given in pairs.values())
 
@@ -91,11 +93,7 @@ def of_pairs(
 ) -> Splits:
     """Studies of the user's pairs. Raises `InputError` where a position that a kind needs is not named."""
     first = next(iter(pairs.values()))
-    if attention_kind(model) == "encoder":
-        raise InputError(
-            "In an encoder these kinds are judged by sentences that say who is meant, which pairs do not hold. Leave "
-            "pairs= out to use the task itself."
-        )
+    encoder = attention_kind(model) == "encoder"
     for one in group:
         missing = [name for name in one.positions if name not in first.positions and name != END]
         if missing:
@@ -104,7 +102,7 @@ def of_pairs(
                 f"{one.name} heads are found by what they attend to: it needs the position{'s' if missing[1:] else ''} "
                 f"{' and '.join(missing)}, and these pairs name {known}. Name them with positions=."
             )
-    if not first.foil and (needing := [one.name for one in group if one.needs_foil]):
+    if not encoder and not first.foil and (needing := [one.name for one in group if one.needs_foil]):
         raise InputError(f"{needing[0]} heads are judged by the answer against a foil, and these pairs have none.")
     if END in first.positions:
         for i, read in enumerate(first.read):
@@ -118,10 +116,25 @@ def of_pairs(
 
     def study(indices: list[int], corruption: str = decides) -> Study:
         chosen = pairs[corruption].select(indices)
-        about = {"data": "pairs that were given"}
-        return Study(model, {corruption: chosen}, queries, about=about, metric=_metric(pairs[corruption]))
+        about: dict[str, Any] = {"data": "pairs that were given"}
+        if not encoder:
+            return Study(model, {corruption: chosen}, queries, about=about, metric=_metric(pairs[corruption]))
+        metric = _said(model, chosen)(range(len(chosen)))
+        about |= {"metric": metric.name, "no logits": True}
+        return Study(model, {corruption: chosen}, queries, about=about, metric=metric, metric_of=_said(model, chosen))
 
     return Splits(study(select), study(report), None, {name: study(report, name) for name in pairs if name != decides})
+
+
+def _said(model: HookedTransformer, pairs: PromptPairs) -> Callable[[Sequence[int]], Any]:
+    """How well an encoder resolves some of the prompts: against the same tokens with the antecedent's, or the
+    distractor's, in the pronoun's place."""
+
+    def instead(name: str, i: int) -> list[int]:
+        row, there = list(pairs.clean[i]), pairs.span("pronoun", i)
+        return [*row[: there[0]], *(row[at] for at in pairs.span(name, i)), *row[there[-1] + 1 :]]
+
+    return lambda some: resolution(model, *([instead(name, i) for i in some] for name in ("antecedent", "distractor")))
 
 
 def _deciding(one: TaskFinder, pairs: Mapping[str, PromptPairs]) -> str:

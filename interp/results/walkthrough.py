@@ -23,9 +23,9 @@ VERDICTS = ("supports", "contradicts", "cannot tell", "not measured")
 _LEFT_OUT = (
     "One exchange at a time, each against one other subject: what two parts do for each other stays hidden. Heads were "
     "chosen on the walked prompt, where their numbers are therefore too good; the other prompts did not choose them. A "
-    "verdict is about its claim as worded, with its cutoff, not about the whole story: it supports where the walked prompt "
-    "and the mean of the others reach the cutoff and the interval lies above 0, and contradicts where the whole interval "
-    "lies below the cutoff."
+    "verdict is about its claim as worded, with its cutoff, not about the whole story: it supports where the walked "
+    "prompt and the mean of the others reach the cutoff and the interval lies above 0, and contradicts where the whole "
+    "interval lies below the cutoff."
 )
 
 
