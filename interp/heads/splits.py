@@ -104,7 +104,7 @@ def of_pairs(
             )
     if not encoder and not first.foil and (needing := [one.name for one in group if one.needs_foil]):
         raise InputError(f"{needing[0]} heads are judged by the answer against a foil, and these pairs have none.")
-    if END in first.positions:
+    if not encoder and END in first.positions:
         for i, read in enumerate(first.read):
             if first.span(END, i)[-1] != read:
                 raise InputError(

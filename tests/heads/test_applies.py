@@ -90,6 +90,8 @@ def must_work(finder: Finder | TaskFinder, model: HookedTransformer, placed: Any
     _, report = halves(pairs, 0)
     resolved = [resolved_by_hand(model, pairs, i) for i in report]
     assert scores.about["tasks"]["coreference"]["clean"] == pytest.approx(np.mean(resolved), abs=1e-6)
+    bare = replace(pairs, answer=(), foil=(), positions={**pairs.positions, "END": ((0,),) * len(pairs)})
+    assert interp.find_heads(model, finder.name, pairs=bare, **options).frame.equals(scores.frame)
 
 
 def resolved_by_hand(model: HookedTransformer, pairs: Any, i: int) -> float:
