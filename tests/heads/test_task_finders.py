@@ -22,7 +22,7 @@ CIRCUITS = {
     "backup": ("abc", ("name_mover", "negative_mover", "s_inhibition", "backup")),
     "copy_suppression": ("absent", ("copy_suppression",)),
     "coreference": ("pronoun", ("coreference",)),
-    "fact_recall": ("subject relation", ("fact_recall", "fact_relation")),
+    "fact_recall": ("subject", ("fact_recall",)),
     "additive_facts": ("subject relation", ("fact_recall", "fact_relation")),
 }
 VARIANTS = [
