@@ -12,6 +12,8 @@ from interp.heads.ways import exchanges
 
 __all__ = ["FINDER"]
 
+_LEAST = 0.5  # logits: a head that only brings the relation to others writes next to nothing of it, but not 0
+
 
 def _attends(study: Study) -> Behaviour:
     """END→relation, with END→subject beside it."""
@@ -38,7 +40,9 @@ FINDER = TaskFinder(
     behaviour=_attends,
     score_cutoff=0.2,
     margin=MARGIN,
-    writing=TaskWriting("direct logit of the relation's answers, less that of other relations', moved from it", _class),
+    writing=TaskWriting(
+        "direct logit of the relation's answers, less that of other relations', moved from it", _class, cutoff=_LEAST
+    ),
     test=Test(
         "score of the fact, head exchanged with another relation's",
         exchanges,

@@ -144,3 +144,15 @@ def test_all_kinds_of_given_pairs_are_those_whose_positions_they_name():
     asked = set(scores.kinds)
     assert "fact_recall" in asked and "induction" in asked
     assert not asked & {"name_mover", "coreference", "copy_suppression", "fact_relation"}  # the relation stays the same
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_head_that_only_brings_the_relation_to_others_is_no_relation_head(seed):
+    noise = planted.EPSILON["fact_recall"]
+    made = planted.make("fact_recall", seed=seed, noise=noise, n=80)
+    mover = next(iter(made.truth.heads["relation_mover"]))
+    rows = interp.find_heads(made.model, "fact_relation", pairs=made.pairs["relation"], top=4, n_random_sets=1).frame
+    row = rows.set_index(["layer", "head"]).loc[(mover.layer, mover.head)]
+    assert row["effect"] > 0.9 and row["score"] > 0.9
+    assert row["verdict"] == "attends like fact_relation" and "writing" in row["reason"]
+    assert not rows["verdict"].str.startswith("fact_relation").any()
