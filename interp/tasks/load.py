@@ -27,7 +27,7 @@ def load(
     n: int = 100,
     seed: int = 0,
     bos: bool = True,
-    known: dict[Any, Any] | None = None,
+    known: Any = None,
     **options: Any,
 ) -> Task:
     """Draw a task for a model.
@@ -55,6 +55,8 @@ def load(
     if unknown:
         takes = f"It takes {', '.join(task.options)}" if task.options else "It takes none of its own"
         raise InputError(f"{name} has no option {unknown[0]!r}. {takes}.")
+    if known is not None and not isinstance(known, dict):
+        raise InputError(f"known is {known!r}. Give a dict, empty at first, or leave it out.")
     _check_model(model)
     task.must_apply_to(model)
     splits = SPLITS if split == "all" else (split,)

@@ -136,6 +136,8 @@ def test_calls_on_one_model_share_what_they_measured_of_it(monkeypatch, smollm2)
     assert len(asked) == 1 and first.pairs.clean == again.pairs.clean and first.about == again.about
     interp.tasks.load("fact_recall", smollm2, "subject", **{**options, "split": "select"})
     assert len(asked) == 2
+    with pytest.raises(InputError, match="Give a dict, empty at first"):
+        interp.tasks.load("fact_recall", smollm2, known=[1])
 
 
 def test_all_kinds_of_given_pairs_are_those_whose_positions_they_name():
