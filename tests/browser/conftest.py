@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,25 @@ def server(browser: Browser, runs: tuple[Path, str, str], tmp_path_factory: pyte
 
 
 @pytest.fixture
-def new_page(browser: Browser) -> Iterator[Callable[[], Page]]:
-    """Makes pages in contexts of their own. Each must ask only its server for anything, and complain about nothing."""
+def new_server(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
+    """Starts servers of the test's own over the store `tmp_path / "runs"`, and gives their addresses."""
+    with ExitStack() as servers:
+        yield lambda main: servers.enter_context(serve(main, tmp_path / "runs", log=tmp_path / "log"))
+
+
+@pytest.fixture
+def own_server(new_server: Callable[[Path], str]) -> str:
+    """A server of the tiny model with an empty store of its own."""
+    return new_server(HERE / "tiny_app.py")
+
+
+@pytest.fixture
+def new_page(browser: Browser, new_server: object) -> Iterator[Callable[[], Page]]:
+    """Makes pages in contexts of their own. Each must ask only its server for anything, and complain about nothing.
+
+    It asks for `new_server` so that pages are closed before the test's servers: a page that is still loading when its
+    server ends would complain.
+    """
     contexts, complaints = [], []
 
     def watched_response(response) -> None:

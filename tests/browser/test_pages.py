@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `make setup`")
-from serving import HOSTILE, serve  # noqa: E402
+from serving import HOSTILE  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -198,14 +197,8 @@ def test_two_readers_do_not_disturb_each_other(new_page, server):
     expect(other.locator(".tokens span")).to_have_count(2)
 
 
-@pytest.fixture
-def empty_server(tmp_path: Path) -> Iterator[str]:
-    with serve(Path(__file__).parent / "tiny_app.py", tmp_path / "runs", log=tmp_path / "log") as address:
-        yield address
-
-
-def test_an_empty_store_is_filled_by_a_job_that_can_be_cancelled_and_survives_a_reload(empty_server: str, page: Page):
-    page.goto(empty_server)
+def test_an_empty_store_is_filled_by_a_job_that_can_be_cancelled_and_survives_a_reload(own_server: str, page: Page):
+    page.goto(own_server)
     expect(page.get_by_text("No run is stored yet")).to_be_visible()
     expect(page.get_by_text("interp heads tiny --store")).to_be_visible()
     start: Callable[[], None] = page.get_by_role("button", name="Find heads").click
@@ -214,6 +207,7 @@ def test_an_empty_store_is_filled_by_a_job_that_can_be_cancelled_and_survives_a_
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_text("Nothing was stored")).to_be_visible(timeout=10_000)
     start()
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()  # "ablating" still stands on the page
     expect(page.get_by_text("ablating")).to_be_visible()
     page.reload()
     expect(page.get_by_role("button", name="Cancel")).to_be_visible()

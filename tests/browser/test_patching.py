@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: run `make setup`")
-from serving import HOSTILE, ROOT, serve  # noqa: E402
+from serving import HOSTILE, ROOT  # noqa: E402
 
 from interp.runs.store import RunStore  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 expect = sync_api.expect
 PAIR = {"clean": "the cat sat on", "corrupt": "the mat sat on", "answer": "a", "foil": "cat"}
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[str]:
-    """A server with an empty store of its own."""
-    with serve(Path(__file__).parent / "tiny_app.py", tmp_path / "runs", log=tmp_path / "log") as address:
-        yield address
 
 
 def address(page: Page) -> dict[str, str]:
@@ -87,9 +80,9 @@ def test_hostile_tokens_are_text_above_the_map_and_on_its_axis(page, own_server:
     assert page.locator("img[src='x'], img[src*='192.0.2'], a[href*='192.0.2']").count() == 0
 
 
-def test_the_first_address_that_a_server_is_asked_for_may_be_a_pages(page, tmp_path: Path):
-    with serve(ROOT / "app" / "main.py", tmp_path / "runs", log=tmp_path / "log") as own:
-        page.goto(f"{own}/patching?model={quote('no such model')}&clean=x&corrupt=y&answer=z")
-        expect(page.get_by_role("link", name="Atlas")).to_be_visible()
-        expect(page.get_by_role("textbox", name="Clean prompt")).to_have_value("x")
-        expect(page.get_by_text("no such model is not a model of this page")).to_be_visible()
+def test_the_first_address_that_a_server_is_asked_for_may_be_a_pages(page, new_server: Callable[[Path], str]):
+    own = new_server(ROOT / "app" / "main.py")
+    page.goto(f"{own}/patching?model={quote('no such model')}&clean=x&corrupt=y&answer=z")
+    expect(page.get_by_role("link", name="Atlas")).to_be_visible()
+    expect(page.get_by_role("textbox", name="Clean prompt")).to_have_value("x")
+    expect(page.get_by_text("no such model is not a model of this page")).to_be_visible()
