@@ -135,7 +135,7 @@ def _joint(one: TaskFinder, study: Study, score: Grid, candidates: Sequence[Head
     passing = [
         head
         for head in candidates
-        if score[head.layer, head.head] >= one.score_cutoff
+        if (one.score_cutoff is None or score[head.layer, head.head] >= one.score_cutoff)
         and (writing is None or one.writing.passes(writing[head.layer, head.head], one.writing.cutoff))  # type: ignore[union-attr]
     ]
     best = sorted(candidates, key=lambda head: -score[head.layer, head.head])[:1]  # none where none has a score

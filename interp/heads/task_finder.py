@@ -75,7 +75,8 @@ class TaskFinder:
     """One kind of head that serves a task, with the default cutoffs of its verdict.
 
     `positions` are the named positions that pairs must have, `queries` those whose attention is read. `corruptions`
-    are the task's, the deciding one first. `sign` is +1 where ablating such a head harms the task, −1 where it helps.
+    are the task's, the deciding one first. `score_cutoff` None asks for no score: what such heads write and cause
+    decides. `sign` is +1 where ablating such a head harms the task, −1 where it helps.
     `margin` is how far the score must lie above the best baseline. With `either_way` the corruption may raise the
     metric as well as lower it: shares are of the distance, whatever its sign.
     """
@@ -87,7 +88,7 @@ class TaskFinder:
     positions: tuple[str, ...]
     queries: tuple[str, ...]
     behaviour: Callable[[Study], Behaviour]
-    score_cutoff: float
+    score_cutoff: float | None
     test: Test
     effect_cutoff: float = 0.05
     margin: float | None = None

@@ -25,7 +25,7 @@ def cutoffs_of(found: Sequence[Finder | TaskFinder], changed: Any) -> Cutoffs:
     """The cutoffs in force: each kind's defaults (score, margin, writing, effect), and what the caller changed."""
     limits: Cutoffs = {}
     for one in found:
-        limits[one.name] = {"score": one.score_cutoff}
+        limits[one.name] = {} if one.score_cutoff is None else {"score": one.score_cutoff}
         if isinstance(one, TaskFinder) and one.margin is not None:
             limits[one.name]["margin"] = one.margin
         if one.writing is not None:
@@ -124,7 +124,7 @@ def _of_task(
     reason = "; ".join([*why, *failing])
     if attends and writes and not failing and not problem:
         return (f"{one.name} ({', '.join(words)})" if words else one.name), waived, decided
-    if attends:
+    if attends and one.score_cutoff is not None:
         return f"attends like {one.name}", reason, decided
     return ("" if failing else f"matters for {one.task}"), reason, decided
 
@@ -137,7 +137,7 @@ def _absent(about: Mapping[str, Any], one: TaskFinder) -> bool:
 def _attends(row: Row, limit: Mapping[str, float]) -> tuple[bool, list[str]]:
     """Whether the attention score passes, and what about it does not."""
     why = []
-    if not row["score"] >= limit["score"]:
+    if "score" in limit and not row["score"] >= limit["score"]:
         why.append(f"score {row['score']:.2f} < {limit['score']:g}")
     margin, base = limit.get("margin"), row.get("baseline", math.nan)
     if margin is not None and not row["score"] >= base + margin:

@@ -97,7 +97,7 @@ def _limits(evidence: Evidence, kind: str) -> Mapping[str, float]:
 def _clear(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> bool:
     """Whether a named head would be named at the near end of every interval too."""
     limit = _limits(evidence, one.name)
-    if not evidence.ends(row, "score")[0] >= limit["score"]:
+    if "score" in limit and not evidence.ends(row, "score")[0] >= limit["score"]:
         return False
     if "effect" not in limit:
         return True
@@ -110,7 +110,7 @@ def _excluded(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> bool:
     """Whether a head falls short of a cutoff at the far end of an interval, or writes the wrong way."""
     limit = _limits(evidence, one.name)
     high = _or_value(evidence.ends(row, "score")[1], row["score"])
-    if not high >= limit["score"]:
+    if "score" in limit and not high >= limit["score"]:
         return True
     if "margin" in limit and not high >= row.get("baseline", -math.inf) + limit["margin"]:
         return True

@@ -174,7 +174,7 @@ def _passing(
 ) -> list[int | None]:
     """How many heads reach the cutoff of the score, and how many that of writing too; None where what a head writes is
     known by an intervention only, or plays no part."""
-    good = scores >= limits["score"]
+    good = scores >= limits.get("score", -np.inf)
     if "margin" in limits:
         good &= scores >= baseline + limits["margin"]
     both = None
