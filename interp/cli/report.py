@@ -42,7 +42,7 @@ def report(
         raise InputError(f"--rigor is {rigor!r}. Choose quick or full.")
     kinds = "all" if not kind else _known(kind)
     import interp
-    from interp.report.whole import WHOLE
+    from interp.atlas.whole import WHOLE
 
     kept = keep or _default_keep()
     timings: dict[str, float] = {}

@@ -22,6 +22,7 @@ from interp.heads.verdicts import Cutoffs, cutoffs_of, judge
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.results import HeadScores
+from interp.results.heads import all_items
 from interp.stats import benjamini_hochberg, smallest_p
 
 __all__ = ["BASIC_KINDS", "find_heads"]
@@ -97,7 +98,8 @@ def find_heads(
     order = {one.name: i for i, one in enumerate(found)}
     frame = frame.sort_values("kind", key=lambda kind: kind.map(order), kind="stable").reset_index(drop=True)
     sets = sets.sort_values("kind", key=lambda kind: kind.map(order), kind="stable").reset_index(drop=True)
-    return HeadScores(frame, sets, about, {name: table for one in parts for name, table in one.tables.items()})
+    tables = {name: table for one in parts for name, table in one.tables.items()}
+    return HeadScores(frame, sets, about, tables, all_items([one.items for one in parts if len(one.items)]))
 
 
 def _smallest(found: Sequence[Finder | TaskFinder], frame: pd.DataFrame) -> pd.Series:
@@ -168,7 +170,7 @@ def _search(
             else of_task(model, trials, n=settings["n"], seed=settings["seed"], known=known)
         )
         done = run_trial(trials, splits, TrialSettings(**chosen, n_kinds=n_kinds, per_item=per_item), report)
-        return HeadScores(done.frame, done.sets, done.about, done.tables)
+        return HeadScores(done.frame, done.sets, done.about, done.tables, done.items)
     patterns = [one for one in group if isinstance(one, Finder)]
     both = None
     if given is not None:
@@ -176,8 +178,8 @@ def _search(
         select, rest = halves(first, settings["seed"])
         both = first.select(select), first.select(rest)
     asked = PatternSettings(**chosen, n=settings["n"], n_kinds=n_kinds)
-    frame, sets, causes = search_patterns(model, patterns, asked, corpus=corpus, pairs=both, progress=report)
-    return HeadScores(frame, sets, {"causes": causes})
+    frame, sets, causes, items = search_patterns(model, patterns, asked, corpus=corpus, pairs=both, progress=report)
+    return HeadScores(frame, sets, {"causes": causes}, items=items)
 
 
 def _check(

@@ -20,6 +20,7 @@ from interp.heads.plan import AblationPlan, make_plan, stability
 from interp.model.tokens import Batch, pad_rows
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
+from interp.results.heads import all_items, item_rows
 from interp.sites import Head
 from interp.stats import bootstrap_interval, item_means, sign_flip
 
@@ -59,13 +60,14 @@ def search_patterns(
     corpus: Any,
     pairs: tuple[PromptPairs, PromptPairs] | None,
     progress: Progress,
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Rows of heads, one row of each kind's top set, and the metrics that ablation was judged by. With `pairs` (of the
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any], pd.DataFrame]:
+    """Rows of heads, one row of each kind's top set, the metrics that ablation was judged by, and the items behind the
+    means. With `pairs` (of the
     selecting and of the reported items) these are the prompts, and their own metric is the behaviour."""
     grid = head_grid(model)
     seed, n_kinds = settings.seed, settings.n_kinds
     measured = _measure_pairs(model, found, pairs) if pairs else _measure(model, found, settings, corpus, progress)
-    frames, sets, metrics = [], [], {}
+    frames, sets, metrics, items = [], [], {}, []
     for cause in dict.fromkeys(one.cause for one in found):
         group = [one for one in found if one.cause == cause]
         scores = {one.name: measured[one.name].select for one in group}
@@ -92,6 +94,7 @@ def search_patterns(
         tested = _tested_by_item(tested, pairs[1].items) if pairs else tested
         effects = _effects(plan, tested.harm, n_kinds, seed)
         frames += [_frame(one, grid, measured[one.name], effects, seed) for one in group]
+        items += [_items(one.name, plan, measured[one.name], tested.harm) for one in group]
         sets += [
             _set_row(one, plan, tested, measured[one.name], n_kinds, seed) | {"metric": metric, "unit": unit}
             for one in group
@@ -103,7 +106,18 @@ def search_patterns(
             "clean": float(tested.clean.mean()),
             "reference": float(tested.reference.mean()),
         }
-    return pd.concat(frames, ignore_index=True), pd.DataFrame(sets), metrics
+    return pd.concat(frames, ignore_index=True), pd.DataFrame(sets), metrics, all_items(items)
+
+
+def _items(kind: str, plan: AblationPlan, measured: _Measured, harm: Mapping[HeadSet, np.ndarray]) -> pd.DataFrame:
+    """Score and harm of the heads tested alone, a row per prompt: each is an item of its own, and those of the score
+    are not those of the harm."""
+    parts = []
+    for head in plan.singles:
+        score = measured.report[:, head.layer, head.head]
+        for name, values in (("score", score), ("ablation", harm[(head,)])):
+            parts.append(item_rows(kind, head, name, [f"{name} {i}" for i in range(len(values))], values.tolist()))
+    return all_items(parts)
 
 
 def _measure(

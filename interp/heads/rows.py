@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from interp.heads.study import Study
 from interp.heads.task_finder import Behaviour, TaskFinder
 from interp.heads.trial_input import Splits, TrialSettings
 from interp.heads.ways import Harm, baseline
+from interp.results.heads import all_items, item_rows
 from interp.sites import Head
 from interp.stats import bootstrap_interval, sign_flip
 
@@ -43,14 +45,33 @@ class KindRows:
     grid: HeadGrid
     settings: TrialSettings
 
-    def frame(self) -> pd.DataFrame:
-        """One row per head."""
-        study, one, effects = self.splits.report, self.one, self._effects()
+    @cached_property
+    def _by_item(self) -> dict[str, Grid]:
+        """What was read in the passes, `[item head]`, by the column's name."""
+        study, one = self.splits.report, self.one
         columns = {"score": self.shown.score, **self.shown.beside}
         if one.writing is not None and one.writing.measure is not None and study.model.cfg.has_unembed:
             columns["writing"] = one.writing.measure(study)
             columns["writing_shuffled"] = one.writing.measure(study.shuffled(self.settings.seed))
-        by_item = {name: study.by_item(values) for name, values in columns.items()}
+        return {name: study.by_item(values) for name, values in columns.items()}
+
+    def items(self) -> pd.DataFrame:
+        """What lies behind the means of the heads that were tested alone, a row per item."""
+        report, tested = (np.unique(study.items) for study in (self.splits.report, self.tested))
+        parts = []
+        for head in self.plan.singles:
+            flat = head.layer * self.grid.n_heads + head.head
+            read = {name: self._by_item[name][:, flat] for name in ("score", "writing") if name in self._by_item}
+            done = {name: harm[(head,)] for name, harm in self.harm.items() if (head,) in harm}
+            done = {name: self.tested.by_item(harm[:, None])[:, 0] for name, harm in done.items()}
+            parts += [item_rows(self.one.name, head, name, report, values) for name, values in read.items()]
+            parts += [item_rows(self.one.name, head, name, tested, values) for name, values in done.items()]
+        return all_items(parts)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per head."""
+        study, one, effects = self.splits.report, self.one, self._effects()
+        by_item = self._by_item
         table = pd.DataFrame({name: mean_of_items(values) for name, values in by_item.items()})
         for name in ("score", "writing"):
             if name in by_item:

@@ -18,6 +18,7 @@ from interp.heads.study import SHARED, Study
 from interp.heads.task_finder import Behaviour, TaskFinder, Test
 from interp.heads.trial_input import Splits, TrialSettings
 from interp.heads.ways import Harm, baseline, distance
+from interp.results.heads import all_items
 from interp.sites import Head
 from interp.stats import bootstrap_interval
 
@@ -31,12 +32,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial gives: rows of heads, one row of each kind's set, what is said of it, and further tables."""
+    """What a trial gives: rows of heads, one row of each kind's set, what is said of it, further tables, and the items
+    behind the means."""
 
     frame: pd.DataFrame
     sets: pd.DataFrame
     about: dict[str, Any]
     tables: dict[str, pd.DataFrame]
+    items: pd.DataFrame
 
 
 def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettings, progress: Progress) -> Trial:
@@ -50,7 +53,7 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
     tested = splits.thinned(splits.report, settings.per_item)
     estimate = estimated_harm(splits.thinned(splits.select, 1), settings.screen)
     progress(f"{task}: attention", 1, 1)
-    frames, rows, tables, tests, templates = [], [], {}, {}, []
+    frames, rows, tables, tests, templates, items = [], [], {}, {}, [], []
     candidates: dict[str, tuple[Head, ...]] = {}
     for test in dict.fromkeys(one.test for one in group):
         kinds = [one for one in group if one.test is test]
@@ -67,6 +70,7 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
                 one, plan, harm, splits, tested, chosen[one.name], shown[one.name], bare.get(one.name), grid, settings
             )
             frames.append(view.frame())
+            items.append(view.items())
             rows.append(view.set_row() if harm else None)
             for name, make in one.tables.items():
                 progress(f"{task}: {name}", 0, 1)
@@ -80,6 +84,7 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
         pd.DataFrame([row for row in rows if row is not None], columns=list(SET_COLUMNS)),
         _about(group, splits, tested, shown, tests),
         tables,
+        all_items([one for one in items if len(one)]),
     )
 
 

@@ -11,9 +11,10 @@ from interp.circuits.streaming import head_grid
 from interp.heads.study import Study
 from interp.heads.ways import baseline
 from interp.report.claim import Claim, Measured, Missing, Pilot
-from interp.report.counting import best_score, head_of, some_head
+from interp.report.counting import best_score, some_head
 from interp.report.evidence import Evidence
 from interp.report.intervals import from_items, of_cells, of_items, said
+from interp.results.heads import head_of
 from interp.stats import item_means
 
 __all__ = ["CLAIMS", "ENCODER", "NAMED"]

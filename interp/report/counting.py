@@ -11,21 +11,11 @@ from interp.heads.task_finder import TaskFinder
 from interp.report.claim import Measured, Missing
 from interp.report.evidence import Evidence
 from interp.report.intervals import is_share, row_ends, said
-from interp.sites import Head
+from interp.results.heads import head_of, is_kind
 
-__all__ = ["best_score", "head_of", "heads_of", "is_kind", "joint_effect", "some_head"]
+__all__ = ["best_score", "heads_of", "joint_effect", "some_head"]
 
 Row = Mapping[Any, Any]
-
-
-def head_of(row: Row) -> str:
-    return str(Head(int(row["layer"]), int(row["head"]), str(row["sublayer"]), str(row["stack"])))
-
-
-def is_kind(row: Row) -> bool:
-    """Whether the verdict names the kind, perhaps with a word behind it."""
-    verdict = str(row["verdict"] or "")
-    return verdict == row["kind"] or verdict.startswith(f"{row['kind']} (")
 
 
 def heads_of(evidence: Evidence, kind: str) -> list[str]:

@@ -13,9 +13,10 @@ from interp.heads.facts import attribute_logit
 from interp.heads.study import END
 from interp.heads.ways import baseline
 from interp.report.claim import Claim, Measured, Missing, Pilot
-from interp.report.counting import head_of, is_kind, joint_effect, some_head
+from interp.report.counting import joint_effect, some_head
 from interp.report.evidence import Evidence
 from interp.report.intervals import from_items, of_items, row_ends, said
+from interp.results.heads import head_of, is_kind
 
 __all__ = ["CLAIMS", "NAMED"]
 

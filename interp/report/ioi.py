@@ -13,9 +13,10 @@ from interp.heads.ablation import matched_set
 from interp.heads.study import END
 from interp.heads.ways import baseline
 from interp.report.claim import Claim, Measured, Missing, Pilot
-from interp.report.counting import head_of, joint_effect, some_head
+from interp.report.counting import joint_effect, some_head
 from interp.report.evidence import Evidence
 from interp.report.intervals import from_items, of_items
+from interp.results.heads import head_of
 from interp.sites import Head
 
 __all__ = ["CLAIMS", "NAMED"]

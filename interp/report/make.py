@@ -12,33 +12,25 @@ from typing import Any
 import pandas as pd
 import torch
 
+from interp.atlas.search import RIGORS, search
+from interp.atlas.whole import Whole
 from interp.errors import InputError
-from interp.heads.base import Finder, finder, finders
-from interp.heads.causes import CAUSES
-from interp.heads.find import find_heads
 from interp.heads.splits import as_pairs
-from interp.heads.task_finder import TaskFinder
 from interp.model.identity import model_hash
 from interp.model.transformer import HookedTransformer
-from interp.pairs import PromptPairs
 from interp.report import null
 from interp.report.claim import CANNOT_TELL, Claim, Measured, Missing, judged
 from interp.report.claims import claims_for
 from interp.report.evidence import Evidence, settings_key
 from interp.report.intervals import NO_SPREAD
 from interp.report.results import Report
-from interp.report.whole import CLAIMS, Whole
 from interp.results import HeadScores
-from interp.tasks.load import load as load_task
 
-__all__ = ["RIGORS", "report"]
+__all__ = ["report"]
 
-RIGORS: dict[str, dict[str, Any]] = {
-    "quick": {"n": 50, "top": 8, "screen": "attention", "per_item": 1},
-    "full": {"n": 100, "top": 8, "screen": "exact", "per_item": 2},
-}
 Progress = Callable[[str, int, int], None]
 _NAN = float("nan")
+CLAIMS, _COST_OF_CLAIMS = "claims", 8.0  # of which a test of a kind costs about 6
 
 
 def report(
@@ -63,9 +55,9 @@ def report(
     its kinds, `n` and `seed` count. `keep`: a folder for what is finished, so that the same call goes on from there.
     Kinds whose prompts cannot be made for the model are left out, with the reason. Raises `InputError` for an unknown
     kind or rigor, and where no kind is left. `progress(stage, done, total)` hears of each stage, and of all of them as
-    the stage `interp.report.whole.WHOLE`.
+    the stage `interp.atlas.whole.WHOLE`.
     """
-    start, say = time.perf_counter(), Whole(progress)
+    start, say = time.perf_counter(), Whole(progress, [(CLAIMS, _COST_OF_CLAIMS)])
     if not isinstance(model, HookedTransformer):
         raise InputError(f"A report is about a loaded model, not {model!r}. Load it first: interp.load(…).")
     if rigor not in RIGORS:
@@ -76,7 +68,7 @@ def report(
     left_out: dict[str, str] = {}
     if found is None:
         settings = {**RIGORS[rigor], **({} if n is None else {"n": n}), "seed": seed, "corpus": corpus}
-        found, left_out = _find(model, kinds, given, settings, keep, say)
+        found, left_out = search(model, kinds, given, settings, keep, say)
     else:
         rigor = "of the heads that were given"
     if found.about.get("model") != model.cfg.model_name:
@@ -147,63 +139,6 @@ def _against(measured: Measured, pilot: Any) -> str:
         return "within the interval"
     side = "lower" if measured.high < pilot.value else "higher"
     return f"ours is {side} than the pilot's. Known differences in set-up: {pilot.set_up}"
-
-
-def _find(
-    model: HookedTransformer,
-    kinds: str | Sequence[str],
-    pairs: Mapping[str, PromptPairs] | None,
-    settings: Mapping[str, Any],
-    keep: Any,
-    say: Whole,
-) -> tuple[HeadScores, dict[str, str]]:
-    """One search for all kinds; where prompts of some cannot be made, one without these."""
-    options: dict[str, Any] = {**settings, "pairs": pairs, "keep": keep, "progress": say}
-    asked = _asked(model, kinds)
-    say.start(asked)
-    try:
-        return find_heads(model, kinds, **options), {}
-    except InputError as error:
-        left_out = (
-            {} if pairs is not None else {one.name: why for one in asked if (why := _problem(model, one, settings))}
-        )
-        left = [one.name for one in asked if one.name not in left_out]
-        if not left_out or not left:
-            raise
-        say.start([one for one in asked if one.name in left])
-        try:
-            return find_heads(model, left, **options), left_out
-        except InputError:
-            raise error from None
-
-
-def _asked(model: HookedTransformer, kinds: str | Sequence[str]) -> list[Finder | TaskFinder]:
-    """The kinds of a call; of "all", those that suit the model."""
-    if kinds != "all":
-        return [finder(kind) for kind in dict.fromkeys([kinds] if isinstance(kinds, str) else kinds)]
-    found = []
-    for one in finders().values():
-        try:
-            one.must_apply_to(model)
-        except InputError:
-            continue
-        found.append(one)
-    return found
-
-
-def _problem(model: HookedTransformer, one: Finder | TaskFinder, settings: Mapping[str, Any]) -> str:
-    """Why a kind's prompts cannot be made for this model, or ""."""
-    n, seed = settings["n"], settings["seed"]
-    try:
-        if isinstance(one, TaskFinder):
-            for split in ("select", "report"):
-                load_task(one.task, model, one.corruptions[0], split=split, n=n, seed=seed)
-        else:
-            one.make_data(model, 2 * n, seed, True, settings["corpus"])
-            CAUSES[one.cause].make(model, n, seed)
-    except InputError as error:
-        return str(error)
-    return ""
 
 
 def _about(

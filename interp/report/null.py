@@ -23,9 +23,9 @@ from interp.heads.task_finder import TaskFinder
 from interp.model.tokens import Batch, pad_rows
 from interp.model.transformer import HookedTransformer
 from interp.report.claim import Claim, Measured, Missing
-from interp.report.counting import head_of
 from interp.report.evidence import Evidence
 from interp.report.intervals import from_items, of_items
+from interp.results.heads import head_of
 from interp.sites import Head
 from interp.stats import item_means
 

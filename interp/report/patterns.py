@@ -13,9 +13,10 @@ from interp.circuits.ov import copying_ratio
 from interp.heads.data import tiled_blocks
 from interp.model.tokens import Batch
 from interp.report.claim import Claim, Measured, Missing, Pilot
-from interp.report.counting import best_score, head_of, joint_effect, some_head
+from interp.report.counting import best_score, joint_effect, some_head
 from interp.report.evidence import Evidence
 from interp.report.intervals import from_items, of_items
+from interp.results.heads import head_of
 from interp.stats import bootstrap_interval
 from interp.tasks.load import load as load_task
 

@@ -61,7 +61,8 @@ class Report:
 
     def to_markdown(self, path: str | os.PathLike[str] | None = None) -> str:
         """The report as Markdown, also written to a file where one is named."""
-        from interp.report.render import document, markdown
+        from interp.figures.document import markdown
+        from interp.report.render import document
 
         text = markdown(document(self))
         if path is not None:
@@ -70,7 +71,8 @@ class Report:
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write a self-contained page without any script."""
-        from interp.report.render import document, html_sections
+        from interp.figures.document import html_sections
+        from interp.report.render import document
 
         title, *parts = document(self)
         return write_page(path, title[1], html_sections(parts), with_plotly=False)
@@ -109,6 +111,7 @@ class Report:
         return f"{summary(self.claims).to_string(index=False)}\n{said}. {self.about.get('caveat', '')}".rstrip()
 
     def _repr_html_(self) -> str:
-        from interp.report.render import document, html_sections
+        from interp.figures.document import html_sections
+        from interp.report.render import document
 
         return "".join(html_sections(document(self)))

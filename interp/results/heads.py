@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -18,9 +18,10 @@ from interp.figures.tables import table_html, text_cell
 from interp.files import atomic_folder, read_json, write_json
 from interp.sites import Head
 
-__all__ = ["HeadScores", "with_interval"]
+__all__ = ["ITEM_COLUMNS", "HeadScores", "all_items", "head_of", "is_kind", "item_rows", "with_interval"]
 
 _FORMAT = 1
+ITEM_COLUMNS = ("kind", "stack", "sublayer", "layer", "head", "measure", "item", "value")
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class HeadScores:
     the layer), p, p_corrected and q; verdict, and the `reason` why it is no better. Kinds of a task have more: each
     measure of the cause (noise, denoise, mean, resample …) as a share of clean − corrupt, their `baseline`, the role.
     `sets` has one row per kind: its top heads ablated together, against matched random sets. `tables` holds what else
-    was measured, by name.
+    was measured, by name. `items` has what lies behind the means of heads that were tested, one row per item: its
+    `measure` is "score", "writing" or one of the cause's.
     """
 
     frame: pd.DataFrame
     sets: pd.DataFrame
     about: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    items: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(ITEM_COLUMNS)))
 
     def to_frame(self) -> pd.DataFrame:
         """A copy of the table, one row per head and kind."""
@@ -117,10 +120,11 @@ class HeadScores:
         return write_page(path, f"Heads of {self.about.get('model', 'a model')}", sections)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a folder: heads.parquet, sets.parquet, further tables and about.json, all or nothing."""
+        """Write a folder: heads.parquet, sets.parquet, items.parquet, further tables, about.json, all or nothing."""
         with atomic_folder(path, marker="about.json") as folder:
             self.frame.to_parquet(folder / "heads.parquet")
             self.sets.to_parquet(folder / "sets.parquet")
+            self.items.to_parquet(folder / "items.parquet")
             for number, table in enumerate(self.tables.values()):
                 table.to_parquet(folder / f"table{number}.parquet")
             write_json(folder / "about.json", {**self.about, "format": _FORMAT, "tables": list(self.tables)})
@@ -137,9 +141,11 @@ class HeadScores:
             frame, sets = pd.read_parquet(folder / "heads.parquet"), pd.read_parquet(folder / "sets.parquet")
             names = about.get("tables", [])
             tables = {name: pd.read_parquet(folder / f"table{i}.parquet") for i, name in enumerate(names)}
+            more = {"items": pd.read_parquet(path)} if (path := folder / "items.parquet").exists() else {}
         except (OSError, ValueError) as error:
             raise StorageError(f"Cannot read the tables in {folder}: {error}") from error
-        return cls(frame, sets, {key: value for key, value in about.items() if key not in ("format", "tables")}, tables)
+        said = {key: value for key, value in about.items() if key not in ("format", "tables")}
+        return cls(frame, sets, said, tables, **more)  # runs of earlier versions kept no items
 
     def __str__(self) -> str:
         return self.summary().to_string(index=False)
@@ -147,6 +153,29 @@ class HeadScores:
     def _repr_html_(self) -> str:
         title = escape(f"{self.about.get('model', 'heads')}: {', '.join(self.kinds)}")
         return f"<h4>{title}</h4>{table_html(self.summary())}"
+
+
+def head_of(row: Mapping[Any, Any]) -> str:
+    """The address of a row's head."""
+    return str(Head(int(row["layer"]), int(row["head"]), str(row["sublayer"]), str(row["stack"])))
+
+
+def is_kind(row: Mapping[Any, Any]) -> bool:
+    """Whether a row's verdict names its kind, perhaps with a word behind it."""
+    verdict = str(row["verdict"] or "")
+    return verdict == row["kind"] or verdict.startswith(f"{row['kind']} (")
+
+
+def item_rows(kind: str, head: Head, measure: str, items: Iterable[Any], values: Any) -> pd.DataFrame:
+    """One measure of one head as rows of `HeadScores.items`."""
+    at = {"kind": kind, "stack": head.stack, "sublayer": head.sublayer, "layer": head.layer, "head": head.head}
+    rows = [(str(item), float(value)) for item, value in zip(items, values, strict=True)]
+    return pd.DataFrame([{**at, "measure": measure, "item": item, "value": value} for item, value in rows])
+
+
+def all_items(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Rows of many heads and measures as one table; that table without any rows where there are none."""
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(ITEM_COLUMNS))
 
 
 def with_interval(row: Mapping[Hashable, Any], name: str) -> str:

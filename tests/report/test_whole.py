@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import interp
 from interp.heads.base import finder
-from interp.report.whole import WHOLE, Whole
+from interp.atlas.whole import WHOLE, Whole
 from tests.report.conftest import IOI, ioi_pairs
 
 

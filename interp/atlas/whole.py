@@ -1,4 +1,4 @@
-"""How far a whole report is: its stages in order, each with a rough share of the cost."""
+"""How far a whole atlas or report is: its stages in order, each with a rough share of the cost."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from interp.heads.causes import CAUSES
 from interp.heads.task_finder import TaskFinder
 from interp.heads.trial import BY_CORRUPTION
 
-__all__ = ["CLAIMS", "WHOLE", "Whole"]
+__all__ = ["WHOLE", "Whole"]
 
 Progress = Callable[[str, int, int], None]
-WHOLE = "the whole report"
-CLAIMS = "claims"
-_ATTENTION, _TEST, _TABLE, _CLAIMS = 1.0, 6.0, 3.0, 8.0
+WHOLE = "all of it"
+_ATTENTION, _TEST, _TABLE = 1.0, 6.0, 3.0
 _LONGER = {"natural_copies": 3.0, "coreference": 4.0}  # longer prompts, or more of them to an item
 
 
 class Whole:
     """Passes progress on, and adds how much of the whole was done since the start, in thousandths: what was kept from
-    before costs nothing and counts as nothing. Costs of stages are rough, so the time left by them is too."""
+    before costs nothing and counts as nothing. Costs of stages are rough, so the time left by them is too. `after` are
+    stages behind the search, by name and cost."""
 
-    def __init__(self, say: Progress | None):
-        self.say = say
+    def __init__(self, say: Progress | None, after: Sequence[tuple[str, float]] = ()):
+        self.say, self.after = say, after
         self.start(())
 
     def start(self, found: Sequence[Finder | TaskFinder]) -> None:
-        """What is ahead: the search for these kinds, then the claims."""
-        self.stages = [*_stages(found), (CLAIMS, _CLAIMS)]
+        """What is ahead: the search for these kinds, then what is behind it."""
+        self.stages = [*_stages(found), *self.after]
         self.at, self.done = 0, [0.0] * len(self.stages)
 
     def __call__(self, stage: str, done: int, total: int) -> None:

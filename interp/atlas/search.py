@@ -1,0 +1,82 @@
+"""One search for heads of many kinds, of those that can be searched for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from interp.atlas.whole import Whole
+from interp.errors import InputError
+from interp.heads.base import Finder, finder, finders
+from interp.heads.causes import CAUSES
+from interp.heads.find import find_heads
+from interp.heads.task_finder import TaskFinder
+from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
+from interp.results import HeadScores
+from interp.tasks.load import load as load_task
+
+__all__ = ["RIGORS", "search"]
+
+RIGORS: dict[str, dict[str, Any]] = {
+    "quick": {"n": 50, "top": 8, "screen": "attention", "per_item": 1},
+    "full": {"n": 100, "top": 8, "screen": "exact", "per_item": 2},
+}
+
+
+def search(
+    model: HookedTransformer,
+    kinds: str | Sequence[str],
+    pairs: Mapping[str, PromptPairs] | None,
+    settings: Mapping[str, Any],
+    keep: Any,
+    say: Whole,
+) -> tuple[HeadScores, dict[str, str]]:
+    """One search for all kinds asked for; where prompts of some cannot be made, one without these, and why. Raises
+    `InputError` for an unknown kind, and where no kind is left."""
+    options: dict[str, Any] = {**settings, "pairs": pairs, "keep": keep, "progress": say}
+    asked = _asked(model, kinds)
+    say.start(asked)
+    try:
+        return find_heads(model, kinds, **options), {}
+    except InputError as error:
+        left_out = (
+            {} if pairs is not None else {one.name: why for one in asked if (why := _problem(model, one, settings))}
+        )
+        left = [one.name for one in asked if one.name not in left_out]
+        if not left_out or not left:
+            raise
+        say.start([one for one in asked if one.name in left])
+        try:
+            return find_heads(model, left, **options), left_out
+        except InputError:
+            raise error from None
+
+
+def _asked(model: HookedTransformer, kinds: str | Sequence[str]) -> list[Finder | TaskFinder]:
+    """The kinds of a call; of "all", those that suit the model."""
+    if kinds != "all":
+        return [finder(kind) for kind in dict.fromkeys([kinds] if isinstance(kinds, str) else kinds)]
+    found = []
+    for one in finders().values():
+        try:
+            one.must_apply_to(model)
+        except InputError:
+            continue
+        found.append(one)
+    return found
+
+
+def _problem(model: HookedTransformer, one: Finder | TaskFinder, settings: Mapping[str, Any]) -> str:
+    """Why a kind's prompts cannot be made for this model, or ""."""
+    n, seed = settings["n"], settings["seed"]
+    try:
+        if isinstance(one, TaskFinder):
+            for split in ("select", "report"):
+                load_task(one.task, model, one.corruptions[0], split=split, n=n, seed=seed)
+        else:
+            one.make_data(model, 2 * n, seed, True, settings["corpus"])
+            CAUSES[one.cause].make(model, n, seed)
+    except InputError as error:
+        return str(error)
+    return ""
