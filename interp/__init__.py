@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import interp.planted as planted
     import interp.readers as readers
     import interp.tasks as tasks
+    from interp.atlas.make import atlas as atlas
     from interp.causal.ablation import ablate as ablate
     from interp.causal.attribution import attribute as attribute
     from interp.causal.edits import Edit as Edit
@@ -95,12 +96,13 @@ _HOMES = {
     "walkthrough": "interp.walk.through",
 }
 _ROOMS = {
+    "atlas",
     "metrics",
     "planted",
     "readers",
     "report",
     "tasks",
-}  # whole rooms that are reached as interp.NAME; `report` is called, too
+}  # whole rooms that are reached as interp.NAME; `atlas` and `report` are called, too
 __all__ = [
     "ActivationCache",
     "Edit",
@@ -116,6 +118,7 @@ __all__ = [
     "Site",
     "TunedLens",
     "ablate",
+    "atlas",
     "attention_graph",
     "attribute",
     "causal_trace",

@@ -16,7 +16,7 @@ from interp.pairs import PromptPairs
 from interp.results import HeadScores
 from interp.tasks.load import load as load_task
 
-__all__ = ["RIGORS", "search"]
+__all__ = ["RIGORS", "caveat_of", "search"]
 
 RIGORS: dict[str, dict[str, Any]] = {
     "quick": {"n": 50, "top": 8, "screen": "attention", "per_item": 1},
@@ -80,3 +80,11 @@ def _problem(model: HookedTransformer, one: Finder | TaskFinder, settings: Mappi
     except InputError as error:
         return str(error)
     return ""
+
+
+def caveat_of(model: HookedTransformer) -> str:
+    """What one model's numbers cannot say, in every atlas and report."""
+    name = model.cfg.model_name
+    if name.lower().startswith("smollm2-135m"):
+        return "Everything rests on one 135M model dequantised from 4 bits."
+    return f"Everything rests on one model, {name}; run the same on others before saying more."

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from interp.cli.atlas import atlas, compare
 from interp.cli.attribute import attribute
 from interp.cli.browser import open_app
 from interp.cli.evaluate import evaluate
@@ -42,6 +43,8 @@ app.command("attribute")(attribute)
 app.command("explain")(explain)
 app.command("evaluate")(evaluate)
 app.command("report")(report)
+app.command("atlas")(atlas)
+app.command("compare")(compare)
 app.command("ov")(ov)
 app.command("composition")(composition)
 app.command("graph")(graph)

@@ -8,13 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.keeping import check_places, say_where, store_run, timed
-from interp.cli.output import AsJson, command_line, console, print_json, print_table
+from interp.cli.keeping import (
+    check_markdown,
+    check_places,
+    default_keep,
+    resumable,
+    say_where,
+    store_run,
+    timed,
+)
+from interp.cli.output import AsJson, console, print_json, print_table
 from interp.cli.progress import progress
 from interp.errors import InputError
-from interp.runs.store import RunStore, must_be_writable
+from interp.runs.store import RunStore
 
-__all__ = ["report"]
+__all__ = ["kinds_asked", "report"]
 
 
 def report(
@@ -34,28 +42,21 @@ def report(
     """Judge every claim on a model's heads: holds, does not hold, or cannot tell."""
     runs = None if store is None else RunStore(store)
     check_places(runs, html, None)
-    if markdown is not None:
-        if markdown.is_dir():
-            raise InputError(f"--markdown {markdown} is a folder. Give a file, e.g. {markdown / 'report.md'}.")
-        must_be_writable(markdown.parent)
+    check_markdown(markdown)
     if rigor not in ("quick", "full"):
         raise InputError(f"--rigor is {rigor!r}. Choose quick or full.")
-    kinds = "all" if not kind else _known(kind)
+    kinds = kinds_asked(kind)
     import interp
     from interp.atlas.whole import WHOLE
 
-    kept = keep or _default_keep()
+    kept = keep or default_keep()
     timings: dict[str, float] = {}
     settings = {"rigor": rigor, "n": n, "seed": seed}
-    try:
+    with resumable(kept):
         with timed(timings, "load"):
             loaded = interp.load(model)
         with timed(timings, "report"), progress(WHOLE) as said:
             made = interp.report(loaded, kinds, **settings, keep=kept, progress=said)
-    except KeyboardInterrupt:
-        print(f"What was finished is kept in {kept}. Go on with the same command:", file=sys.stderr)
-        print(f"  {command_line(*sys.argv[1:])}", file=sys.stderr)
-        raise
     run, page = None, None
     try:
         if markdown is not None:
@@ -72,18 +73,11 @@ def report(
     say_where(run, runs, page, None)
 
 
-def _known(kinds: list[str]) -> list[str]:
-    """An unknown kind is refused before anything is loaded."""
+def kinds_asked(kinds: list[str] | None) -> str | list[str]:
+    """All, if none; an unknown kind is refused before anything is loaded."""
     from interp.heads.base import finder
 
-    return [finder(one).name for one in dict.fromkeys(kinds)]
-
-
-def _default_keep() -> Path:
-    """A folder beside the converted weights."""
-    from interp.families.converted import cache_folder
-
-    return cache_folder().parent / "reports"
+    return [finder(one).name for one in dict.fromkeys(kinds)] if kinds else "all"
 
 
 def _as_json(made: Any) -> dict[str, Any]:

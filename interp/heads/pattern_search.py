@@ -94,7 +94,7 @@ def search_patterns(
         tested = _tested_by_item(tested, pairs[1].items) if pairs else tested
         effects = _effects(plan, tested.harm, n_kinds, seed)
         frames += [_frame(one, grid, measured[one.name], effects, seed) for one in group]
-        items += [_items(one.name, plan, measured[one.name], tested.harm) for one in group]
+        items += [_items(one.name, plan, measured[one.name], tested.harm, seed) for one in group]
         sets += [
             _set_row(one, plan, tested, measured[one.name], n_kinds, seed) | {"metric": metric, "unit": unit}
             for one in group
@@ -109,14 +109,16 @@ def search_patterns(
     return pd.concat(frames, ignore_index=True), pd.DataFrame(sets), metrics, all_items(items)
 
 
-def _items(kind: str, plan: AblationPlan, measured: _Measured, harm: Mapping[HeadSet, np.ndarray]) -> pd.DataFrame:
-    """Score and harm of the heads tested alone, a row per prompt: each is an item of its own, and those of the score
-    are not those of the harm."""
+def _items(
+    kind: str, plan: AblationPlan, measured: _Measured, harm: Mapping[HeadSet, np.ndarray], seed: int
+) -> pd.DataFrame:
+    """Score and harm of the heads tested alone, a row per prompt: each is an item of its own, those of the score are
+    not those of the harm, and another seed has others."""
     parts = []
     for head in plan.singles:
         score = measured.report[:, head.layer, head.head]
         for name, values in (("score", score), ("ablation", harm[(head,)])):
-            parts.append(item_rows(kind, head, name, [f"{name} {i}" for i in range(len(values))], values.tolist()))
+            parts.append(item_rows(kind, head, name, [f"{name} {seed}:{i}" for i in range(len(values))], values))
     return all_items(parts)
 
 

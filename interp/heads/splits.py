@@ -18,7 +18,7 @@ from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.tasks.load import load as load_task
 
-__all__ = ["as_pairs", "halves", "names_all", "of_pairs", "of_task"]
+__all__ = ["as_pairs", "halves", "names_all", "of_pairs", "of_task", "study_of"]
 
 
 def of_task(
@@ -27,20 +27,10 @@ def of_task(
     """Studies of a task's selecting and reporting split, of the latter without BOS where the model has one, and of it
     against the corruptions that do not decide. `known` shares what was measured of the model with other calls."""
     known = {} if known is None else known
-    queries = tuple(dict.fromkeys(query for one in group for query in one.queries))
     decides, *others = group[0].corruptions
 
     def study(split: str, corruption: str = decides, *, bos: bool = True) -> Study:
-        first = load_task(group[0].task, model, corruption, split=split, n=n, seed=seed, bos=bos, known=known)
-        assert first.pairs is not None
-        if attention_kind(model) == "encoder":
-            texts = (first.labels["antecedent_text"], first.labels["distractor_text"])
-            metric_of: Any = lambda some: resolution(model, *([one[i] for i in some] for one in texts))  # noqa: E731
-            metric: Any = metric_of(range(len(texts[0])))
-            about = {**first.about, "metric": metric.name, "no logits": True}
-        else:
-            metric_of, metric, about = None, str(first.about.get("metric", "logit_diff")), first.about
-        return Study(model, {corruption: first.pairs}, queries, first.labels, about, metric, metric_of)
+        return study_of(model, group, corruption, split=split, n=n, seed=seed, bos=bos, known=known)
 
     has_bos = getattr(model.tokenizer, "bos_id", None) is not None
     further, left_out = {}, {}
@@ -51,6 +41,31 @@ def of_task(
             left_out[name] = str(error)
     bare = study("report", bos=False) if has_bos else None
     return Splits(study("select"), study("report"), bare, further, left_out, n)
+
+
+def study_of(
+    model: HookedTransformer,
+    group: Sequence[TaskFinder],
+    corruption: str,
+    *,
+    split: str,
+    n: int,
+    seed: int,
+    bos: bool = True,
+    known: dict[Any, Any] | None = None,
+) -> Study:
+    """One split of the task that some kinds share, against one corruption."""
+    queries = tuple(dict.fromkeys(query for one in group for query in one.queries))
+    first = load_task(group[0].task, model, corruption, split=split, n=n, seed=seed, bos=bos, known=known)
+    assert first.pairs is not None
+    if attention_kind(model) == "encoder":
+        texts = (first.labels["antecedent_text"], first.labels["distractor_text"])
+        metric_of: Any = lambda some: resolution(model, *([one[i] for i in some] for one in texts))  # noqa: E731
+        metric: Any = metric_of(range(len(texts[0])))
+        about = {**first.about, "metric": metric.name, "no logits": True}
+    else:
+        metric_of, metric, about = None, str(first.about.get("metric", "logit_diff")), first.about
+    return Study(model, {corruption: first.pairs}, queries, first.labels, about, metric, metric_of)
 
 
 def as_pairs(pairs: Any) -> dict[str, PromptPairs]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from interp.atlas.search import RIGORS, search
+from interp.atlas.search import RIGORS, caveat_of, search
 from interp.atlas.whole import Whole
 from interp.errors import InputError
 from interp.heads.splits import as_pairs
@@ -144,13 +144,9 @@ def _against(measured: Measured, pilot: Any) -> str:
 def _about(
     model: HookedTransformer, found: HeadScores, rigor: str, left_out: Mapping[str, str], seconds: float
 ) -> dict[str, Any]:
-    name = model.cfg.model_name
-    caveat = f"Everything rests on one model, {name}; run the same report on others before saying more."
-    if name.lower().startswith("smollm2-135m"):
-        caveat = "Everything rests on one 135M model dequantised from 4 bits."
     return {
-        "model": name,
-        "caveat": caveat,
+        "model": model.cfg.model_name,
+        "caveat": caveat_of(model),
         "rigor": rigor,
         **{
             key: found.about.get(key)

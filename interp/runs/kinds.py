@@ -27,6 +27,8 @@ _HOMES = {
     "head_table": "interp.results.tables:HeadTable",
     "evaluation": "interp.results.evaluation:Evaluation",
     "report": "interp.report.results:Report",
+    "atlas": "interp.atlas.results:Atlas",
+    "atlas_comparison": "interp.atlas.comparison:Comparison",
 }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import interp
-from interp.heads.base import finder
 from interp.atlas.whole import WHOLE, Whole
+from interp.heads.base import finder
 from tests.report.conftest import IOI, ioi_pairs
 
 
