@@ -12,7 +12,9 @@ import streamlit as st
 from app import state
 from app.components.text import notice
 from app.wording import outcomes
+from interp.atlas.results import Atlas
 from interp.errors import StorageError
+from interp.report.results import Report
 from interp.results import Effects, HeadScores
 from interp.runs.manifest import RunInfo
 from interp.runs.store import RunStore
@@ -35,6 +37,8 @@ __all__ = [
     "tuned_lenses",
 ]
 
+WITH_HEADS = ("heads", "atlas", "report")  # kinds of runs that hold head scores
+
 
 def run_store() -> RunStore:
     """The store that the launcher named in INTERP_STORE."""
@@ -47,8 +51,13 @@ def runs() -> list[RunInfo]:
 
 
 def results(run: RunInfo) -> HeadScores:
-    """The tables of a run of heads. They are shared between sessions: nothing may write into them."""
-    return _results(os.environ.get("INTERP_STORE", "runs"), run.id, str(run.created))
+    """The scores of a run that holds some. They are shared between sessions: nothing may write into them."""
+    return _scores(_results(os.environ.get("INTERP_STORE", "runs"), run.id, str(run.created)))
+
+
+def _scores(found: Any) -> HeadScores:
+    """The head scores in an atlas or a report, or these themselves."""
+    return found.scores if isinstance(found, Atlas) else found.found if isinstance(found, Report) else found
 
 
 def effects(run: RunInfo) -> Effects:
@@ -75,7 +84,7 @@ def summaries(run: RunInfo) -> pd.DataFrame:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _summaries(store: str, run_id: str, created: str) -> pd.DataFrame:
-    found = _results(store, run_id, created)
+    found = _scores(_results(store, run_id, created))
     table = found.summary(n=len(found.frame))
     position, count = table.groupby("kind").cumcount() + 1, table.groupby("kind")["head"].transform("size")
     table.insert(2, "rank", [f"{one} of {total}" for one, total in zip(position, count, strict=True)])
@@ -88,7 +97,7 @@ def _summaries(store: str, run_id: str, created: str) -> pd.DataFrame:
 
 def siblings(run: RunInfo) -> list[RunInfo]:
     """Other runs of heads of the same model, newest first."""
-    mine = [one for one in runs() if one.status == "ok" and one.kind == "heads" and one.model == run.model]
+    mine = [one for one in runs() if one.status == "ok" and one.kind in WITH_HEADS and one.model == run.model]
     return [one for one in mine if one.id != run.id]
 
 
@@ -122,9 +131,11 @@ def addresses(table: pd.DataFrame) -> list[str]:
 def choose_run(
     kind: str = "heads", setting: str = "run", on_choice: Callable[[], None] = lambda: None
 ) -> RunInfo | None:
-    """A select box over the runs of a kind that can be read, the newest chosen first; None where there is none.
+    """A select box over the runs of a kind that can be read, the newest chosen first; None where there is none. Runs
+    of "heads" are all that hold head scores.
     `on_choice` is called when the reader chooses another one."""
-    readable = {run.id: run for run in runs() if run.status == "ok" and run.kind == kind}
+    kinds = WITH_HEADS if kind == "heads" else (kind,)
+    readable = {run.id: run for run in runs() if run.status == "ok" and run.kind in kinds}
     chosen = state.get(setting)
     if chosen is not None and chosen not in readable:
         instead = "The newest run is shown instead." if readable else "Nor is there any other."

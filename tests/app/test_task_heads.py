@@ -18,8 +18,11 @@ from app.components.layer_chart import layer_lines
 from app.jobs import Jobs
 from app.store import run_store
 from interp import planted, tasks
+from interp.atlas.results import Atlas
+from interp.atlas.together import COLUMNS
 from interp.heads.base import finders
 from interp.heads.task_finder import TaskFinder
+from interp.report.results import Report
 from interp.results import HeadScores
 from interp.tasks.base import definition
 
@@ -272,6 +275,18 @@ def test_every_kind_of_a_task_reads_places_that_its_task_names(kind):
     named = {*definition(one.task).positions, "END"}
     assert {examples.read_from(one), examples.reads(one)} <= named
     assert examples.reads(one) != examples.read_from(one) and wording.task_of(kind, {}) == one.task
+
+
+@pytest.mark.parametrize("holder", ["atlas", "report"])
+def test_an_atlas_and_a_report_are_opened_as_the_scores_they_hold(runs, opened, holder):
+    scores = task_scores()
+    empty = pd.DataFrame(columns=list(COLUMNS if holder == "atlas" else Report.COLUMNS))
+    held = Atlas(scores, empty, scores.about) if holder == "atlas" else Report(empty, scores, scores.about)
+    run = run_store().save(held, spec={}, title=f"the {holder}")
+    at = opened("atlas")
+    assert not at.exception and at.selectbox[0].value == run.id
+    alone = run_store().save(scores, spec={}, title="bare").id
+    assert texts(opened("atlas", run=run.id)) == texts(opened("atlas", run=alone))
 
 
 def test_each_outcome_has_its_word():
