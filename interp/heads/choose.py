@@ -17,6 +17,7 @@ from interp.heads.plan import CONTROLS_PER_LAYER
 from interp.heads.study import Study
 from interp.heads.task_finder import Behaviour, TaskFinder
 from interp.heads.trial_input import TrialSettings
+from interp.heads.ways import Report
 from interp.sites import Head
 
 __all__ = ["Choice", "choose", "estimated_harm", "head_at"]
@@ -24,13 +25,13 @@ __all__ = ["Choice", "choose", "estimated_harm", "head_at"]
 Grid = NDArray[np.floating]
 
 
-def estimated_harm(study: Study, screen: str) -> Grid | None:
+def estimated_harm(study: Study, screen: str, report: Report) -> Grid | None:
     """Harm of exchanging each head, `[layer head]`: to first order, or exactly; None for a model without logits."""
     if not (isinstance(study.metric, str) or screen == "exact"):
         return None
     options: dict[str, Any] = {"over": ("layer", "head"), "direction": "noise", "metric": study.metric}
     if screen == "exact":
-        effects = patch(study.model, study.main, "z", **options, progress=False)
+        effects = patch(study.model, study.main, "z", **options, progress=report)
     else:
         effects = attribute(study.model, study.main, "z", **options)
     return -effects.mean(normalize=None).values

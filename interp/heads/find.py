@@ -52,7 +52,7 @@ def find_heads(
 
     1. Every head's attention score on `n` items; the best `top` of each kind are chosen, by it and, for kinds of a
        task, by an estimate of their effect. `screen`: "attention"; "exact" (kinds of a task: by the exact effect of
-       every head); "none" tests every head.
+       every head on at most 50 items); "none" tests every head.
     2. The score of all heads again on `n` other items (of a task: of other templates too), with 95% intervals, with
        and without BOS; what they write.
     3. The chosen heads are tested, each alone and together. Kinds known by a pattern: set to their mean output; the

@@ -26,6 +26,7 @@ __all__ = ["BY_CORRUPTION", "BY_TEMPLATE", "Trial", "run_trial"]
 
 _CLASSES = ("names", "same_relation_answers")  # token ids that kinds compare with, of no use to a reader
 BY_CORRUPTION, BY_TEMPLATE = "effects by corruption", "by template"  # tables, behind the task's name
+_SCREENED = 50  # items that choose candidates by their exact effect; those that decide are others
 Grid = NDArray[np.floating]
 Progress = Callable[[str, int, int], None]
 
@@ -51,8 +52,11 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
     shown = {one.name: one.behaviour(splits.report) for one in group}
     bare = {one.name: one.behaviour(splits.bare).score for one in group} if splits.bare is not None else {}
     tested = splits.thinned(splits.report, settings.per_item)
-    estimate = estimated_harm(splits.thinned(splits.select, 1), settings.screen)
-    progress(f"{task}: attention", 1, 1)
+    stage = f"{task}: attention"
+    limit = min(splits.n_items or _SCREENED, _SCREENED) if settings.screen == "exact" else splits.n_items
+    screened = splits.select.thinned(1, limit)
+    estimate = estimated_harm(screened, settings.screen, lambda done, total: progress(stage, done, total + 1))
+    progress(stage, 1, 1)
     frames, rows, tables, tests, templates, items = [], [], {}, {}, [], []
     candidates: dict[str, tuple[Head, ...]] = {}
     for test in dict.fromkeys(one.test for one in group):
