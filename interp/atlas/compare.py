@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,9 +114,9 @@ def _moved(jaccard: float, before: float, after: float, either: set[str], same: 
     return "yes" if jaccard < min(known) else "no"
 
 
-def _depth(found: HeadScores, rows: list[Mapping[Any, Any]]) -> float:
+def _depth(found: HeadScores, rows: Sequence[Mapping[Any, Any]]) -> float:
     """Mean depth of the named heads, 0 in the first layer and 1 in the last."""
-    last = max(int(found.frame["layer"].max()), 1)
+    last = max(*found.frame["layer"].tolist(), 1)
     named = [row["layer"] / last for row in rows if is_kind(row)]
     return float(np.mean(named)) if named else math.nan
 
@@ -142,8 +142,8 @@ def _of_heads(before: HeadScores, after: HeadScores, kind: str, seed: int) -> li
         for name in ("verdict", "score", "effect"):
             line |= {f"{name}_before": a.get(name), f"{name}_after": b.get(name)}
         for name, measure in (("score", "score"), ("effect", _first(before, kind))):
-            values = [one.get((head, measure)) for one in items]
-            change, low, high, paired = _change(*values, a.get(name, math.nan), b.get(name, math.nan), seed)
+            was, now = (one.get((head, measure)) for one in items)
+            change, low, high, paired = _change(was, now, a.get(name, math.nan), b.get(name, math.nan), seed)
             line |= {f"{name}_change": change, f"{name}_change_low": low, f"{name}_change_high": high}
             line["paired"] = line["paired"] or paired
         found.append(line)
@@ -159,11 +159,10 @@ def _first(found: HeadScores, kind: str) -> str:
 def _items(found: HeadScores, kind: str) -> dict[tuple[str, str], pd.Series]:
     """Values by item, of each head and measure."""
     mine = found.items.loc[found.items["kind"] == kind] if len(found.items) else found.items
-    parts = mine.groupby([*_ADDRESS, "measure"])
-    return {
-        (head_of(dict(zip(_ADDRESS, at[:-1], strict=True))), str(at[-1])): part.set_index("item")["value"]
-        for at, part in parts
-    }
+    values: dict[tuple[str, str], dict[str, float]] = {}
+    for row in mine.to_dict("records"):
+        values.setdefault((head_of(row), str(row["measure"])), {})[str(row["item"])] = float(row["value"])
+    return {at: pd.Series(by_item) for at, by_item in values.items()}
 
 
 def _change(

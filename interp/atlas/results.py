@@ -20,7 +20,7 @@ from interp.figures.page import write_page
 from interp.files import atomic_folder, read_json, write_json, write_text
 from interp.results import HeadScores
 from interp.results.frames import as_records
-from interp.results.heads import is_kind
+from interp.results.heads import head_of, is_kind
 
 __all__ = ["Atlas"]
 
@@ -70,16 +70,16 @@ class Atlas:
         for kind in self.scores.kinds:
             mine, again = self.scores.of(kind), self.resampled[kind]
             named = [row for row in mine.to_dict("records") if is_kind(row)]
-            best = mine.iloc[0]
+            best = mine.to_dict("records")[0]
             rows.append(
                 {
                     "kind": kind,
-                    "named": " ".join(f"{row['layer']}.{row['head']}" for row in named),
+                    "named": " ".join(head_of(row) for row in named),
                     "n": len(named),
-                    "tested": int(mine["effect"].notna().sum()),
+                    "tested": int(mine["effect"].notna().to_numpy().sum()),
                     "stability": again.jaccard,
                     "stability_low": again.least,
-                    "best": f"{best['layer']}.{best['head']}",
+                    "best": head_of(best),
                     "best_score": float(best["score"]),
                     "problem": str(self.scores.about.get("problems", {}).get(kind, "")),
                 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from interp.heads.base import Finder, finders
 from interp.heads.task_finder import TaskFinder
 from interp.results import HeadScores
 from interp.results.heads import head_of
+from interp.sites import Head
 
 __all__ = ["Resampled", "resample"]
 
@@ -51,8 +53,7 @@ def resample(found: HeadScores, kind: str, *, n_resamples: int = _N_RESAMPLES, s
     if not len(items) or one is None:
         return Resampled()
     rows = {head_of(row): row for row in found.of(kind).to_dict("records")}
-    keys = items[["layer", "head", "sublayer", "stack"]].drop_duplicates().to_dict("records")
-    heads = [head for head in dict.fromkeys(head_of(key) for key in keys) if head in rows]
+    heads = [head for head in dict.fromkeys(_addresses(items)) if head in rows]
     means = _means(items, heads, n_resamples, seed)
     by_head = [{name: mean[:, i] for name, mean in means.items()} for i in range(len(heads))]
     alpha = float(found.about.get("alpha", 0.05))
@@ -67,12 +68,22 @@ def resample(found: HeadScores, kind: str, *, n_resamples: int = _N_RESAMPLES, s
     )
 
 
+def _addresses(items: pd.DataFrame) -> list[str]:
+    """The head of each row."""
+    columns = (items[name] for name in ("layer", "head", "sublayer", "stack"))
+    return [_address(int(layer), int(head), *of) for layer, head, *of in zip(*columns, strict=True)]
+
+
+@cache
+def _address(layer: int, head: int, sublayer: str, stack: str) -> str:
+    return str(Head(layer, head, sublayer, stack))
+
+
 def _means(items: pd.DataFrame, heads: list[str], n_resamples: int, seed: int) -> dict[str, Grid]:
     """Means of each measure `[1 + resample, head]`, the first over all items. Measures on the same items share their
     resamples."""
-    address = [head_of(row) for row in items[["layer", "head", "sublayer", "stack"]].to_dict("records")]
     found: dict[str, Grid] = {}
-    for measure, mine in items.assign(address=address).groupby("measure"):
+    for measure, mine in items.assign(address=_addresses(items)).groupby("measure"):
         table = mine.pivot_table(index="item", columns="address", values="value", dropna=False).reindex(columns=heads)
         values = table.to_numpy(dtype=float)
         n = len(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -34,17 +34,18 @@ def heads_table(found: HeadScores, resampled: Mapping[str, Resampled]) -> pd.Dat
     """A row for each head that any verdict speaks of: what it `is` (with a role, and how often it is named again when
     items are resampled), what it only attends like, what it only matters for, and its largest effect."""
     rows = []
-    for at, mine in found.frame.groupby(["stack", "sublayer", "layer", "head"], sort=False):
-        records = [row for row in mine.to_dict("records") if outcome(row)]
-        if not records:
-            continue
+    by_head: dict[str, list[Row]] = {}
+    for row in found.frame.to_dict("records"):
+        if outcome(row):
+            by_head.setdefault(head_of(row), []).append(row)
+    for address, records in by_head.items():
         named = [row for row in records if outcome(row) == NAMED]
         served = {_served(row["kind"]) for row in named}
         best = _largest(records)
         rows.append(
             {
-                **dict(zip(("stack", "sublayer", "layer", "head"), at, strict=True)),
-                "address": head_of(records[0]),
+                **{name: records[0][name] for name in ("stack", "sublayer", "layer", "head")},
+                "address": address,
                 "is": ", ".join(str(row["verdict"]) for row in named),
                 "attends like": ", ".join(row["kind"] for row in records if outcome(row) == ATTENDS),
                 "matters for": ", ".join(  # besides what the kinds that name it serve
@@ -76,7 +77,7 @@ def _served(kind: str) -> str:
     return getattr(one, "task", "") or getattr(one, "cause", kind)
 
 
-def _largest(records: list[Any]) -> Row | None:
+def _largest(records: Sequence[Row]) -> Row | None:
     """The row with the largest effect that was measured; of kinds that name the head, if any does."""
     measured = [row for row in records if not math.isnan(row.get("effect", math.nan))]
     named = [row for row in measured if outcome(row) == NAMED]
@@ -126,7 +127,7 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     ranks = [pd.Series(one[there]).rank().to_numpy() for one in (a, b)]
     if there.sum() < 3 or any(one.std() == 0 for one in ranks):
         return math.nan
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def unexplained_table(found: HeadScores, together: pd.DataFrame) -> pd.DataFrame:
