@@ -8,16 +8,17 @@ put into every template of its split, since the template decides much.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from random import Random
+from typing import Any
 
 from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 from interp.tasks.base import SPLITS, Request, Task, TaskDefinition
 from interp.tasks.conflict_words import COLOR, FRAMES, THINGS, VALUES, Frame
-from interp.tasks.countries import nonce_words
+from interp.tasks.countries import countries, nonce_words
 from interp.tasks.fact_recall import TASK as FACTS
 from interp.tasks.prompts import Filled, Prompt, fill, task_of
 from interp.tasks.words import half, rng
@@ -26,6 +27,7 @@ __all__ = ["RELATIONS", "TASK"]
 
 RELATIONS = ("capital", "language")
 _ALL = 1_000_000  # facts: as many as there are
+_SUCH = "Countries are those of a million inhabitants and more, and answers must not share a word with their name."
 _CORRUPTIONS = {
     "consistent": "the context says the truth, so context and memory agree",
     "irrelevant": "the context says the color of an unrelated thing, in as many tokens",
@@ -35,7 +37,7 @@ _CORRUPTIONS = {
 
 @dataclass(frozen=True)
 class _Fact:
-    """What the model knows of a country; `others` could be said of it instead."""
+    """What is known of a country; `others` could be said of it instead."""
 
     country: str
     relation: str
@@ -45,42 +47,65 @@ class _Fact:
 
 
 def _make(model: HookedTransformer, request: Request) -> Task:
-    relations = request.options.get("relations", RELATIONS)
-    options = {"relations": relations, "keep_unknown": request.options.get("keep_unknown", False)}
-    asked = Request("noise", request.splits, _ALL, request.seed, request.bos, options, request.known)
-    known = FACTS.make(model, asked)  # "noise" changes no token, so nothing is left out for want of alignment
+    facts, measured = _known(model, request)
     size = _Sizes(model)
     prompts: list[Prompt] = []
     dropped: Counter[str] = Counter()
-    taken: dict[str, Counter[str]] = {one: Counter() for one in request.splits}
-    items: dict[str, set[str]] = {one: set() for one in request.splits}
-    for fact in _facts(size, known):
-        mine = items[fact.split]
-        if fact.country not in mine and len(mine) == request.n:
-            continue
-        made = [_prompt(size, request, fact, frame) for frame in half(FRAMES, fact.split)]
-        dropped.update(one for one in made if isinstance(one, str))
-        there = [one for one in made if isinstance(one, Prompt)]
-        if there:
-            mine.add(fact.country)
-            taken[fact.split][fact.relation] += 1
-        prompts += there
+    for split in request.splits:
+        by_country: dict[str, list[_Fact]] = {}
+        for fact in _facts(size, facts, split):
+            by_country.setdefault(fact.country, []).append(fact)
+        drawn = list(by_country)
+        rng(request.seed, "conflict", split).shuffle(drawn)
+        n_items = 0
+        for country in drawn:
+            made = [_prompt(size, request, fact, one) for fact in by_country[country] for one in half(FRAMES, split)]
+            there = [one for one in made if isinstance(one, Prompt)]
+            if n_items < request.n:
+                dropped.update(one for one in made if isinstance(one, str))
+                prompts += there
+                n_items += bool(there)
     if not prompts:
-        raise InputError(
-            f"Of the {len(known)} facts that {model.cfg.model_name} knows none could be put into a prompt: "
-            f"{', '.join(f'{n} × {why}' for why, n in dropped.items()) or 'none has another answer'}."
-        )
+        why = ", ".join(f"{n} × {one}" for one, n in dropped.items()) or "no fact has another answer of as many tokens"
+        raise InputError(f"Of these facts none could be put into a prompt for {model.cfg.model_name}: {why}.")
+    answers = {one: sorted({c.answers[one] for c in countries() if one in c.answers}) for one in facts}
     about = {
         "corruption": _CORRUPTIONS[request.corruption],
-        "known": known.about["known"],
-        "known_means": known.about["known_means"],
+        "facts": facts,
+        **measured,
         "prompts_per_item": "one for each relation that is known and each template of the split",
-        "facts": {split: dict(counts) for split, counts in taken.items()},
-        "same_relation_answers": known.about["same_relation_answers"],
+        "same_relation_answers": {one: [size.ids(text) for text in texts] for one, texts in answers.items()},
         "seed": request.seed,
         "left_out": dict(dropped),
     }
     return task_of(TASK, model, request, prompts, about)
+
+
+def _known(model: HookedTransformer, request: Request) -> tuple[dict[str, list[str]], dict[str, object]]:
+    """Countries by relation: those that were given, or those whose answer the model knows."""
+    given = request.options.get("facts")
+    if given is not None:
+        return _checked(given), {"known": "the facts that were given"}
+    relations = request.options.get("relations", RELATIONS)
+    options = {"relations": relations, "keep_unknown": request.options.get("keep_unknown", False)}
+    asked = Request("noise", request.splits, _ALL, request.seed, request.bos, options, request.known)
+    known = FACTS.make(model, asked)  # "noise" changes no token, so nothing is left out for want of alignment
+    found: dict[str, list[str]] = {}
+    for relation, country in sorted(zip(known.labels["relation"], known.labels["subject"], strict=True)):
+        found.setdefault(relation, []).append(country)
+    return found, {name: known.about[name] for name in ("known", "known_means")}
+
+
+def _checked(given: Any) -> dict[str, list[str]]:
+    """Facts that were given, if there are such."""
+    by_name = {one.name: one.answers for one in countries()}
+    if not isinstance(given, Mapping) or not given:
+        raise InputError(f'facts is {given!r}. Give countries by relation: {{"capital": ["France", "Peru"]}}.')
+    for relation, some in given.items():
+        for country in some:
+            if relation not in by_name.get(country, {}):
+                raise InputError(f"There is no {relation} of {country!r} to ask for. {_SUCH}")
+    return {relation: sorted(set(some)) for relation, some in given.items()}
 
 
 class _Sizes:
@@ -105,21 +130,19 @@ class _Sizes:
         return tuple(len(self.encode(filled.text[:end], add_special_tokens=False).ids) for end in ends)
 
 
-def _facts(size: _Sizes, known: Task) -> list[_Fact]:
-    """Every known fact, with the known answers of its split that have as many tokens and begin otherwise."""
-    rows = list(zip(*(known.labels[name] for name in ("split", "relation", "subject", "answer")), strict=True))
-    answers: dict[tuple[str, str], list[str]] = {}
-    for split, relation, _, answer in rows:
-        answers.setdefault((split, relation), []).append(answer)
+def _facts(size: _Sizes, facts: Mapping[str, Sequence[str]], split: str) -> list[_Fact]:
+    """The facts of one split, with the answers of its others that have as many tokens and begin otherwise."""
     found = []
-    for split, relation, country, memory in rows:
-        others = [
-            one
-            for one in dict.fromkeys(answers[split, relation])
-            if size.alike(one, memory) and size.ids(one)[0] != size.ids(memory)[0] and one not in country
-        ]
-        if others:
-            found.append(_Fact(country, relation, memory, tuple(others), split))
+    for relation, some in facts.items():
+        mine = {one.name: one.answers[relation] for one in half(countries(), split) if one.name in set(some)}
+        for country, memory in mine.items():
+            others = [
+                one
+                for one in sorted(set(mine.values()))
+                if size.alike(one, memory) and size.ids(one)[0] != size.ids(memory)[0] and one not in country
+            ]
+            if others:
+                found.append(_Fact(country, relation, memory, tuple(others), split))
     return found
 
 
@@ -181,6 +204,6 @@ TASK = TaskDefinition(
     applies_to=frozenset({"decoder"}),
     positions=("context_object", "context_subject", "subject", "END"),
     make=_make,
-    options=("relations", "keep_unknown"),
+    options=("relations", "keep_unknown", "facts"),
 )
 assert all(len(half(FRAMES, one)) >= 4 for one in SPLITS)
