@@ -59,12 +59,13 @@ def _make(model: HookedTransformer, request: Request) -> Task:
         rng(request.seed, "conflict", split).shuffle(drawn)
         n_items = 0
         for country in drawn:
+            if n_items == request.n:
+                break
             made = [_prompt(size, request, fact, one) for fact in by_country[country] for one in half(FRAMES, split)]
+            dropped.update(one for one in made if isinstance(one, str))
             there = [one for one in made if isinstance(one, Prompt)]
-            if n_items < request.n:
-                dropped.update(one for one in made if isinstance(one, str))
-                prompts += there
-                n_items += bool(there)
+            prompts += there
+            n_items += bool(there)
     if not prompts:
         why = ", ".join(f"{n} × {one}" for one, n in dropped.items()) or "no fact has another answer of as many tokens"
         raise InputError(f"Of these facts none could be put into a prompt for {model.cfg.model_name}: {why}.")
