@@ -65,10 +65,11 @@ def pushes(study: Study) -> pd.DataFrame:
         f"{CONTEXT} − {MEMORY}": context_over_memory(study),
         "effect": -effects.values.values / (gap if gap > 0 else np.nan),
     }
-    layer, head = np.divmod(np.arange(effects.values.values[0].size), effects.values.shape[-1])
+    scored = np.flatnonzero(~np.isnan(measured[MEMORY][0].ravel()))  # a layer may have fewer heads than the widest
+    layer, head = np.divmod(scored, measured[MEMORY].shape[-1])
     table: dict[str, Any] = {"layer": layer, "head": head}
     for name, values in measured.items():
-        by_item = study.by_item(values)
+        by_item = study.by_item(values)[:, scored]
         low, high = bootstrap_interval(by_item)
         table |= {name: by_item.mean(axis=0), f"{name}_low": low, f"{name}_high": high}
     both = f"{CONTEXT} − {MEMORY}"
@@ -76,7 +77,7 @@ def pushes(study: Study) -> pd.DataFrame:
     table["pushes"] = np.select(signs, [CONTEXT, MEMORY], "")
     frame = pd.DataFrame(table).assign(n_items=study.n_items)
     order = frame[both].abs().sort_values(ascending=False, kind="stable").index
-    return frame.loc[order].dropna(subset=both).reset_index(drop=True)
+    return frame.loc[order].reset_index(drop=True)
 
 
 def _others(study: Study) -> list[list[int]]:
