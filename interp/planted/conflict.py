@@ -30,7 +30,7 @@ the remembered object at the subject, and the in-weights head 1.2 takes it from 
 of the strength: the context wins. 0.0 attends as 0.1, 1.0 as 1.1 and 1.3 as 1.2; they write where nothing reads.
 Corruption `consistent` lets the context say what is remembered: 1.1 alone carries that. `unknown` puts a subject that
 no neuron knows in both places, so that the MLP and 1.2 have nothing to say and the context's answer gains; `irrelevant`
-lets the context speak of something else, which 0.1 tells 1.1."""
+lets the context speak of something else, which 0.1 tells 1.1 (put back there, 1.1 copies what is said of the other)."""
 
 
 def _wiring() -> Wiring:
@@ -113,7 +113,7 @@ def _draw(n: int, generator: torch.Generator) -> Diagram:
         effects={
             **questions("consistent", denoise="1.1", noise="1.1", **ablated),
             **questions("unknown", denoise=subject, noise=subject, **ablated),
-            **questions("irrelevant", denoise=context, noise=context, **ablated),
+            **questions("irrelevant", denoise="1.1", noise=context, **ablated),
         },
         paths={
             ("consistent", "noise"): sets({"1.1.q": "", "1.1.k": "", "1.1.v": "", "1.2.v": "", "logits": "1.1"}),
