@@ -22,7 +22,7 @@ FINDER = TaskFinder(
     definition="mean attention from the end to the subject that is asked about; no least one is asked for",
     task="conflict",
     corruptions=("unknown", "consistent", "irrelevant"),
-    positions=POSITIONS,
+    positions=("subject", *(name for name in POSITIONS if name != "subject")),  # what it reads first
     queries=(END,),
     behaviour=_attends,
     score_cutoff=None,
