@@ -24,8 +24,8 @@ _WORDS = {
     RELATIVE: "an object relative with a noun of the other number between",
 }
 _FRAMES = (
-    "The pilot had its own nouns and frames, which ended with the attractor, and one seed; ours are held-out frames that "
-    "go on behind it, other nouns, and an interval over nouns."
+    "The pilot had its own nouns, frames and seed; ours are held-out frames that never end with the attractor, three "
+    "verbs, and an interval over nouns."
 )
 _COIN = (
     "A coin would be right on half of the prompts. Where the interval holds that, it cannot be told whether the model "
@@ -160,7 +160,8 @@ CLAIMS = (
     Claim(
         "agreement.relative_above_chance",
         KIND,
-        f"With {_WORDS[RELATIVE]} it still prefers the form that agrees with the subject, more often than a coin would.",
+        f"With {_WORDS[RELATIVE]} it still prefers the form that agrees with the subject, more often than a coin "
+        "would.",
         _accuracy(RELATIVE),
         "≥",
         CHANCE,

@@ -18,8 +18,8 @@ __all__ = ["CLAIMS", "NAMED"]
 CONTEXT, WEIGHTS = "in_context", "in_weights"
 CLEAN = "conflict"  # the prompts whose context contradicts what is remembered
 _PROMPTS = (
-    "The pilot had its own wording behind “story” and “X's capital is Y.”, capitals alone, and one seed; ours are capitals "
-    "and languages that the model knows, in held-out templates, with an interval over countries."
+    "The pilot had its own wording and one seed; ours are capitals and languages that the model knows, in held-out "
+    "templates, with an interval over countries."
 )
 
 
