@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from random import Random
 from typing import Any
@@ -115,6 +116,7 @@ class _Sizes:
     def __init__(self, model: HookedTransformer):
         self.encode = model.tokenizer.backend.encode
         self.known: dict[str, tuple[int, ...]] = {}
+        self.by_length: dict[tuple[str, ...], dict[int, list[str]]] = {}
 
     def ids(self, word: str) -> tuple[int, ...]:
         """A word's tokens within a text (a space in front)."""
@@ -124,6 +126,14 @@ class _Sizes:
 
     def alike(self, word: str, other: str) -> bool:
         return len(self.ids(word)) == len(self.ids(other))
+
+    def as_long(self, words: tuple[str, ...], word: str) -> list[str]:
+        """Those of some words that have as many tokens as another."""
+        if words not in self.by_length:
+            found = self.by_length[words] = {}
+            for one in words:
+                found.setdefault(len(self.ids(one)), []).append(one)
+        return self.by_length[words].get(len(self.ids(word)), [])
 
     def shape(self, filled: Filled) -> tuple[int, ...]:
         """How many tokens there are up to the end of each slot, and in all."""
@@ -179,19 +189,20 @@ def _changed(
     if corruption == "consistent":
         return {**words, "CO": fact.memory}
     if corruption == "unknown":
-        names = [one for one in half(nonce_words(), fact.split) if size.alike(one, fact.country)]
-        tried = [{**words, "CX": name, "X": name} for name in names]
+        tried = [{**words, "CX": name, "X": name} for name in size.as_long(_made_up(fact.split), fact.country)]
     else:
         things, values = (half(some, fact.split) for some in (THINGS, VALUES))
         begins = frame.text.startswith("{CX}")  # there a word has other tokens than behind a space
-        both = product(
-            [one for one in things if begins or size.alike(one, fact.country)],
-            [one for one in values if size.alike(one, words["CO"])],
-        )
+        both = product(things if begins else size.as_long(things, fact.country), size.as_long(values, words["CO"]))
         tried = [{**words, "R": COLOR, "CX": _cased(thing, frame), "CO": value} for thing, value in both]
     generator.shuffle(tried)
     shape = size.shape(fill(frame.text, words))
     return next((one for one in tried if size.shape(fill(frame.text, one)) == shape), None)
+
+
+@cache
+def _made_up(split: str) -> tuple[str, ...]:
+    return half(nonce_words(), split)
 
 
 def _cased(thing: str, frame: Frame) -> str:
