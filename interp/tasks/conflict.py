@@ -189,7 +189,9 @@ def _changed(
     if corruption == "consistent":
         return {**words, "CO": fact.memory}
     if corruption == "unknown":
-        tried = [{**words, "CX": name, "X": name} for name in size.as_long(_made_up(fact.split), fact.country)]
+        names = size.as_long(_made_up(fact.split), fact.country)
+        said = f"{words['CO']} {fact.memory}".lower()  # a name must not hint at an answer
+        tried = [{**words, "CX": name, "X": name} for name in names if name.lower() not in said]
     else:
         things, values = (half(some, fact.split) for some in (THINGS, VALUES))
         begins = frame.text.startswith("{CX}")  # there a word has other tokens than behind a space

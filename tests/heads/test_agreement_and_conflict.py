@@ -175,7 +175,7 @@ def test_accuracy_is_told_by_condition_over_all_prompts_of_the_split(smollm2, mo
 
 def test_how_often_the_context_wins_is_told_by_template_and_for_every_control(smollm2, monkeypatch):
     some = ["France", "Spain", "Italy", "Japan", "Germany", "Poland", "Egypt", "Greece", "Austria", "Portugal"]
-    facts = {"capital": some, "language": ["France", "Spain", "Italy", "Japan", "Germany", "Poland"]}
+    facts = {"capital": some, "language": ["France", "Spain", "Italy", "Japan", "Poland", "Egypt"]}
     task = load("conflict", smollm2, split="report", n=4, seed=1, facts=facts)
     asked = []
 
