@@ -38,8 +38,8 @@ def _number(study: Study) -> Grid:
 
 def _accuracy(study: Study) -> pd.DataFrame:
     """How often the right form is the likelier of the two, on all prompts of the split: by condition and whether the
-    attractor has the subject's number, and within each by number and verb. "cannot tell" where the interval holds
-    what a coin would give."""
+    attractor has the subject's number, and within each by opening, number and verb. "cannot tell" where the interval
+    holds what a coin would give."""
     values, labels, items = _all_prompts(study)
     if "condition" not in labels:
         return pd.DataFrame([{"condition": "the pairs given", "of": "all", **_row(values, items)}])
@@ -60,10 +60,10 @@ def _accuracy(study: Study) -> pd.DataFrame:
 
 
 def _parts(labels: Any, mine: NDArray) -> dict[str, NDArray]:
-    """The prompts of each number and of each verb among some."""
+    """The prompts of each opening, number and verb among some."""
     return {
         str(value): mine & (np.array(labels[name]) == value)
-        for name in ("number", "verb")
+        for name in ("opening", "number", "verb")
         for value in dict.fromkeys(labels[name])
     }
 

@@ -17,11 +17,15 @@ from interp.report.intervals import from_items, of_items
 __all__ = ["CLAIMS", "NAMED"]
 
 KIND, CHANCE = "agreement", 0.5
-NONE, PP, RELATIVE = ("none", "no attractor"), ("PP", "incongruent"), ("object relative", "incongruent")
+Cell = tuple[str, str, str]
+NONE, PP = ("none", "no attractor", ""), ("PP", "incongruent", "bare")
+RELATIVE, EMBEDDED = (("object relative", "incongruent", opening) for opening in ("bare", "embedded"))
 _WORDS = {
     NONE: "no noun between subject and verb",
-    PP: "a noun of the other number in a prepositional phrase between",
-    RELATIVE: "an object relative with a noun of the other number between",
+    PP: "a noun of the other number in a prepositional phrase between (“The S near the A also …”)",
+    RELATIVE: "an object relative with a noun of the other number between (“The S that the A love …”)",
+    EMBEDDED: "an object relative with a noun of the other number between, behind an opening (“It seems that the S "
+    "that the A see …”)",
 }
 _FRAMES = (
     "The pilot had its own nouns, frames and seed; ours are held-out frames that never end with the attractor, three "
@@ -36,15 +40,15 @@ _COIN = (
 def _study(evidence: Evidence) -> Study:
     evidence.rows(KIND)
     study = evidence.study("agreement", (END,))
-    if not {"condition", "congruence"} <= study.labels.keys():
+    if not {"condition", "congruence", "opening"} <= study.labels.keys():
         raise Missing("the pairs that were given do not say what stands between subject and verb")
     return study
 
 
-def _of(study: Study, cell: tuple[str, str]) -> np.ndarray:
-    """Which prompts are of one condition and congruence."""
-    both = zip(study.labels["condition"], study.labels["congruence"], strict=True)
-    return np.array([one == cell for one in both])
+def _of(study: Study, cell: Cell) -> np.ndarray:
+    """Which prompts are of one condition, congruence and opening (of any, where it names none)."""
+    both = zip(*(study.labels[name] for name in ("condition", "congruence", "opening")), strict=True)
+    return np.array([all(mine in ("", one) for mine, one in zip(cell, some, strict=True)) for some in both])
 
 
 def _accuracies(evidence: Evidence) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def _accuracies(evidence: Evidence) -> dict[str, Any]:
     return evidence.once("agreement: accuracy by condition", make)
 
 
-def _accuracy(cell: tuple[str, str]) -> Any:
+def _accuracy(cell: Cell) -> Any:
     return lambda evidence: from_items(_accuracies(evidence)[" ".join(cell)], "of prompts")
 
 
@@ -96,7 +100,7 @@ def _across(evidence: Evidence) -> Measured:
 
     def make() -> list[float]:
         study = _study(evidence)
-        mine = _of(study, PP) | _of(study, RELATIVE)
+        mine = _of(study, ("", "incongruent", ""))
         more = (study.attention(END, "subject") - study.attention(END, "attractor"))[:, row["layer"], row["head"]]
         return of_items(more[mine], study.items[mine].tolist(), seed=evidence.seed, share=False)
 
@@ -104,7 +108,7 @@ def _across(evidence: Evidence) -> Measured:
     return from_items(evidence.once(name, make), "of attention", head_of(row))
 
 
-def _serves(cell: tuple[str, str]) -> Any:
+def _serves(cell: Cell) -> Any:
     """What the exchange of the best head costs on prompts of one condition; not to be told where the model is no
     better than a coin there."""
 
@@ -166,6 +170,15 @@ CLAIMS = (
         "≥",
         CHANCE,
         explain=_COIN,
+    ),
+    Claim(
+        "agreement.embedded_above_chance",
+        KIND,
+        f"With {_WORDS[EMBEDDED]} it prefers the form that agrees with the subject, more often than a coin would.",
+        _accuracy(EMBEDDED),
+        "≥",
+        CHANCE,
+        explain="The same construction as in the claim before; only the words in front of the subject differ.",
     ),
     Claim(
         "agreement.verbs_attend",

@@ -25,8 +25,9 @@ Noun = tuple[str, str]  # one, several
 _CORRUPTIONS = {
     "subject": "the number of the subject is swapped and the attractor stays, so that the corrupt prompt wants the "
     "foil; each corrupt prompt is a clean one of the same item",
-    "attractor": "the number of the attractor is swapped and the subject stays, so answer and foil stay; clean prompts "
-    "are those with subject and attractor of one number (over all of them clean − corrupt is 0, whatever the model)",
+    "attractor": "the number of the attractor (with that of its own verb) is swapped and the subject stays, so answer "
+    "and foil stay; clean prompts are those with subject and attractor of one number (over all of them clean − corrupt "
+    "is 0, whatever the model)",
 }
 _NUMBERS = ("singular", "plural")
 
@@ -63,7 +64,7 @@ def _make(model: HookedTransformer, request: Request) -> Task:
 def _item(
     noun: Noun, number: int, people: Sequence[Noun], things: Sequence[Noun], split: str, request: Request
 ) -> list[Prompt]:
-    """All prompts of one subject: verbs and frames by turns, so that each verb meets each frame."""
+    """All prompts of one subject: verbs and openings by turns, so that each verb meets each frame."""
     own = rng(request.seed, "agreement", split, noun[0])
     verbs, turn = VERBS[number % len(VERBS)], number // len(VERBS)
     made = []
@@ -73,7 +74,16 @@ def _item(
         pool = people if condition == "object relative" else [*people, *things]
         attractor = own.choice([one for one in pool if one != noun])
         made += [
-            _prompt(frames[which], f"{split} {condition} {which}", noun, attractor, one, verbs, split, request)
+            _prompt(
+                frames[which],
+                f"{split} {condition} {frames[which].opening}",
+                noun,
+                attractor,
+                one,
+                verbs,
+                split,
+                request,
+            )
             for one in _numbers(condition, request.corruption)
         ]
     return made
@@ -97,18 +107,22 @@ def _prompt(
     request: Request,
 ) -> Prompt:
     subject, between = numbers
-    words = {"S": noun[subject], "A": frame.neutral if between is None else attractor[between]}
-    changed = dict(words)
-    if request.corruption == "subject":
-        changed["S"] = noun[1 - subject]
-    elif between is not None:
-        changed["A"] = attractor[1 - between]
+
+    def filled(subject: int, between: int | None) -> dict[str, str]:
+        if between is None:
+            return {"S": noun[subject], "A": frame.neutral}
+        return {"S": noun[subject], "A": attractor[between], "V": frame.verb[between]}
+
+    words = filled(subject, between)
+    swaps = request.corruption == "attractor"
+    changed = filled(subject, 1 - between) if swaps and between is not None else filled(1 - subject, between)
     right, wrong = verbs[::-1] if subject == 0 else verbs
     clean = fill(frame.text, words)
     congruence = "no attractor" if between is None else "congruent" if between == subject else "incongruent"
     labels: Mapping[str, str] = {
         "condition": frame.condition,
         "congruence": congruence,
+        "opening": frame.opening,
         "number": _NUMBERS[subject],
         "verb": f"{verbs[1].strip()}/{verbs[0].strip()}",
         "subject": words["S"],

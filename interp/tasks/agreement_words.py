@@ -14,33 +14,37 @@ CONDITIONS = ("none", "PP", "object relative")
 @dataclass(frozen=True)
 class Frame:
     """A prompt with the slots {S} for the subject and {A} for the noun between it and the verb. Where there is none
-    ("none"), {A} holds `neutral`, a word without number."""
+    ("none"), {A} holds `neutral`, a word without number. The verb {V} of an object relative has one form behind one
+    attractor and another behind several. `opening`: "bare", or "embedded" behind other words."""
 
     condition: str
+    opening: str
     text: str
     neutral: str = ""
+    verb: tuple[str, str] = ("", "")
 
 
 # A frame never ends with {A}: what a head reads from its own place is no attention to an attractor. Its words fit all
-# three verbs, so nothing in front says a tense.
+# three verbs, so nothing in front says a tense. Each split has a bare and an embedded frame of every condition: how a
+# prompt opens decides much (see docs/tasks.md).
 FRAMES: dict[str, tuple[Frame, ...]] = {
     "none": (
-        Frame("none", "In fact the {S} {A} still", "outside"),
-        Frame("none", "Of course the {S} {A} also", "there"),
-        Frame("none", "We know that the {S} {A} really", "inside"),
-        Frame("none", "It seems that the {S} {A} clearly", "here"),
+        Frame("none", "bare", "The {S} {A} still", "outside"),
+        Frame("none", "bare", "The {S} {A} also", "there"),
+        Frame("none", "embedded", "We know that the {S} {A} really", "inside"),
+        Frame("none", "embedded", "It seems that the {S} {A} clearly", "here"),
     ),
     "PP": (
-        Frame("PP", "In fact the {S} near the {A} still"),
-        Frame("PP", "Of course the {S} behind the {A} also"),
-        Frame("PP", "We know that the {S} beside the {A} really"),
-        Frame("PP", "It seems that the {S} by the {A} clearly"),
+        Frame("PP", "bare", "The {S} near the {A} still"),
+        Frame("PP", "bare", "The {S} behind the {A} also"),
+        Frame("PP", "embedded", "We know that the {S} beside the {A} really"),
+        Frame("PP", "embedded", "It seems that the {S} by the {A} clearly"),
     ),
     "object relative": (
-        Frame("object relative", "In fact the {S} that the {A} chose"),
-        Frame("object relative", "Of course the {S} that the {A} loved"),
-        Frame("object relative", "We know that the {S} that the {A} found"),
-        Frame("object relative", "It seems that the {S} that the {A} needed"),
+        Frame("object relative", "bare", "The {S} that the {A} {V}", verb=("knows", "know")),
+        Frame("object relative", "bare", "The {S} that the {A} {V}", verb=("loves", "love")),
+        Frame("object relative", "embedded", "We know that the {S} that the {A} {V}", verb=("needs", "need")),
+        Frame("object relative", "embedded", "It seems that the {S} that the {A} {V}", verb=("sees", "see")),
     ),
 }
 _REGULAR_PEOPLE = (

@@ -25,27 +25,29 @@ def row(report, id: str) -> dict:
     return report.claims.set_index("id").loc[id].to_dict()
 
 
+def reported(name: str, kinds: list[str]):
+    made = planted.make(name, n=32, noise=0.005)  # without noise every item gives the same
+    found = interp.find_heads(made.model, kinds, top=2, n_random_sets=2, pairs=made.pairs)
+    return interp.report(made.model, found=found, pairs=made.pairs)
+
+
 @pytest.fixture(scope="module")
 def planted_agreement():
-    made = planted.make("agreement", n=32, noise=0.005)  # without noise every item gives the same
-    return interp.report(made.model, ["agreement"], n=12, pairs=made.pairs)
+    return reported("agreement", ["agreement"])
 
 
 @pytest.fixture(scope="module")
 def planted_conflict():
-    made = planted.make("conflict", n=32, noise=0.005)
-    return interp.report(made.model, ["in_context", "in_weights"], n=12, pairs=made.pairs)
+    return reported("conflict", ["in_context", "in_weights"])
 
 
 def test_a_planted_agreement_head_is_told_of_in_words(planted_agreement):
     for id in ("agreement.exists", "agreement.joint", "agreement.verbs_attend"):
         assert planted_agreement.verdict(id) == HOLDS, id
     mine = row(planted_agreement, "agreement.verbs_attend")
-    assert (
-        mine["value"] > 0.9
-        and "attends to the subject with 1.00 and to the noun between with 0.00 in 1.1" in mine["note"]
-    )
-    assert "+10.0" in mine["note"] or "+9.9" in mine["note"]
+    assert mine["value"] > 0.9 and "to the subject with 1.00 and to the noun between with 0.00 in 1.1" in mine["note"]
+    writing = planted_agreement.found.of("agreement").set_index(["layer", "head"]).loc[(1, 1), "writing"]
+    assert 9 < writing < 11 and f"moves {writing:+.2f} logits of the right form" in mine["note"]
 
 
 def test_given_pairs_do_not_say_their_condition_so_accuracy_by_condition_cannot_be_told(planted_agreement):
@@ -56,8 +58,8 @@ def test_given_pairs_do_not_say_their_condition_so_accuracy_by_condition_cannot_
 def test_planted_heads_of_a_conflict_and_its_controls_are_told(planted_conflict):
     for id in ("in_context.exists", "in_context.joint", "in_weights.exists", "in_weights.joint"):
         assert planted_conflict.verdict(id) == HOLDS, (id, row(planted_conflict, id))
-    assert row(planted_conflict, "in_context.exists")["note"] == "heads: 1.1"
-    assert row(planted_conflict, "in_weights.exists")["note"] == "heads: 1.2"
+    assert row(planted_conflict, "in_context.exists")["note"].startswith("heads: 1.1")
+    assert row(planted_conflict, "in_weights.exists")["note"].startswith("heads: 1.2")
     assert row(planted_conflict, "in_weights.joint")["value"] == pytest.approx(-1, abs=0.05)
     for id in ("conflict.unknown", "conflict.consistent", "conflict.irrelevant"):
         mine = row(planted_conflict, id)
@@ -75,14 +77,14 @@ def test_templates_that_are_not_there_are_said_to_be_missing(planted_conflict):
 @pytest.fixture
 def at_chance(smollm2, monkeypatch):
     """Agreement is kept without an attractor and across a PP, and a coin's across an object relative."""
-    task = load("agreement", smollm2, split="report", n=30)
-    condition, congruence = (np.array(task.labels[name]) for name in ("condition", "congruence"))
+    task = load("agreement", smollm2, split="report", n=40)
+    condition, congruence, opening = (np.array(task.labels[name]) for name in ("condition", "congruence", "opening"))
     values = np.where((condition == "PP") & (congruence == "incongruent") & (np.arange(len(task)) % 7 == 0), -1.0, 1.0)
-    relative = (condition == "object relative") & (congruence == "incongruent")
+    relative = (condition == "object relative") & (congruence == "incongruent") & (opening == "bare")
     values[relative] = np.where(np.random.default_rng(0).random(relative.sum()) < 0.5, 1.0, -1.0)
     monkeypatch.setattr("interp.report.agreement.baseline", lambda study: (values[: len(study.main)], -values))
     heads = {"kind": "agreement", "stack": "", "sublayer": "attn", "layer": 3, "head": 1, "verdict": "agreement"}
-    found = interp.HeadScores(pd.DataFrame([{**heads, "score_select": 0.3}]), pd.DataFrame(), {}, {})
+    found = interp.HeadScores(pd.DataFrame([{**heads, "score": 0.3, "score_select": 0.3}]), pd.DataFrame(), {}, {})
     evidence = Evidence(smollm2, found, 30, 0)
     study = Study(smollm2, {"subject": task.pairs}, ("END",), task.labels, task.about)
     evidence._studies["agreement", "report", "subject"] = study
@@ -94,6 +96,7 @@ def test_what_a_coin_would_give_cannot_be_told_and_what_heads_do_for_it_neither(
     assert verdict(CLAIMS["agreement.pp_above_chance"], at_chance) == HOLDS
     assert verdict(CLAIMS["agreement.relative_above_chance"], at_chance) == CANNOT_TELL
     assert verdict(CLAIMS["agreement.pilot_relative"], at_chance) == CANNOT_TELL
+    assert verdict(CLAIMS["agreement.embedded_above_chance"], at_chance) == HOLDS, "the openings are told apart"
     with pytest.raises(Missing, match="not surely more than a coin: there is no behaviour to explain"):
         CLAIMS["agreement.serves_relative"].measure(at_chance)
 

@@ -59,7 +59,9 @@ def test_only_the_number_of_one_noun_is_swapped(agreement, corruption):
     task = agreement[corruption]
     pairs = {form: noun for noun in (*PEOPLE, *THINGS) for form in noun}
     for i in range(len(task)):
-        assert changed(task, i) == list(task.pairs.span(corruption, i)) and len(changed(task, i)) == 1
+        with_verb = corruption == "attractor" and task.labels["condition"][i] == "object relative"
+        where = [*task.pairs.span(corruption, i), *([task.pairs.read[i]] if with_verb else [])]
+        assert changed(task, i) == where and len(where) == 1 + with_verb
         before, after = (words(task, corruption, i, side) for side in ("clean", "corrupt"))
         assert {before, after} == set(pairs[before])
 
@@ -101,10 +103,21 @@ def test_every_verb_meets_every_frame_and_the_end_is_never_the_attractor(agreeme
 def test_a_frame_ends_behind_its_slots_and_no_noun_stands_twice():
     for frames in FRAMES.values():
         for frame in frames:
-            assert frame.text.index("{S}") < frame.text.index("{A}") and not frame.text.endswith("}")
+            assert frame.text.index("{S}") < frame.text.index("{A}") and not frame.text.endswith("{A}")
             assert bool(frame.neutral) == (frame.condition == "none")
+            assert frame.text.endswith("{V}") == bool(frame.verb[0]) == (frame.condition == "object relative")
+        assert [frame.opening for frame in frames] == ["bare", "bare", "embedded", "embedded"], "both in either split"
     every = [form for noun in (*PEOPLE, *THINGS) for form in noun]
     assert len(set(every)) == len(every) and set(NOUNS) <= set(THINGS)
+
+
+def test_the_verb_of_an_object_relative_agrees_with_the_attractor(agreement):
+    task = agreement["subject"]
+    for i, condition in enumerate(task.labels["condition"]):
+        if condition == "object relative":
+            same = task.labels["congruence"][i] == "congruent"
+            several = (task.labels["number"][i] == "plural") == same
+            assert words(task, "END", i).endswith("s") != several
 
 
 def test_object_relatives_are_about_what_people_do(agreement):
