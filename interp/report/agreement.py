@@ -19,13 +19,18 @@ __all__ = ["CLAIMS", "NAMED"]
 KIND, CHANCE = "agreement", 0.5
 Cell = tuple[str, str, str]
 NONE, PP = ("none", "no attractor", ""), ("PP", "incongruent", "bare")
-RELATIVE, EMBEDDED = (("object relative", "incongruent", opening) for opening in ("bare", "embedded"))
+RELATIVE = ("object relative", "incongruent", "bare")
+EMBEDDED = {"pp": ("PP", "incongruent", "embedded"), "relative": ("object relative", "incongruent", "embedded")}
 _WORDS = {
     NONE: "no noun between subject and verb",
     PP: "a noun of the other number in a prepositional phrase between (“The S near the A also …”)",
     RELATIVE: "an object relative with a noun of the other number between (“The S that the A love …”)",
-    EMBEDDED: "an object relative with a noun of the other number between, behind an opening (“It seems that the S "
-    "that the A see …”)",
+    EMBEDDED["pp"]: "a noun of the other number in a prepositional phrase between, behind an opening (“It seems that "
+    "the S by the A clearly …”)",
+    EMBEDDED[
+        "relative"
+    ]: "an object relative with a noun of the other number between, behind an opening (“It seems that "
+    "the S that the A see …”)",
 }
 _FRAMES = (
     "The pilot had its own nouns, frames and seed; ours are held-out frames that never end with the attractor, three "
@@ -171,14 +176,17 @@ CLAIMS = (
         CHANCE,
         explain=_COIN,
     ),
-    Claim(
-        "agreement.embedded_above_chance",
-        KIND,
-        f"With {_WORDS[EMBEDDED]} it prefers the form that agrees with the subject, more often than a coin would.",
-        _accuracy(EMBEDDED),
-        "≥",
-        CHANCE,
-        explain="The same construction as in the claim before; only the words in front of the subject differ.",
+    *(
+        Claim(
+            f"agreement.{name}_embedded_above_chance",
+            KIND,
+            f"With {_WORDS[cell]} it prefers the form that agrees with the subject, more often than a coin would.",
+            _accuracy(cell),
+            "≥",
+            CHANCE,
+            explain="The same construction as without the opening; only the words in front of the subject differ.",
+        )
+        for name, cell in EMBEDDED.items()
     ),
     Claim(
         "agreement.verbs_attend",
