@@ -10,7 +10,7 @@ from typing import Any
 
 from interp.errors import InputError
 
-__all__ = ["DESIGNS", "CuePrompt", "Design"]
+__all__ = ["DESIGNS", "NOUNS", "VERBS", "CuePrompt", "Design"]
 
 _MEN = (
     "John", "David", "Michael", "James", "Robert", "William", "Richard", "Thomas", "Daniel", "Paul", "Mark", "George",
@@ -39,7 +39,7 @@ _SCENES = (
         "got lost",
     ),
 )
-_NOUNS = (
+NOUNS = (  # one and several
     ("key", "keys"), ("book", "books"), ("cup", "cups"), ("box", "boxes"), ("chair", "chairs"), ("table", "tables"),
     ("picture", "pictures"), ("letter", "letters"), ("bottle", "bottles"), ("lamp", "lamps"), ("tree", "trees"),
     ("house", "houses"), ("car", "cars"), ("door", "doors"), ("window", "windows"), ("flower", "flowers"),
@@ -47,7 +47,7 @@ _NOUNS = (
     ("plate", "plates"), ("wall", "walls"), ("bag", "bags"), ("boat", "boats"), ("tower", "towers"), ("bed", "beds"),
 )  # fmt: skip
 _PLACES = ("near", "behind", "beside", "above")
-_VERBS = ((" are", " is"), (" were", " was"), (" have", " has"))
+VERBS = ((" are", " is"), (" were", " was"), (" have", " has"))  # of several, and of one
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,12 @@ def _resolved(
 
 def _agreement(tokenizer: Any, n: int, seed: int) -> list[CuePrompt]:
     """Per item 8 prompts: number of the subject × number of the other noun × which of them stands next to the verb."""
-    nouns = [one for one in _NOUNS if len(_single(tokenizer, one)) == 2]
+    nouns = [one for one in NOUNS if len(_single(tokenizer, one)) == 2]
     generator = Random(f"cues agreement {seed}")
     couples = [(a, b) for a, b in product(range(len(nouns)), repeat=2) if a != b]
     made = []
     for i, (a, b) in enumerate(_drawn(couples, n, generator, "pairs of nouns")):
-        place, verbs = _PLACES[i % len(_PLACES)], _VERBS[i % len(_VERBS)]
+        place, verbs = _PLACES[i % len(_PLACES)], VERBS[i % len(VERBS)]
         for subject, other, near in product((0, 1), repeat=3):
             texts = []
             for s, o in ((subject, other), (1 - subject, 1 - other)):

@@ -174,7 +174,7 @@ class KindRows:
             "metric": one.test.label,
             "unit": "share of clean − corrupt",
             "clean": clean,
-            "ablated": clean - joint.mean() * (clean - corrupt),
+            "ablated": clean - joint.mean() * abs(clean - corrupt),  # harm is in shares of the distance
             "effect": joint.mean(),
             "effect_low": low[0],
             "effect_high": high[0],

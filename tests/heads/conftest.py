@@ -89,7 +89,8 @@ def placed() -> Callable[[PromptPairs, int], PromptPairs]:
         drawn = [draw.permutation(last)[:3].tolist() for _ in range(len(pairs))]
         ordered = [[*draw.permutation(sorted(three)[:2]).tolist(), max(three)] for three in drawn]
         names = {name: [(three[i],) for three in drawn] for i, name in enumerate(("IO", "S1", "S2"))}
-        names |= {"subject": names["IO"], "relation": names["S1"], "copies": names["IO"]}
+        names |= {"subject": names["IO"], "relation": names["S1"], "copies": names["IO"], "attractor": names["S1"]}
+        names |= {"context_object": names["S1"], "context_subject": names["S2"]}
         names |= {
             name: [(three[i],) for three in ordered] for i, name in enumerate(("antecedent", "distractor", "pronoun"))
         }

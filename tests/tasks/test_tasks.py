@@ -22,6 +22,7 @@ from interp.tasks.repeated_tokens import tiled
 
 NAMES = list(definitions())
 SLOW_TO_DRAW = "natural_copies"  # which runs the model over windows of text
+OF_FACTS = ("conflict", "fact_recall")  # which take what the model knows, and say how many that is
 MANY = [pytest.param(name, marks=pytest.mark.slow if name == SLOW_TO_DRAW else ()) for name in NAMES]
 OFFERS = [
     (name, corruption, {"cue": "occupation"} if corruption == "situation" else {})
@@ -102,7 +103,7 @@ def test_each_split_holds_a_hundred_independent_items_or_says_how_many(smollm2, 
     counts = {one: len({i for i, s in zip(task.items, task.labels["split"], strict=True) if s == one})
               for one in ("select", "report")}  # fmt: skip
     assert counts == task.about["items"] and min(counts.values()) >= 30
-    assert name == "fact_recall" or set(counts.values()) == {100}
+    assert name in OF_FACTS or set(counts.values()) == {100}
 
 
 @pytest.mark.parametrize(("name", "corruption", "options"), OFFERS)
