@@ -18,7 +18,7 @@ from interp.heads.pattern_search import PatternSettings, search_patterns
 from interp.heads.rows import SET_COLUMNS
 from interp.heads.splits import as_pairs, halves, names_all, of_pairs, of_task
 from interp.heads.syntax import SyntaxFinder
-from interp.heads.syntax_corpus import halves_of, is_labelled, is_parsed
+from interp.heads.syntax_corpus import is_labelled, is_parsed
 from interp.heads.syntax_search import SyntaxSettings, search_syntax
 from interp.heads.task_finder import TaskFinder
 from interp.heads.trial import run_trial
@@ -221,11 +221,10 @@ def _search_syntax(
     n_kinds: int,
     report: Progress,
 ) -> HeadScores:
-    sentences = halves_of(
-        model, corpus, n=settings["n"], n_kinds=n_kinds, alpha=settings["alpha"], seed=settings["seed"]
-    )
-    asked = SyntaxSettings(settings["n"], settings["top"], settings["screen"], settings["seed"], n_kinds)
-    done = search_syntax(model, sentences, asked, report, f"attention: {one.data}")
+    asked = {name: settings[name] for name in ("n", "seed", "alpha")}
+    sentences = one.sentences(model, corpus, n_kinds=n_kinds, **asked)
+    how = SyntaxSettings(settings["n"], settings["top"], settings["screen"], settings["seed"], n_kinds)
+    done = search_syntax(model, sentences, how, report, one.stages[0])
     return HeadScores(done.frame, pd.DataFrame(columns=list(SET_COLUMNS)), done.about, done.tables)
 
 

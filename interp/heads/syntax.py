@@ -7,8 +7,8 @@ from typing import Any
 
 from interp.errors import InputError
 from interp.heads.base import attention_kind
-from interp.heads.syntax_corpus import is_labelled, is_parsed
-from interp.heads.syntax_search import CUT
+from interp.heads.syntax_corpus import Halves, halves_of, is_labelled, is_parsed
+from interp.heads.syntax_search import CUT, CUTTING
 from interp.heads.syntax_text import can_parse
 from interp.model.kinds import KINDS_IN_WORDS, AttentionKind
 from interp.model.transformer import HookedTransformer
@@ -57,6 +57,17 @@ class SyntaxFinder:
         except InputError:
             return False
         return corpus is None or is_labelled(corpus) or is_parsed(corpus) or can_parse()
+
+    @property
+    def stages(self) -> tuple[str, str]:
+        """What a search reports its progress as: looking, and cutting edges."""
+        return f"attention: {self.data}", CUTTING
+
+    def sentences(
+        self, model: HookedTransformer, corpus: Any, *, n: int, seed: int, alpha: float = 0.05, n_kinds: int = 1
+    ) -> Halves:
+        """The sentences of a search; raises `InputError` where these cannot be read, or are too few."""
+        return halves_of(model, corpus, n=n, n_kinds=n_kinds, alpha=alpha, seed=seed)
 
 
 FINDER = SyntaxFinder(

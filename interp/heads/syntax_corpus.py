@@ -23,7 +23,7 @@ from interp.stats import smallest_p
 
 __all__ = ["PER_ITEM", "Halves", "conllu_files", "halves_of", "is_labelled", "is_parsed", "written_sentences"]
 
-PER_ITEM = 4  # sentences of each half for each of `n`: they cost one short pass
+PER_ITEM = 8  # sentences of each half for each of `n`: they cost one short pass
 _SUFFIXES = (".conllu", ".conll", ".conllu.gz")
 
 

@@ -1,8 +1,8 @@
 """Sentences drawn together with their trees, in the style of Universal Dependencies: right by construction.
 
-Clauses of thirty frames are filled with noun phrases that are long or short at random: determiners, numerals, up to
-three adjectives, possessors, phrases and relative clauses before the next word of the clause. So the distance from a
-word to its partner varies, and no fixed offset finds it often.
+Clauses of some thirty frames are filled with noun phrases that are long or short at random: determiners, numerals, up
+to three adjectives, nouns as modifiers, possessors, phrases and relative clauses. So the distance from a word to its
+partner varies, and no fixed offset finds it often.
 """
 
 from __future__ import annotations
@@ -120,6 +120,8 @@ class _Phrases:
         for one in sorted(drawn, key=lambda _: self.generator.random()):
             degree = [("advmod", Node(self.word("degree"), "ADV"))] if self.chance(0.15) else []
             some.append(("amod", Node(one, "ADJ", list(degree))))
+        if kind == "thing" and self.chance(0.25):
+            some.append(("compound", Node(self.word("kind_of_thing"), "NOUN")))
         return some
 
     def _determined(self, head: Node, plural: bool, depth: int) -> Node:

@@ -1,9 +1,9 @@
 """How often heads find a word's partner, relation by relation, against rules that need no syntax.
 
-Two rules are held against a head. *The best fixed offset*: look so many words back or ahead, the number chosen on the
-selecting sentences (Clark 2019). *The same word for all*: how often the other words of the sentence look, by the same
-head, at the very partner. A head that prefers one word form or the first noun whoever asks finds many partners so, and
-knows nothing about who depends on whom.
+Two rules are held against a head. *The best fixed offset*: look so many words back or ahead (at the last word there is
+where there are fewer), the number chosen on the selecting sentences (Clark 2019). *The same word for all*: how often the
+other words of the sentence look, by the same head, at the very partner. A head that prefers one word form, or the first
+noun, whoever asks, finds many partners so and knows nothing about who depends on whom.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["LEAST_WORDS", "MAX_OFFSET", "Counts", "Name", "Rule", "best_rules", 
 Name = tuple[str, str]  # relation, direction
 Grid = NDArray[np.floating]
 MAX_OFFSET = 10
-LEAST_WORDS = 10  # of a relation on either half: below it no share is given
+LEAST_WORDS = 20  # of a relation on either half: below it no share is given
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ def count(sentences: Sequence[LabelledTokens], looks: Looks, *, causal: bool) ->
         n_words = len(sentence.words)
         others = _others(at[i, :, :n_words], sentence, causal=causal)
         for one in some:
+            if causal and one.word < 2:
+                continue  # it sees one word only, which is no choice
             sums = found.setdefault((one.relation, one.direction), _empty(len(sentences), n_cells))
             partners = sorted(one.partners)
             right = np.isin(at[i, :, one.word], partners)
@@ -97,7 +99,8 @@ def count(sentences: Sequence[LabelledTokens], looks: Looks, *, causal: bool) ->
             sums["hits"][i] += right
             sums["hits_with_special"][i] += right & ~special[i, :, one.word]
             sums["other_words"][i] += others(one)
-            sums["by_offset"][i] += [one.word + offset in one.partners for offset in OFFSETS]
+            last = one.word - 1 if causal else n_words - 1
+            sums["by_offset"][i] += [min(max(one.word + k, 0), last) in one.partners for k in OFFSETS]
     return {name: Counts(**sums) for name, sums in sorted(found.items())}
 
 

@@ -22,9 +22,10 @@ from interp.model.transformer import HookedTransformer
 from interp.sites import Head
 from interp.stats import bootstrap_interval, sign_flip
 
-__all__ = ["BEST", "BY_RELATION", "CUT", "Found", "Measured", "SyntaxSettings", "measure", "search_syntax"]
+__all__ = ["BEST", "BY_RELATION", "CUT", "CUTTING", "Found", "Measured", "SyntaxSettings", "measure", "search_syntax"]
 
 BY_RELATION, BEST, CUT = "syntax: by relation", "syntax: best head by relation", "edge to the partner cut"
+CUTTING = "cutting edges of attention"
 Progress = Callable[[str, int, int], None]
 Grid = NDArray[np.floating]
 
@@ -97,19 +98,17 @@ def search_syntax(
     """Rows of heads with the relation and direction that each was chosen for, and tables of all relations."""
     grid, measured = head_grid(model), measure(model, halves, progress, stage)
     tested = _Tests(measured, grid, settings)
-    best = measured.excess().argmax(axis=0)
-    cells = tested.cells
-    frame = pd.DataFrame([_row(tested, grid, cell, int(best[cell])) for cell in cells])
-    top = sorted(cells, key=lambda cell: -measured.excess()[best[cell], cell])
+    frame = pd.DataFrame([_row(tested, grid, cell) for cell in tested.cells])
+    top = sorted(tested.cells, key=lambda cell: -tested.excess[:, cell].max())
     top = top if settings.screen == "none" else top[: settings.top]
     metric, unit = edge_metric(model)
     links = links_of(halves.report, causal=attention_kind(model) == "decoder")
     for number, cell in enumerate(top):
-        progress(f"cutting edges: {metric}", number, len(top))
-        cut = _effects(model, halves, _head(grid, cell), links, measured.names[best[cell]], settings)
+        progress(CUTTING, number, len(top))
+        cut = _effects(model, halves, _head(grid, cell), links, measured.names[tested.best[cell]], settings)
         for name, value in cut.items():
-            frame.loc[cells.index(cell), name] = value
-    progress(f"cutting edges: {metric}", len(top), len(top))
+            frame.loc[tested.cells.index(cell), name] = value
+    progress(CUTTING, len(top), len(top))
     tables = {BY_RELATION: tested.table()}
     tables[BEST] = _best(tables[BY_RELATION])
     about = {
@@ -125,36 +124,43 @@ def search_syntax(
 
 
 class _Tests:
-    """Shares, intervals and p on the reported sentences, of every head in every relation and direction."""
+    """Shares and intervals on the reported sentences, of every head in every relation and direction. p of those that
+    the selecting sentences chose: the best relation and direction of each head, and the best head of each."""
 
     def __init__(self, measured: Measured, grid: HeadGrid, settings: SyntaxSettings) -> None:
         self.measured, self.grid, self.seed = measured, grid, settings.seed
         self.cells = [layer * grid.n_heads + head for layer, width in enumerate(grid.widths) for head in range(width)]
+        self.excess = np.full((len(measured.names), grid.n_layers * grid.n_heads), -np.inf)
+        self.excess[:, self.cells] = measured.excess()[:, self.cells]
+        self.best = self.excess.argmax(axis=0)  # relation and direction of each head
+        self.chosen = self.excess.argmax(axis=1)  # head of each
         ends = [self._interval(name) for name in measured.names]
         self.low, self.high = np.stack([one[0] for one in ends]), np.stack([one[1] for one in ends])
-        offset, other = self._flips("offset"), self._flips("other")
-        self.p = np.maximum(offset[0], other[0])  # both rules have to be beaten
-        self.corrected = np.minimum(np.maximum(offset[1], other[1]) * settings.n_kinds, 1.0)
+        asked = {(int(self.best[cell]), cell) for cell in self.cells}
+        asked |= {(place, int(cell)) for place, cell in enumerate(self.chosen)}
+        self.p, self.corrected = self._flips(sorted(asked), settings.n_kinds)
 
     def _interval(self, name: Name) -> tuple[Grid, Grid]:
         one = self.measured.report[name]
         words = np.repeat(one.words[:, None], one.hits.shape[1], axis=1)
         return bootstrap_interval(one.hits, divisor=words, seed=self.seed)
 
-    def _flips(self, rule: str) -> tuple[Grid, Grid]:
-        """p of what is found beyond a rule, by flipping whole sentences, and corrected over heads, relations and
-        directions; `[relation cell]`."""
-        beyond = []
-        for name in self.measured.names:
-            one = self.measured.report[name]
-            theirs = self.measured.rules[name].hits(one)[:, None] if rule == "offset" else one.other_words
-            beyond.append((one.hits - theirs)[:, self.cells])
-        found = np.full((2, len(beyond), len(self.grid.widths) * self.grid.n_heads), np.nan)
-        p, corrected = sign_flip(np.concatenate(beyond, axis=1), side="greater", seed=self.seed)
-        found[0][:, self.cells], found[1][:, self.cells] = (
-            p.reshape(len(beyond), -1),
-            corrected.reshape(len(beyond), -1),
-        )
+    def _flips(self, asked: Sequence[tuple[int, int]], n_kinds: int) -> tuple[Grid, Grid]:
+        """p of what is found beyond both rules, by flipping whole sentences, and corrected over all that is `asked`
+        and over kinds; `[relation cell]`, NaN where nothing was asked. Both rules have to be beaten: the larger p."""
+        both = []
+        for rule in ("offset", "other words"):
+            beyond = []
+            for place, cell in asked:
+                name = self.measured.names[place]
+                one = self.measured.report[name]
+                theirs = self.measured.rules[name].hits(one) if rule == "offset" else one.other_words[:, cell]
+                beyond.append(one.hits[:, cell] - theirs)
+            both.append(sign_flip(np.stack(beyond, axis=1), side="greater", seed=self.seed))
+        found = np.full((2, *self.excess.shape), np.nan)
+        places = tuple(np.array(asked).T)
+        found[0][places] = np.maximum(both[0][0], both[1][0])
+        found[1][places] = np.minimum(np.maximum(both[0][1], both[1][1]) * n_kinds, 1.0)
         return found[0], found[1]
 
     def line(self, place: int, cell: int) -> dict[str, Any]:
@@ -177,12 +183,11 @@ class _Tests:
 
     def table(self) -> pd.DataFrame:
         """Every head in every relation and direction; `chosen`: best of its relation on the selecting sentences."""
-        excess, rows = self.measured.excess(), []
+        rows = []
         for place, name in enumerate(self.measured.names):
-            best = max(self.cells, key=lambda cell: excess[place, cell])
             for cell in self.cells:
                 address = {"relation": name[0], "direction": name[1], "role": role_of(*name)}
-                head = {"head": str(_head(self.grid, cell)), "chosen": cell == best}
+                head = {"head": str(_head(self.grid, cell)), "chosen": cell == self.chosen[place]}
                 counted = {"n_sentences": self.measured.report[name].n_sentences}
                 rows.append({**address, **head, **self.line(place, cell), **counted})
         return pd.DataFrame(rows)
@@ -195,8 +200,9 @@ def _best(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _row(tested: _Tests, grid: HeadGrid, cell: int, place: int) -> dict[str, Any]:
+def _row(tested: _Tests, grid: HeadGrid, cell: int) -> dict[str, Any]:
     """The row of one head, by the relation and direction that it was chosen for."""
+    place = int(tested.best[cell])
     name, head = tested.measured.names[place], _head(grid, cell)
     bare = tested.measured.bare.get(name)
     address = {"kind": "syntax", "stack": head.stack, "sublayer": "attn", "layer": head.layer, "head": head.head}

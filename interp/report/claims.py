@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from interp.heads.base import finders
-from interp.report import coreference, facts, ioi, null, patterns
+from interp.report import coreference, facts, ioi, null, patterns, syntax
 from interp.report.claim import Claim
 
 __all__ = ["EVERY", "NAMED", "claims_for"]
 
-_ALL = (*patterns.CLAIMS, *ioi.CLAIMS, *coreference.CLAIMS, *facts.CLAIMS, *null.CLAIMS)
+_ALL = (*patterns.CLAIMS, *ioi.CLAIMS, *coreference.CLAIMS, *facts.CLAIMS, *syntax.CLAIMS, *null.CLAIMS)
 EVERY: tuple[Claim, ...] = tuple(claim for claim in _ALL if claim.kind in finders())
 """What is asked of any model."""
 NAMED: dict[str, tuple[Claim, ...]] = {
     "smollm2-135m": (*patterns.NAMED, *ioi.NAMED, *coreference.NAMED, *facts.NAMED),
-    "minilm-l6": coreference.ENCODER,
+    "minilm-l6": (*coreference.ENCODER, *syntax.ENCODER),
 }
 """What is asked besides, of the heads of one model: by how its name begins."""
 
