@@ -1,9 +1,11 @@
 """How often heads find a word's partner, relation by relation, against rules that need no syntax.
 
-Two rules are held against a head. *The best fixed offset*: look so many words back or ahead (at the last word there is
-where there are fewer), the number chosen on the selecting sentences (Clark 2019). *The same word for all*: how often the
-other words of the sentence look, by the same head, at the very partner. A head that prefers one word form, or the first
-noun, whoever asks, finds many partners so and knows nothing about who depends on whom.
+Two rules are held against a head. *The best fixed offset* (Clark 2019): look so many words back or ahead, or at the
+last word there is where there are fewer; the number that finds most partners in the very sentences the head is held to.
+An offset chosen on other sentences may be far from the best one there, and a head that keeps to the best would pass.
+*The same word for all*: how often the other words of the sentence look, by the same head, at the very partner. A head
+that prefers one word form, or the first noun, whoever asks, finds many partners so and knows nothing of who depends on
+whom.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Rule:
-    """The best fixed offset of a relation and direction: chosen on some sentences, on others."""
+    """The best fixed offset of a relation and direction."""
 
     offset: int
 

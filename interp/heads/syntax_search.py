@@ -43,7 +43,8 @@ class SyntaxSettings:
 
 @dataclass(frozen=True)
 class Measured:
-    """Both halves: counts by relation and direction, the best fixed offsets, and the report half without BOS."""
+    """Both halves: counts by relation and direction, the best fixed offsets of the report half, and that half without
+    BOS."""
 
     select: Mapping[Name, Counts]
     report: Mapping[Name, Counts]
@@ -57,7 +58,7 @@ class Measured:
     def excess(self) -> Grid:
         """How far each head lies above both rules on the selecting sentences, `[relation cell]`."""
         rows = []
-        for name, rule in self.rules.items():
+        for name, rule in best_rules({name: self.select[name] for name in self.names}).items():
             one = self.select[name]
             rows.append(one.share(one.hits) - np.maximum(one.share(one.other_words), rule.share(one)))
         return np.stack(rows)
@@ -89,7 +90,7 @@ def measure(model: HookedTransformer, halves: Halves, report: Progress, stage: s
             f"No relation stands {LEAST_WORDS} times in each half of these sentences ({len(halves.select)} and "
             f"{len(halves.report)}; the commonest {often} times in the first). Give more sentences, or a larger n."
         )
-    return Measured(select, reported, bare, best_rules({name: select[name] for name in kept}))
+    return Measured(select, reported, bare, best_rules({name: reported[name] for name in kept}))
 
 
 def search_syntax(

@@ -19,8 +19,8 @@ __all__ = ["CLAIMS", "ENCODER"]
 
 _MARGIN = 0.10
 _OURS = (
-    "The pilot had its own sentences, one seed, and the best head was chosen on the sentences it was scored on; ours are "
-    "longer, with words between a word and its partner, and heads are chosen on other sentences."
+    "The pilot had its own sentences, one seed, and no other ones to choose the best head on; ours are longer, with "
+    "words between a word and its partner, and heads are chosen on other sentences than those reported on."
 )
 
 
