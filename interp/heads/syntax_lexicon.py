@@ -24,7 +24,7 @@ WORDS: dict[str, tuple[str, ...]] = {
             patient honest shy famous""",
         "thing_adjective": """small red heavy broken wooden green dusty golden cheap narrow blue round ancient silver
             empty yellow enormous plain rusty white black soft square fragile""",
-        "kind_of_thing": "kitchen school garden toy oak winter brass travel office steel party family",
+        "kind_of_thing": "toy oak winter brass travel steel party family summer copper leather dinner",
         "place_adjective": "busy dark northern distant crowded lovely flooded sunny hidden deserted noisy remote",
         "adverb": """quietly slowly often carefully suddenly rarely gladly secretly quickly usually calmly proudly
             finally barely gently nervously""",
