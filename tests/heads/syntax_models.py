@@ -16,7 +16,7 @@ from interp.model.config import ModelConfig
 from interp.model.transformer import HookedTransformer
 from interp.text.tokenizer import Tokenizer
 
-SIZE = {"n_layers": 2, "d_model": 32, "n_heads": 4, "n_ctx": 96, "d_mlp": 64}
+SIZE = {"n_layers": 2, "d_model": 32, "n_heads": 4, "n_ctx": 128, "d_mlp": 64}
 
 
 @cache

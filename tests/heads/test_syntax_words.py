@@ -184,7 +184,7 @@ def test_conllu_files_and_folders_are_read_and_sentences_without_a_tree_left_out
 
 
 def test_sentences_longer_than_the_context_are_left_out_and_counted(tmp_path):
-    long = parsed(*[("boat", i, "root" if i == 0 else "conj") for i in range(120)])
+    long = parsed(*[("boat", i, "root" if i == 0 else "conj") for i in range(140)])
     (tmp_path / "a.conllu").write_text(as_conllu([*drawn_sentences(40, "select", 0), long]), encoding="utf-8")
     counts = {
         halves_of(reader(), tmp_path / "a.conllu", **asked(n=9, seed=s)).about["too long for the model"]
