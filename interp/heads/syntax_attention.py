@@ -38,9 +38,12 @@ def strongest(model: HookedTransformer, sentences: Sequence[LabelledTokens], *, 
     grid, n_words = head_grid(model), max(len(one.words) for one in sentences)
     shape = (len(sentences), grid.n_layers, grid.n_heads, n_words)
     at, special = np.full(shape, -1, dtype=np.int16), np.zeros(shape, dtype=bool)
-    for start in range(0, len(sentences), rows_at_once):
-        part = slice(start, min(start + rows_at_once, len(sentences)))
-        _look(model, sentences[part], at[part], special[part])
+    order = sorted(range(len(sentences)), key=lambda i: len(sentences[i].tokens))  # little padding
+    for start in range(0, len(order), rows_at_once):
+        part = order[start : start + rows_at_once]
+        found = Looks(at[part], special[part])
+        _look(model, [sentences[i] for i in part], found.at, found.at_special)
+        at[part], special[part] = found.at, found.at_special
     return Looks(at, special)
 
 

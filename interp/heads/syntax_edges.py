@@ -37,8 +37,8 @@ class Cuts:
 def edge_metric(model: HookedTransformer) -> tuple[str, str]:
     """What `cut_edges` measures in this model, and its unit."""
     if _predicts(model):
-        return "KL of the next token at the word, its edge to the partner cut, from the unedited run's", "nats"
-    return "change of the word's last representation, its edge to the partner cut", "1 − cosine"
+        return "KL of the next token at the word, its edge to the partner cut, from the unedited run's", "millinats"
+    return "change of the word's last representation, its edge to the partner cut", "share of its length"
 
 
 @torch.no_grad()
@@ -122,8 +122,8 @@ def _read(model: HookedTransformer, resid: Tensor, at: Sequence[Sequence[int]]) 
 
 def _change(model: HookedTransformer, clean: Tensor, cut: Tensor) -> Float[Tensor, " row"]:
     if _predicts(model):
-        return (clean.exp() * (clean - cut)).sum(dim=-1)
-    return 1 - torch.cosine_similarity(clean, cut, dim=-1)
+        return 1000 * (clean.exp() * (clean - cut)).sum(dim=-1)
+    return (clean - cut).norm(dim=-1) / clean.norm(dim=-1)
 
 
 def _predicts(model: HookedTransformer) -> bool:

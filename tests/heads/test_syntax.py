@@ -160,7 +160,9 @@ def test_effects_are_those_of_the_candidates_and_nothing_is_asked_of_them(plante
         head for head, row in rows(planted_scores).items() if row["effect"] == row["effect"]
     }
     assert about["cutoffs"]["syntax"] == {"margin": 0.1} and planted_scores.sets.empty
-    assert "its edge to the partner cut" in planted_scores.unit("syntax") and "nats" in planted_scores.unit("syntax")
+    assert "its edge to the partner cut" in planted_scores.unit("syntax") and "millinats" in planted_scores.unit(
+        "syntax"
+    )
     assert about["syntax"]["targets"] == "earlier words only" and about["decided_by"] if "decided_by" in about else True
     assert set(found["decided_by"]) == {"attention"}
 
@@ -208,7 +210,7 @@ def test_encoders_are_searched_in_both_directions_and_judged_by_representations(
     table = some.tables[BEST]
     assert {"nsubj", "obj", "det", "amod", "case"} <= set(table["relation"]) and set(table["direction"]) == {UP, DOWN}
     assert some.frame["score_no_bos"].isna().all() and some.frame["effect"].notna().sum() == 2
-    assert "1 − cosine" in some.unit("syntax") and (some.frame["effect"].dropna() > 0).all()
+    assert "share of its length" in some.unit("syntax") and (some.frame["effect"].dropna() > 0).all()
 
 
 def test_decoders_see_partners_that_stand_earlier_with_and_without_bos() -> None:
@@ -243,7 +245,7 @@ def test_cut_edges_equal_passes_with_renormalised_patterns(kind: str) -> None:
             continue
         keys = [k for partner in link.partners for k in one.words[partner]]
         by_hand.append(_cut_by_hand(model, one, list(one.words[link.word]), keys))
-    np.testing.assert_allclose(cuts.partner, by_hand, atol=2e-6)
+    np.testing.assert_allclose(cuts.partner, by_hand, rtol=1e-3, atol=1e-3 if kind == "decoder" else 1e-5)
     assert len(cuts.other) == len(by_hand) > 2 and (cuts.other > 1e-6).any()
 
 
@@ -265,18 +267,18 @@ def _cut_by_hand(model, one: LabelledTokens, queries: list[int], keys: list[int]
     if model.cfg.decoder is not None:
         clean = model(tokens)[0, queries[-1]].log_softmax(-1)
         cut = model.run_with_hooks(tokens, fwd_hooks=[("pattern.1", without)])[0, queries[-1]].log_softmax(-1)
-        return torch.sum(clean.exp() * (clean - cut)).item()
+        return 1000 * torch.sum(clean.exp() * (clean - cut)).item()
     vectors = []
     for hooks in ([], [("pattern.1", without)]):
         resid: list[torch.Tensor] = []
         keep = [("resid_post.1", lambda x, hook, to=resid: to.append(x.clone()) or x)]
         model.run_with_hooks(tokens, fwd_hooks=[*hooks, *keep])
         vectors.append(model.main.finish(resid[0], interp.model.taps.NO_TAPS)[0, queries].mean(0))
-    return (1 - torch.cosine_similarity(vectors[0], vectors[1], dim=0)).item()
+    return ((vectors[0] - vectors[1]).norm() / vectors[0].norm()).item()
 
 
 def test_the_measure_of_a_cut_is_named_for_what_the_model_can_show() -> None:
-    assert edge_metric(reader())[1] == "nats" and edge_metric(reader("encoder"))[1] == "1 − cosine"
+    assert edge_metric(reader())[1] == "millinats" and edge_metric(reader("encoder"))[1] == "share of its length"
 
 
 # --- what can be read, and what is refused
