@@ -10,6 +10,7 @@ from interp.errors import InputError
 from interp.heads.base import Finder, finder, finders
 from interp.heads.causes import CAUSES
 from interp.heads.find import find_heads
+from interp.heads.syntax import SyntaxFinder
 from interp.heads.task_finder import TaskFinder
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
@@ -53,7 +54,7 @@ def search(
             raise error from None
 
 
-def _asked(model: HookedTransformer, kinds: str | Sequence[str]) -> list[Finder | TaskFinder]:
+def _asked(model: HookedTransformer, kinds: str | Sequence[str]) -> list[Finder | TaskFinder | SyntaxFinder]:
     """The kinds of a call; of "all", those that suit the model."""
     if kinds != "all":
         return [finder(kind) for kind in dict.fromkeys([kinds] if isinstance(kinds, str) else kinds)]
@@ -67,13 +68,15 @@ def _asked(model: HookedTransformer, kinds: str | Sequence[str]) -> list[Finder 
     return found
 
 
-def _problem(model: HookedTransformer, one: Finder | TaskFinder, settings: Mapping[str, Any]) -> str:
+def _problem(model: HookedTransformer, one: Finder | TaskFinder | SyntaxFinder, settings: Mapping[str, Any]) -> str:
     """Why a kind's prompts cannot be made for this model, or ""."""
     n, seed = settings["n"], settings["seed"]
     try:
         if isinstance(one, TaskFinder):
             for split in ("select", "report"):
                 load_task(one.task, model, one.corruptions[0], split=split, n=n, seed=seed)
+        elif isinstance(one, SyntaxFinder):
+            one.sentences(model, settings["corpus"], n=n, seed=seed)
         else:
             one.make_data(model, 2 * n, seed, True, settings["corpus"])
             CAUSES[one.cause].make(model, n, seed)

@@ -7,6 +7,7 @@ from typing import Any
 
 from interp.heads.base import Finder
 from interp.heads.causes import CAUSES
+from interp.heads.syntax import SyntaxFinder
 from interp.heads.task_finder import TaskFinder
 from interp.heads.trial import BY_CORRUPTION
 
@@ -27,7 +28,7 @@ class Whole:
         self.say, self.after = say, after
         self.start(())
 
-    def start(self, found: Sequence[Finder | TaskFinder]) -> None:
+    def start(self, found: Sequence[Finder | TaskFinder | SyntaxFinder]) -> None:
         """What is ahead: the search for these kinds, then what is behind it."""
         self.stages = [*_stages(found), *self.after]
         self.at, self.done = 0, [0.0] * len(self.stages)
@@ -46,14 +47,18 @@ class Whole:
         self.say(stage, done, total)
 
 
-def _stages(found: Sequence[Finder | TaskFinder]) -> list[tuple[str, float]]:
+def _stages(found: Sequence[Finder | TaskFinder | SyntaxFinder]) -> list[tuple[str, float]]:
     """The stages that `find_heads` goes through for some kinds, in its order, as it names them."""
     groups: dict[Any, list[Any]] = {}
     for one in found:
-        groups.setdefault((one.heading, one.corruptions) if isinstance(one, TaskFinder) else "", []).append(one)
+        key = (one.heading, one.corruptions) if isinstance(one, TaskFinder) else type(one).__name__
+        groups.setdefault(key, []).append(one)
     stages: list[tuple[str, float]] = []
     for key, group in groups.items():
-        if not key:
+        if isinstance(group[0], SyntaxFinder):
+            stages += zip(group[0].stages, (_ATTENTION, _TEST), strict=True)
+            continue
+        if isinstance(group[0], Finder):
             stages += [(f"attention: {data}", _ATTENTION) for data in dict.fromkeys(one.data for one in group)]
             causes = dict.fromkeys(one.cause for one in group)
             stages += [(f"ablating heads: {CAUSES[cause].metric}", _TEST) for cause in causes]

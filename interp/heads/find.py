@@ -12,9 +12,14 @@ import torch
 
 from interp.errors import InputError
 from interp.heads.base import Finder, finder, finders
+from interp.heads.data import text_windows
 from interp.heads.keep import Kept
 from interp.heads.pattern_search import PatternSettings, search_patterns
+from interp.heads.rows import SET_COLUMNS
 from interp.heads.splits import as_pairs, halves, names_all, of_pairs, of_task
+from interp.heads.syntax import SyntaxFinder
+from interp.heads.syntax_corpus import is_labelled, is_parsed
+from interp.heads.syntax_search import SyntaxSettings, search_syntax
 from interp.heads.task_finder import TaskFinder
 from interp.heads.trial import run_trial
 from interp.heads.trial_input import TrialSettings
@@ -27,6 +32,7 @@ from interp.stats import benjamini_hochberg, smallest_p
 
 __all__ = ["BASIC_KINDS", "find_heads"]
 
+AnyFinder = Finder | TaskFinder | SyntaxFinder
 Progress = Callable[[str, int, int], None]
 BASIC_KINDS = ("previous_token", "duplicate_token", "induction", "sink")
 
@@ -67,12 +73,13 @@ def find_heads(
     A verdict names the kind only if score, writing and effect pass its cutoffs (`cutoffs={"induction": {"score": .5}}`
     changes them) and the corrected p is at most `alpha`; `reason` says what failed. `pairs`: the user's own
     PromptPairs, or a mapping from corruptions to them (the first decides), with the named positions that the kinds
-    need; halved by item, `n` is not used. `corpus` is a file, folder or list of files of the user's own text. `keep`:
-    a folder where each finished task is kept, so that the same call goes on from there. Same seed, same numbers.
+    need; halved by item, `n` is not used. `corpus` is a file, folder or list of files of the user's own text; for
+    `syntax` also CoNLL-U files or `LabelledTokens`. `keep`: a folder where each finished task is kept, so that the
+    same call goes on from there. Same seed, same numbers.
     Raises `InputError` for an unknown kind, or too few items to reject anything.
     """
     given = None if pairs is None else as_pairs(pairs)
-    found = _kinds(model, kinds, given)
+    found = _kinds(model, kinds, given, corpus)
     settings = {"n": n, "screen": screen, "top": top, "n_random_sets": n_random_sets, "per_item": per_item}
     settings |= {"alpha": alpha, "seed": seed}
     _check(found, model, **settings)
@@ -102,7 +109,7 @@ def find_heads(
     return HeadScores(frame, sets, about, tables, all_items([one.items for one in parts if len(one.items)]))
 
 
-def _smallest(found: Sequence[Finder | TaskFinder], frame: pd.DataFrame) -> pd.Series:
+def _smallest(found: Sequence[AnyFinder], frame: pd.DataFrame) -> pd.Series:
     """The p of each row: the smallest of the measures that may decide, each corrected for their number."""
     further = {f"{name}_p" for one in found if isinstance(one, TaskFinder) for name in one.test.decisive[1:]}
     return frame[["p", *sorted(further & set(frame.columns))]].min(axis=1)
@@ -114,13 +121,14 @@ def _rows(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _kinds(
-    model: Any, kinds: str | Sequence[str], given: Mapping[str, PromptPairs] | None
-) -> list[Finder | TaskFinder]:
-    """The kinds asked for; each must suit the model. "all": those that suit it, and whose positions the pairs name."""
+    model: Any, kinds: str | Sequence[str], given: Mapping[str, PromptPairs] | None, corpus: Any
+) -> list[AnyFinder]:
+    """The kinds asked for; each must suit the model. "all": those that suit it, and whose positions the pairs name, or
+    that can read the corpus."""
     if not isinstance(model, HookedTransformer):
         raise InputError(f"find_heads takes a loaded model, not {model!r}. Load it first: interp.load(…).")
     if kinds == "all":
-        every = [one for one in finders().values() if _suits(one, model) and (given is None or names_all(one, given))]
+        every = [one for one in finders().values() if _suits(one, model, given, corpus)]
         if not every:
             of = "" if given is None else " by the positions that these pairs name"
             raise InputError(f"No kind of head can be found in {model.cfg.model_name}{of}.")
@@ -129,11 +137,33 @@ def _kinds(
     if not found:
         raise InputError("No kinds were asked for. Name at least one, e.g. kinds=['induction'].")
     for one in found:
-        one.must_apply_to(model)
+        if isinstance(one, SyntaxFinder):
+            one.must_apply_to(model, corpus)
+        else:
+            one.must_apply_to(model)
+        if isinstance(one, SyntaxFinder) and given is not None:
+            raise InputError("syntax heads are found on whole sentences, not on pairs. Leave syntax out, or pairs=.")
+        if _reads_text(one) and _has_trees(corpus):
+            raise InputError(
+                f"corpus= holds sentences with trees, which {one.name} cannot read: it takes plain text. "
+                "Search for syntax in a call of its own."
+            )
     return found
 
 
-def _suits(one: Finder | TaskFinder, model: HookedTransformer) -> bool:
+def _reads_text(one: AnyFinder) -> bool:
+    return isinstance(one, Finder) and one.make_data is text_windows
+
+
+def _has_trees(corpus: Any) -> bool:
+    return is_labelled(corpus) or is_parsed(corpus)
+
+
+def _suits(one: AnyFinder, model: HookedTransformer, given: Mapping[str, PromptPairs] | None, corpus: Any) -> bool:
+    if isinstance(one, SyntaxFinder):
+        return given is None and one.suits(model, corpus)
+    if (given is not None and not names_all(one, given)) or (_reads_text(one) and _has_trees(corpus)):
+        return False
     try:
         one.must_apply_to(model)
     except InputError:
@@ -141,17 +171,18 @@ def _suits(one: Finder | TaskFinder, model: HookedTransformer) -> bool:
     return True
 
 
-def _groups(found: Sequence[Finder | TaskFinder]) -> list[list[Finder | TaskFinder]]:
-    """Kinds that share their passes: those known by a pattern, and those of each task."""
-    groups: dict[object, list[Finder | TaskFinder]] = {}
+def _groups(found: Sequence[AnyFinder]) -> list[list[AnyFinder]]:
+    """Kinds that share their passes: those known by a pattern, syntax, and those of each task."""
+    groups: dict[object, list[AnyFinder]] = {}
     for one in found:
-        groups.setdefault((one.heading, one.corruptions) if isinstance(one, TaskFinder) else "patterns", []).append(one)
+        key = (one.heading, one.corruptions) if isinstance(one, TaskFinder) else type(one).__name__
+        groups.setdefault(key, []).append(one)
     return list(groups.values())
 
 
 def _search(
     model: HookedTransformer,
-    group: Sequence[Finder | TaskFinder],
+    group: Sequence[AnyFinder],
     given: Mapping[str, PromptPairs] | None,
     corpus: Any,
     settings: Mapping[str, Any],
@@ -160,6 +191,8 @@ def _search(
     known: dict[Any, Any],
 ) -> HeadScores:
     """The rows of some kinds that share their passes, verdicts still to come. `known`: what was measured before."""
+    if isinstance(group[0], SyntaxFinder):
+        return _search_syntax(model, group[0], corpus, settings, n_kinds, report)
     chosen = {name: settings[name] for name in ("top", "n_random_sets", "screen", "seed")}
     per_item = settings["per_item"]
     trials = [one for one in group if isinstance(one, TaskFinder)]
@@ -180,6 +213,21 @@ def _search(
     asked = PatternSettings(**chosen, n=settings["n"], n_kinds=n_kinds)
     frame, sets, causes, items = search_patterns(model, patterns, asked, corpus=corpus, pairs=both, progress=report)
     return HeadScores(frame, sets, {"causes": causes}, items=items)
+
+
+def _search_syntax(
+    model: HookedTransformer,
+    one: SyntaxFinder,
+    corpus: Any,
+    settings: Mapping[str, Any],
+    n_kinds: int,
+    report: Progress,
+) -> HeadScores:
+    asked = {name: settings[name] for name in ("n", "seed", "alpha")}
+    sentences = one.sentences(model, corpus, n_kinds=n_kinds, **asked)
+    how = SyntaxSettings(settings["n"], settings["top"], settings["screen"], settings["seed"], n_kinds)
+    done = search_syntax(model, sentences, how, report, one.stages[0])
+    return HeadScores(done.frame, pd.DataFrame(columns=list(SET_COLUMNS)), done.about, done.tables)
 
 
 def _check(
@@ -232,7 +280,7 @@ def _check_items(found: Sequence[Any], n: int, given: int | None, alpha: float) 
 
 def _about(
     model: HookedTransformer,
-    found: Sequence[Finder | TaskFinder],
+    found: Sequence[AnyFinder],
     limits: Cutoffs,
     corpus: Any,
     settings: Mapping[str, Any],
@@ -240,24 +288,27 @@ def _about(
 ) -> dict[str, Any]:
     patterns = [one for one in found if isinstance(one, Finder)]
     trials = [one for one in found if isinstance(one, TaskFinder)]
-    data = {one.name: one.data for one in patterns} | {one.name: f"task {one.task}" for one in trials}
+    others = [one for one in found if not isinstance(one, TaskFinder)]
+    data = {one.name: one.data for one in others} | {one.name: f"task {one.task}" for one in trials}
     ablations = []
     if patterns:
         ablations.append("mean over the reference prompts, position by position")
     if trials:
         ablations.append("of a task: exchange in both directions, mean and resample over the corrupt prompts")
+    if any(isinstance(one, SyntaxFinder) for one in found):
+        ablations.append("of syntax: the score of one edge set to −∞, another word's as control")
     return {
         "model": model.cfg.model_name,
         "definitions": {one.name: one.definition for one in found},
         "writing": {one.name: one.writing.label for one in found if one.writing is not None},
         "data": data if given is None else {one.name: f"the pairs given: {', '.join(given)}" for one in found},
-        "corpus": "the sample of this package" if corpus is None else str(corpus),
+        "corpus": "the sample of this package" if corpus is None else _corpus_name(corpus),
         "bos": "one BOS in front where the model has one; score_no_bos without it"
         if given is None
         else "as in the pairs given",
         "ablation": "; ".join(ablations) + "; exact",
         "normalisation": "harm: positive where the behaviour got worse",
-        "cause": {one.name: one.cause for one in patterns} | {one.name: one.test.label for one in trials},
+        "cause": {one.name: one.cause for one in others} | {one.name: one.test.label for one in trials},
         "causes": {
             one.test.label: {"metric": f"{one.test.label} on {one.task}", "unit": "share of clean − corrupt"}
             for one in trials
@@ -272,3 +323,7 @@ def _about(
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "caveat": "measured on one model; run the same search on others before saying more",
     }
+
+
+def _corpus_name(corpus: Any) -> str:
+    return f"{len(corpus)} labelled token rows" if is_labelled(corpus) else str(corpus)

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from interp.errors import InputError, StorageError
+from interp.heads.syntax_corpus import conllu_files, is_labelled
 from interp.model.identity import model_hash
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
@@ -93,6 +94,10 @@ def _words(corpus: Any) -> Any:
         return corpus.tolist()
     if corpus is None:
         return None
+    if is_labelled(corpus):
+        return [asdict(one) for one in corpus]
+    if files := conllu_files(corpus):
+        return [Path(file).read_bytes().hex() for file in files]
     from interp.tasks.natural_text import passages
 
     return passages(corpus)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from interp.errors import InputError
 from interp.heads.base import Finder
+from interp.heads.syntax import SyntaxFinder
 from interp.heads.task_finder import NOTHING, TaskFinder, TaskWriting
 from interp.sites import Head
 
@@ -21,12 +22,12 @@ Row = Mapping[Hashable, Any]
 _NO_SET = {"heads": "", "effect": math.nan, "p": math.nan, "random_max": math.nan}
 
 
-def cutoffs_of(found: Sequence[Finder | TaskFinder], changed: Any) -> Cutoffs:
+def cutoffs_of(found: Sequence[Finder | TaskFinder | SyntaxFinder], changed: Any) -> Cutoffs:
     """The cutoffs in force: each kind's defaults (score, margin, writing, effect), and what the caller changed."""
     limits: Cutoffs = {}
     for one in found:
         limits[one.name] = {} if one.score_cutoff is None else {"score": one.score_cutoff}
-        if isinstance(one, TaskFinder) and one.margin is not None:
+        if not isinstance(one, Finder) and one.margin is not None:
             limits[one.name]["margin"] = one.margin
         if one.writing is not None:
             limits[one.name]["writing"] = one.writing.cutoff
@@ -46,7 +47,7 @@ def cutoffs_of(found: Sequence[Finder | TaskFinder], changed: Any) -> Cutoffs:
 
 
 def judge(
-    found: Sequence[Finder | TaskFinder],
+    found: Sequence[Finder | TaskFinder | SyntaxFinder],
     frame: pd.DataFrame,
     sets: pd.DataFrame,
     limits: Cutoffs,
@@ -64,6 +65,9 @@ def judge(
         one, limit = by_name[row["kind"]], limits[row["kind"]]
         if isinstance(one, TaskFinder):
             verdict, reason, measure = _of_task(one, row, limit, alpha, about)
+        elif isinstance(one, SyntaxFinder):
+            verdict, reason = _of_syntax(one, row, limit, alpha)
+            measure = "attention"
         else:
             verdict, reason = _of_pattern(one, row, joint.get(row["kind"], _NO_SET), limit, alpha)
             measure = "ablation" if _number(row, "effect") is not None else ""
@@ -91,6 +95,16 @@ def _of_pattern(one: Finder, row: Row, together: Row, limit: Mapping[str, float]
     if attends:
         return f"attends like {one.name}", reason
     return ("" if failing else f"matters for {one.cause}"), reason
+
+
+def _of_syntax(one: SyntaxFinder, row: Row, limit: Mapping[str, float], alpha: float) -> tuple[str, str]:
+    """By attention alone: far enough above the best fixed offset and above the other words' looks, and surely so."""
+    _, why = _attends(row, limit)
+    if not row["score"] >= row["other_words"] + limit["margin"]:
+        why.append(f"other words look at the same one nearly as often ({row['other_words']:.2f})")
+    if not row["p_corrected"] <= alpha:
+        why.append(f"p {row['p_corrected']:.2g} > {alpha:g}")
+    return ("" if why else f"{one.name} ({row['role']})"), "; ".join(why)
 
 
 def _of_task(

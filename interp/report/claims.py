@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from interp.heads.base import finders
-from interp.report import agreement, conflict, coreference, facts, ioi, null, patterns
+from interp.report import agreement, conflict, coreference, facts, ioi, null, patterns, syntax
 from interp.report.claim import Claim
 
 __all__ = ["EVERY", "NAMED", "claims_for"]
@@ -17,6 +17,7 @@ _ALL = (
     *facts.CLAIMS,
     *agreement.CLAIMS,
     *conflict.CLAIMS,
+    *syntax.CLAIMS,
     *null.CLAIMS,
 )
 EVERY: tuple[Claim, ...] = tuple(claim for claim in _ALL if claim.kind in finders())
@@ -30,7 +31,7 @@ NAMED: dict[str, tuple[Claim, ...]] = {
         *agreement.NAMED,
         *conflict.NAMED,
     ),
-    "minilm-l6": coreference.ENCODER,
+    "minilm-l6": (*coreference.ENCODER, *syntax.ENCODER),
 }
 """What is asked besides, of the heads of one model: by how its name begins."""
 

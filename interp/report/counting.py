@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from interp.heads.base import Finder, finder
+from interp.heads.syntax import SyntaxFinder
 from interp.heads.task_finder import TaskFinder
 from interp.report.claim import Measured, Missing
 from interp.report.evidence import Evidence
@@ -84,7 +85,7 @@ def _limits(evidence: Evidence, kind: str) -> Mapping[str, float]:
     return evidence.found.about.get("cutoffs", {}).get(kind, {})
 
 
-def _clear(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> bool:
+def _clear(evidence: Evidence, one: Finder | TaskFinder | SyntaxFinder, row: Row) -> bool:
     """Whether a named head would be named at the near end of every interval too."""
     limit = _limits(evidence, one.name)
     if "score" in limit and not evidence.ends(row, "score")[0] >= limit["score"]:
@@ -96,7 +97,7 @@ def _clear(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> bool:
     return any(_near(ends, one) >= limit["effect"] for ends in _effects(evidence, one, row))
 
 
-def _excluded(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> bool:
+def _excluded(evidence: Evidence, one: Finder | TaskFinder | SyntaxFinder, row: Row) -> bool:
     """Whether a head falls short of a cutoff at the far end of an interval, or writes the wrong way."""
     limit = _limits(evidence, one.name)
     high = _or_value(evidence.ends(row, "score")[1], row["score"])
@@ -114,7 +115,7 @@ def _excluded(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> bool:
     return all(_far(ends, one) < limit["effect"] for ends in _effects(evidence, one, row))
 
 
-def _effects(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> list[tuple[float, float]]:
+def _effects(evidence: Evidence, one: Finder | TaskFinder | SyntaxFinder, row: Row) -> list[tuple[float, float]]:
     """The intervals of the measures that decide. An effect of 0 on every item keeps its own: what is exchanged reaches
     nothing there, which is no matter of sampling."""
     names = ["effect"]
@@ -124,11 +125,11 @@ def _effects(evidence: Evidence, one: Finder | TaskFinder, row: Row) -> list[tup
     return [ends for ends in both if not _absent(ends[0])]
 
 
-def _near(ends: tuple[float, float], one: Finder | TaskFinder) -> float:
+def _near(ends: tuple[float, float], one: Finder | TaskFinder | SyntaxFinder) -> float:
     return ends[0] if getattr(one, "sign", 1) > 0 else -ends[1]
 
 
-def _far(ends: tuple[float, float], one: Finder | TaskFinder) -> float:
+def _far(ends: tuple[float, float], one: Finder | TaskFinder | SyntaxFinder) -> float:
     return ends[1] if getattr(one, "sign", 1) > 0 else -ends[0]
 
 

@@ -196,8 +196,8 @@ PATTERNS = [name for name, one in finders().items() if isinstance(one, Finder)]
 TRIALS = [name for name, one in finders().items() if isinstance(one, TaskFinder)]
 
 
-def test_every_kind_is_known_by_a_pattern_or_by_a_task():
-    assert sorted([*PATTERNS, *TRIALS]) == sorted(finders()) and set(BASIC_KINDS) == set(PATTERNS)
+def test_every_kind_is_known_by_a_pattern_or_by_a_task_or_by_trees():
+    assert sorted([*PATTERNS, *TRIALS, "syntax"]) == sorted(finders()) and set(BASIC_KINDS) == set(PATTERNS)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
