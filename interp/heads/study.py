@@ -34,7 +34,7 @@ __all__ = ["END", "SHARED", "Study"]
 END = "END"  # the position whose logits are read
 _WHOLE = ""  # all keys
 _ROWS_AT_ONCE = 16
-SHARED = ("movers",)  # of a memo: what is found on the selecting prompts and holds for all
+SHARED = ("movers", "function_means")  # of a memo: what is found on the selecting prompts and holds for all
 Grid = NDArray[np.floating]
 
 
@@ -106,6 +106,10 @@ class Study:
         `[prompt layer head]`; among all tokens, or without the prompt's first one, where heads rest. −1 for a head that
         a layer does not have."""
         return self._seen(query).strongest[0 if first else 1]
+
+    def outputs(self, query: str) -> Float[Tensor, "prompt layer head d_head"]:
+        """What each head puts out (z) at `query`; 0 for a head that a layer does not have."""
+        return self._seen(query).z[self._key(_WHOLE)]
 
     def writes(
         self,
