@@ -158,8 +158,8 @@ def _by_function(study: Study) -> pd.DataFrame:
 
 FINDER = TaskFinder(
     name="function_vector",
-    definition="rise of p(answer) on a prompt with shuffled labels when the head's output at the end is set to its mean "
-    "over clean prompts of the same function",
+    definition="rise of p(answer) on a prompt with shuffled labels when the head's output at the end is set to its "
+    "mean over clean prompts of the same function",
     task="few_shot",
     corruptions=("shuffled_labels",),
     positions=(LABELS,),

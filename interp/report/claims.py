@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from interp.heads.base import finders
-from interp.report import coreference, facts, ioi, null, patterns
+from interp.report import coreference, facts, ioi, lexical, null, patterns
 from interp.report.claim import Claim
 
 __all__ = ["EVERY", "NAMED", "claims_for"]
 
-_ALL = (*patterns.CLAIMS, *ioi.CLAIMS, *coreference.CLAIMS, *facts.CLAIMS, *null.CLAIMS)
+_ALL = (*patterns.CLAIMS, *ioi.CLAIMS, *coreference.CLAIMS, *facts.CLAIMS, *lexical.CLAIMS, *null.CLAIMS)
 EVERY: tuple[Claim, ...] = tuple(claim for claim in _ALL if claim.kind in finders())
 """What is asked of any model."""
 NAMED: dict[str, tuple[Claim, ...]] = {

@@ -30,7 +30,11 @@ from interp.tasks.load import load as load_task
 __all__ = ["Evidence", "settings_key"]
 
 METHOD = 2  # raised whenever the same call would give other numbers
-_RISES = ("backup",)  # kinds whose score is a difference, not a share of attention or of prompts
+_RISES = (
+    "backup",
+    "semantic_relation",
+    "function_vector",
+)  # kinds whose score is a difference, not a share of attention or of prompts
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 from interp.tasks.countries import countries
 from interp.tasks.related_pairs import PAIRS
@@ -52,6 +53,6 @@ def functions() -> dict[str, tuple[tuple[str, str], ...]]:
         "past tense": _PAST,
         "present participle": _PARTICIPLES,
         "capital letter": tuple((word, word.capitalize()) for word in dict.fromkeys(_PLAIN)),
-        "next number": tuple(zip(numbers, numbers[1:], strict=False)),
+        "next number": tuple(pairwise(numbers)),
         **known,
     }

@@ -15,7 +15,8 @@ def row(one: Finder | TaskFinder) -> str:
     writing = "–"
     if one.writing is not None:
         writing = f"{one.writing.label} {one.writing.side} {one.writing.cutoff:g}"
-    attention, effect = f"≥ {one.score_cutoff:g}", "–" if one.effect_cutoff is None else f"{one.effect_cutoff:g}"
+    attention = "–" if one.score_cutoff is None else f"≥ {one.score_cutoff:g}"
+    effect = "–" if one.effect_cutoff is None else f"{one.effect_cutoff:g}"
     if isinstance(one, TaskFinder):
         attention += "" if one.margin is None else f", {one.margin:g} above baselines"
         data, positions = f"task `{one.task}`, {one.corruptions[0]}", ", ".join(one.positions)
