@@ -18,7 +18,7 @@ from interp.tasks.base import Request, Task, TaskDefinition
 from interp.tasks.functions import functions
 from interp.tasks.measure import best_of
 from interp.tasks.prompts import Filled, Prompt, fill, task_of, with_bos
-from interp.tasks.words import half, is_one_token, rng, word_id
+from interp.tasks.words import half, in_turns, is_one_token, rng, word_id
 
 __all__ = ["FORMATS", "N_SHOTS", "TASK"]
 
@@ -90,11 +90,11 @@ def _with_labels(pairs: Any) -> Any:
 
 
 def _questions(pairs: dict[str, list[tuple[str, str]]], split: str, request: Request) -> list[_Asked]:
-    """Every word of a split once, in random order."""
+    """Every word of a split once, in random order, the functions in turns."""
     every = [(name, pair) for name, some in pairs.items() for pair in half(some, split)]
     rng(request.seed, "few_shot", split).shuffle(every)
     made = []
-    for i, (name, (word, value)) in enumerate(every):
+    for i, (name, (word, value)) in enumerate(in_turns(every, lambda one: one[0])):
         draw = rng(request.seed, "few_shot", split, name, word)
         shots, foil = _shots([pair for pair in half(pairs[name], split) if pair != (word, value)], value, draw)
         if len(shots) < N_SHOTS or not foil:

@@ -89,9 +89,9 @@ FRAMES: dict[str, tuple[str, ...]] = {
     ),
     "young": (
         "The young of the {C} is called the {R}",
-        "In the meadow we saw a {C} with her newborn {R}",
-        "Before it grew up to be a {C} it was a little {R}",
-        "What will be a {C} one day is now only a {R}",
+        "In the meadow we saw the {C} with her newborn {R}",
+        "Before it became the {C} that we know it was a little {R}",
+        "What will be the {C} one day is now only a {R}",
     ),
     "home": (
         "When evening came, the {C} went back to its {R}",

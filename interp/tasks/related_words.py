@@ -17,7 +17,7 @@ from interp.tasks.base import Request, Task, TaskDefinition
 from interp.tasks.measure import best_of
 from interp.tasks.prompts import Filled, Prompt, fill, task_of, with_bos
 from interp.tasks.related_pairs import FRAMES, PAIRS
-from interp.tasks.words import half, is_one_token, rng, word_id
+from interp.tasks.words import half, in_turns, is_one_token, rng, word_id
 
 __all__ = ["TASK"]
 
@@ -86,11 +86,12 @@ def _read_before(pairs: Any) -> Any:
 
 
 def _questions(pairs: dict[str, list[tuple[str, str]]], split: str, request: Request) -> list[_Asked]:
-    """Every pair of a split in each of the split's frames, the pairs in random order."""
+    """Every pair of a split in each of the split's frames, the pairs in random order, the relations in
+    turns."""
     every = [(name, cue, related) for name, some in pairs.items() for cue, related in half(some, split)]
     rng(request.seed, "related_words", split).shuffle(every)
     made = []
-    for name, cue, related in every:
+    for name, cue, related in in_turns(every, lambda one: one[0]):
         for frame, text in enumerate(half(FRAMES[name], split)):
             made.append(_Asked(name, cue, related, split, frame, fill(text, {"C": cue, "R": related})))
     return made

@@ -13,7 +13,7 @@ from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 from interp.tasks.base import Request, Task, TaskDefinition
 from interp.tasks.prompts import Prompt, fill, task_of
-from interp.tasks.words import half, is_one_token, rng, word_id
+from interp.tasks.words import half, in_turns, is_one_token, rng, word_id
 
 __all__ = ["ALONE", "CLASSES", "CYCLIC", "LISTS", "TASK"]
 
@@ -84,7 +84,7 @@ def _single_tokens(model: HookedTransformer, words: Sequence[str]) -> tuple[str,
 def _prompts(classes: dict[str, tuple[str, ...]], split: str, request: Request) -> list[Prompt]:
     """Two prompts of each item of a split: as many items as are asked for, or all there are."""
     every = [(name, at) for name, words in classes.items() for at in half(_places(name, len(words)), split)]
-    drawn = rng(request.seed, "succession", split).sample(every, len(every))[: request.n]
+    drawn = in_turns(rng(request.seed, "succession", split).sample(every, len(every)), lambda one: one[0])[: request.n]
     lists, alone = half(LISTS, split), half(ALONE, split)
     made = []
     for i, (name, at) in enumerate(drawn):
