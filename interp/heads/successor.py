@@ -25,8 +25,8 @@ Grid = NDArray[np.floating]
 
 
 def _increments(study: Study) -> Behaviour:
-    """Whether a head's OV on the prompt's last ordinal puts the answer above every other member of its class. Chance is
-    one over the size of the class."""
+    """Whether a head's OV on the prompt's last ordinal puts the answer above every other member of its class; beside it
+    the same of what the head really moves from there to END. Chance is one over the size of the class."""
     own, classes = _ordinals(study), _classes(study)
     right = np.full((len(own), *study.attention(END, "ordinal").shape[1:]), np.nan)
     for members in dict.fromkeys(classes):
@@ -34,7 +34,21 @@ def _increments(study: Study) -> Behaviour:
         wanted = [(own[i], study.answers[i][0]) for i in mine]
         right[mine] = _hits(study, wanted, members)
     chance = study.by_item(np.array([[1 / len(one)] for one in classes]))
-    return Behaviour(right, {"attention": study.attention(END, "ordinal")}, {"chance": float(chance.mean())})
+    beside = {"in_context": _in_context(study, classes), "attention": study.attention(END, "ordinal")}
+    return Behaviour(right, beside, {"chance": float(chance.mean())})
+
+
+def _in_context(study: Study, classes: Sequence[Sequence[int]]) -> Grid:
+    """Whether what a head moves from the last ordinal to END, as it stands in context, raises the answer above every
+    other member of its class, `[prompt layer head]`."""
+    own = study.writes(END, "ordinal", up=study.answers)
+    best = np.full_like(own, -np.inf)
+    for rank in range(max(map(len, classes))):
+        others = [members[rank % len(members)] for members in classes]
+        found = study.writes(END, "ordinal", up=[[one] for one in others])
+        itself = np.array([one in answers for one, answers in zip(others, study.answers, strict=True)])
+        best = np.maximum(best, np.where(itself[:, None, None], -np.inf, found))
+    return np.where(np.isnan(own), np.nan, own > best)
 
 
 def _hits(study: Study, wanted: Sequence[tuple[int, int]], members: Sequence[int]) -> Grid:

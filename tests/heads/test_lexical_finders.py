@@ -92,6 +92,8 @@ def test_a_head_that_adds_one_is_found_and_those_that_only_look_write_or_copy_ar
     assert writes["score"] == 1 and writes["attention"] < 1e-5
     assert writes["verdict"] == "attends like successor" and "writes nothing" in writes["reason"]
     assert copies["score"] == 0 and copies["attention"] == pytest.approx(1, abs=1e-5)
+    real = row_of(scores, "successor", "1.0")
+    assert [one["in_context"] for one in (real, looks, copies)] == [1, 0, 0], "what is moved is what weights say"
     assert scores.about["baselines"]["successor"]["chance"] == pytest.approx(1 / N, rel=0.2)
 
 
