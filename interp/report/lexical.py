@@ -42,9 +42,10 @@ def _classes(evidence: Evidence) -> Measured:
         name, _, n = part.rpartition(" ")
         shares[name] = float(mine[name])
         ends.append(clopper_pearson(round(shares[name] * int(n)), int(n)))
-    counts = [sum(end >= 0.5 for end in some) for some in (shares.values(), *zip(*ends, strict=True))]
+    both = (shares.values(), *zip(*ends, strict=True))
+    value, low, high = (sum(end >= 0.5 for end in some) for some in both)
     said = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
-    return Measured(*counts, f"classes (of {len(shares)})", None, f"{head_of(best)}: {said}")
+    return Measured(value, low, high, f"classes (of {len(shares)})", None, f"{head_of(best)}: {said}")
 
 
 def _share_of_retrieval(evidence: Evidence) -> Measured:

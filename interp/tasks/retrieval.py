@@ -87,7 +87,7 @@ def _make(model: HookedTransformer, request: Request) -> Task:
     windows = _windows(model, int(filler), request.seed)
     items = [one for split in request.splits for one in _items(model, split, windows[split], front, request)]
     said = _said(model, items, request, bool(bos))
-    parts: dict[str, list[Any]] = {name: [] for name in ("clean", "corrupt", "answer", "foil", "items", "templates")}
+    parts: dict[str, Any] = {name: [] for name in ("clean", "corrupt", "answer", "foil", "items", "templates")}
     places: dict[str, list[list[int]]] = {name: [] for name in ("needle", "copied", "END")}
     labels: dict[str, list[Any]] = {name: [] for name in ("step", "split")}
     for item, right in zip(items, said, strict=True):
