@@ -56,21 +56,27 @@ def _exchange(study: Study, sets: Sequence[HeadSet], seed: int, report: Report |
 def _ablate_and_cut(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
     """Ablations everywhere, and the edge from END to the needle cut."""
     found = ways(study, sets, seed, report, measures=("mean", "resample"))
-    known: dict[HeadSet, Grid] = study.memo.setdefault("harm:needle cut", {})
-    for one in (one for one in dict.fromkeys(sets) if one not in known):
-        effects = knockout(
-            study.model,
-            study.main,
-            heads=[str(head) for head in one],
-            over=(),
-            queries=READ,
-            keys=NEEDLE,
-            metric=study.metric,
-            progress=False,
-        )
-        known[one] = -effects.values.values / distance(study)
-    found["knockout"] = {one: known[one] for one in sets}
+    found["knockout"] = _cut(study, sets)
     return found
+
+
+def _cut(study: Study, sets: Sequence[HeadSet]) -> dict[HeadSet, Grid]:
+    """Harm of cutting the edge from END to the needle in each single head; sets are not cut."""
+    heads = list(dict.fromkeys(one[0] for one in sets if len(one) == 1))
+    if not heads:
+        return {}
+    effects = knockout(
+        study.model,
+        study.main,
+        queries=READ,
+        keys=NEEDLE,
+        heads=[str(head) for head in heads],
+        over=("layer", "head"),
+        metric=study.metric,
+        progress=False,
+    )
+    harm = -effects.values / distance(study)
+    return {(head,): harm.sel(layer=head.layer, head=head.head).values for head in heads}
 
 
 FINDER = TaskFinder(

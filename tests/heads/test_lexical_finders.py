@@ -152,6 +152,9 @@ def test_a_head_that_copies_the_needles_word_is_found_and_decoys_are_not():
     looks, copies = row_of(scores, "retrieval", "1.1"), row_of(scores, "retrieval", "1.2")
     assert looks["score"] == 1 and looks["verdict"] == "attends like retrieval" and looks["effect"] == 0
     assert copies["score"] == 0 and copies["verdict"] == ""
+    real = row_of(scores, "retrieval", "1.0")
+    assert real["knockout"] == pytest.approx(0.5, abs=1e-4), "without the edge neither the word nor its foil is written"
+    assert looks["knockout"] == pytest.approx(0, abs=1e-6) and real["noise"] == pytest.approx(1, abs=1e-4)
 
 
 def test_where_a_head_looks_most_is_what_its_pattern_says():
