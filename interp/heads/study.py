@@ -20,6 +20,7 @@ from torch import Tensor
 from interp.circuits.direct import effective_unembedding, final_scale
 from interp.circuits.streaming import LayerHeads, head_grid, stream_heads
 from interp.errors import InputError
+from interp.model.attention import attention_pattern, attention_scores
 from interp.model.norms import Norm
 from interp.model.taps import Write, make_writes
 from interp.model.tokens import Batch, pad_rows
@@ -33,7 +34,7 @@ __all__ = ["END", "SHARED", "Study"]
 END = "END"  # the position whose logits are read
 _WHOLE = ""  # all keys
 _ROWS_AT_ONCE = 16
-SHARED = ("movers",)  # of a memo: what is found on the selecting prompts and holds for all
+SHARED = ("movers", "function_means")  # of a memo: what is found on the selecting prompts and holds for all
 Grid = NDArray[np.floating]
 
 
@@ -99,6 +100,16 @@ class Study:
     def attention(self, query: str, key: str) -> Grid:
         """Attention of each head from the last token of `query` to all tokens of `key`, `[prompt layer head]`."""
         return self._seen(query).share[self._key(key)]
+
+    def looks_at(self, query: str, *, first: bool = True) -> NDArray[np.integer]:
+        """The token that the last token of `query` attends to most in each head, by its place in the prompt,
+        `[prompt layer head]`; among all tokens, or without the prompt's first one, where heads rest. −1 for a head that
+        a layer does not have."""
+        return self._seen(query).strongest[0 if first else 1]
+
+    def outputs(self, query: str) -> Float[Tensor, "prompt layer head d_head"]:
+        """What each head puts out (z) at `query`; 0 for a head that a layer does not have."""
+        return self._seen(query).z[self._key(_WHOLE)]
 
     def writes(
         self,
@@ -263,7 +274,11 @@ class Study:
             group = n_heads // heads.v.shape[2]
             values = repeat(heads.v, "row k_pos kv_head d_head -> row k_pos (kv_head group) d_head", group=group)
             for query, places in at.items():
-                weights = _rows_of(heads, places)[None] * keys[:, :, None]  # [name row head k_pos]
+                pattern = _rows_of(heads, places)
+                for number, one in enumerate((pattern, _without_first(pattern, pads))):
+                    strongest = one.argmax(-1).cpu() - torch.tensor(pads)[:, None]
+                    seen[query].strongest[number, mine, heads.layer, :n_heads] = strongest.numpy()
+                weights = pattern[None] * keys[:, :, None]  # [name row head k_pos]
                 z = einsum(
                     weights, values.to(weights), "name row head k_pos, row k_pos head d_head -> name row head d_head"
                 )
@@ -311,6 +326,7 @@ class _Seen:
     z: Float[Tensor, "name prompt layer head d_head"]
     out_scales: Float[Tensor, "layer prompt"]  # NaN without a norm behind attention
     final: Float[Tensor, " prompt"]
+    strongest: NDArray[np.integer]  # [which prompt layer head]: the place attended to most, of all and but the first
 
     @classmethod
     def empty(cls, n_names: int, shape: tuple[int, int, int], d_head: int) -> _Seen:
@@ -321,6 +337,7 @@ class _Seen:
             torch.zeros(n_names, *shape, d_head),
             torch.full((n_layers, n_prompts), torch.nan),
             torch.ones(n_prompts),
+            np.full((2, *shape), -1),
         )
 
 
@@ -333,11 +350,15 @@ def _batch(model: HookedTransformer, rows: list[list[int]]) -> tuple[Batch, list
 
 
 def _rows_of(heads: LayerHeads, at: Sequence[int]) -> Float[Tensor, "row head k_pos"]:
-    """The pattern of one query of each row."""
-    found: list[Tensor | None] = [None] * len(at)
-    for queries, pattern in heads.patterns():
-        first, last = int(queries[0]), int(queries[-1])
-        for row, pos in enumerate(at):
-            if first <= pos <= last:
-                found[row] = pattern[row, :, pos - first]
-    return torch.stack([one for one in found if one is not None])
+    """The pattern of one query of each row; no other query's is made."""
+    index = torch.tensor(sorted(set(at)), device=heads.q.device)
+    scores = attention_scores(heads.q[:, index], heads.k, heads.rows.at(index), heads.attn.config)
+    place = torch.searchsorted(index, torch.tensor(list(at), device=index.device))
+    return attention_pattern(scores)[torch.arange(len(place)), :, place]
+
+
+def _without_first(pattern: Float[Tensor, "row head k_pos"], pads: Sequence[int]) -> Float[Tensor, "row head k_pos"]:
+    """The same with nothing on each row's first token."""
+    pattern = pattern.clone()
+    pattern[torch.arange(len(pads)), :, torch.tensor(pads)] = -1.0
+    return pattern

@@ -131,6 +131,11 @@ def _corruptions(
     return by_corruption(group, candidates, studies, seed, lambda done, total: progress(stage, done, total))
 
 
+def _compares(metric: Any) -> bool:
+    """Whether a metric above 0 says that the answer is above the foil."""
+    return not isinstance(metric, str) or metric.endswith("_diff")
+
+
 def _about(
     group: Sequence[TaskFinder],
     splits: Splits,
@@ -149,7 +154,7 @@ def _about(
         "templates": {"select": sorted(set(splits.select.main.templates)), "report": sorted(set(study.main.templates))},
         "corruption": study.corruption,
         "metric": study.metric if isinstance(study.metric, str) else study.metric.name,
-        **({"accuracy": float((clean > 0).mean())} if study.main.foil and "copies" not in study.main.positions else {}),
+        **({"accuracy": float((clean > 0).mean())} if study.main.foil and _compares(study.metric) else {}),
         "clean": float(clean.mean()),
         "corrupt": float(corrupt.mean()),
         "clean − corrupt (95%)": [float(gap.mean()), low, high],

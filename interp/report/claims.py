@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from interp.heads.base import finders
-from interp.report import agreement, conflict, coreference, facts, ioi, null, patterns, syntax
+from interp.report import agreement, conflict, coreference, facts, ioi, lexical, null, patterns, syntax
 from interp.report.claim import Claim
 
 __all__ = ["EVERY", "NAMED", "claims_for"]
@@ -17,6 +17,7 @@ _ALL = (
     *facts.CLAIMS,
     *agreement.CLAIMS,
     *conflict.CLAIMS,
+    *lexical.CLAIMS,
     *syntax.CLAIMS,
     *null.CLAIMS,
 )

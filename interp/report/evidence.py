@@ -29,8 +29,9 @@ from interp.tasks.load import load as load_task
 
 __all__ = ["Evidence", "settings_key"]
 
-METHOD = 2  # raised whenever the same call would give other numbers
-_RISES = ("agreement", "backup")  # kinds whose score is a difference, not a share of attention or of prompts
+METHOD = 3  # raised whenever the same call would give other numbers
+# Kinds whose score is a difference, not a share of attention or of prompts.
+_RISES = ("agreement", "backup", "function_vector", "semantic_relation")
 
 
 @dataclass

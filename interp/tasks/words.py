@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
 from interp.errors import InputError
 
-__all__ = ["MEN", "OBJECTS", "PLACES", "WOMEN", "draw", "half", "is_one_token", "rng", "word_id"]
+__all__ = ["MEN", "OBJECTS", "PLACES", "WOMEN", "draw", "half", "in_turns", "is_one_token", "rng", "word_id"]
 
 # fmt: off
 WOMEN = (
@@ -42,6 +43,16 @@ def half(words: Sequence[Any], split: str) -> tuple:
 def rng(seed: int, *what: str) -> Random:
     """A generator of its own for each purpose, so that one purpose's draws do not move another's."""
     return Random(":".join([str(seed), *what]))  # a text seeds the same on every machine
+
+
+def in_turns(every: Sequence[Any], of: Callable[[Any], Any]) -> list:
+    """The same ones, the first of each group before the second of any, else in the order given."""
+    met = Counter[Any]()
+    turns = []
+    for one in every:
+        turns.append(met[of(one)])
+        met[of(one)] += 1
+    return [every[i] for i in sorted(range(len(every)), key=turns.__getitem__)]
 
 
 def draw(every: Sequence[Any], n: int, generator: Random, what: str) -> list:

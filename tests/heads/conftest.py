@@ -91,9 +91,11 @@ def placed() -> Callable[[PromptPairs, int], PromptPairs]:
         names = {name: [(three[i],) for three in drawn] for i, name in enumerate(("IO", "S1", "S2"))}
         names |= {"subject": names["IO"], "relation": names["S1"], "copies": names["IO"], "attractor": names["S1"]}
         names |= {"context_object": names["S1"], "context_subject": names["S2"]}
+        names |= dict.fromkeys(("ordinal", "needle", "labels"), names["IO"])
         names |= {
             name: [(three[i],) for three in ordered] for i, name in enumerate(("antecedent", "distractor", "pronoun"))
         }
+        names |= {"cue": names["antecedent"], "related": names["pronoun"]}
         return replace(pairs, positions={**pairs.positions, **{name: tuple(spans) for name, spans in names.items()}})
 
     return place

@@ -16,7 +16,7 @@ def row(one: Finder | TaskFinder | SyntaxFinder) -> str:
     writing = "–"
     if one.writing is not None:
         writing = f"{one.writing.label} {one.writing.side} {one.writing.cutoff:g}"
-    attention = "" if one.score_cutoff is None else f"≥ {one.score_cutoff:g}"
+    attention = ("–" if isinstance(one, TaskFinder) else "") if one.score_cutoff is None else f"≥ {one.score_cutoff:g}"
     effect = "–" if one.effect_cutoff is None else f"{one.effect_cutoff:g}"
     if isinstance(one, TaskFinder):
         attention += "" if one.margin is None else f", {one.margin:g} above baselines"

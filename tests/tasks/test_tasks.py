@@ -12,7 +12,7 @@ import interp
 from interp.errors import InputError
 from interp.model.config import ModelConfig
 from interp.model.transformer import HookedTransformer
-from interp.tasks import coreference, fact_recall, ioi, words
+from interp.tasks import coreference, fact_recall, few_shot, ioi, related_words, retrieval, words
 from interp.tasks.base import definitions, model_kind
 from interp.tasks.coreference_words import ASKS, FRAMES, GIVES, NOUNS, OCCUPATIONS, PARTICIPANTS, PRONOUNS
 from interp.tasks.countries import countries, nonce_words
@@ -21,6 +21,7 @@ from interp.tasks.prompts import fill
 from interp.tasks.repeated_tokens import tiled
 
 NAMES = list(definitions())
+AS_MANY_AS_THERE_ARE = ("fact_recall", "succession", "related_words", "few_shot")
 SLOW_TO_DRAW = "natural_copies"  # which runs the model over windows of text
 OF_FACTS = ("conflict", "fact_recall")  # which take what the model knows, and say how many that is
 MANY = [pytest.param(name, marks=pytest.mark.slow if name == SLOW_TO_DRAW else ()) for name in NAMES]
@@ -39,7 +40,11 @@ def knows(monkeypatch):
     def judged(model, rows, wanted, candidates):
         return [sum(row[-5:]) % 7 != 3 for row in rows], [sum(row[-5:]) % 2 == 0 for row in rows]  # BOS does not count
 
-    monkeypatch.setattr(fact_recall, "best_of", judged)
+    for module in (fact_recall, related_words, few_shot):
+        monkeypatch.setattr(module, "best_of", judged)
+    monkeypatch.setattr(
+        retrieval, "written", lambda model, rows, values: [tuple(word % 7 != 3 for word in value) for value in values]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +108,7 @@ def test_each_split_holds_a_hundred_independent_items_or_says_how_many(smollm2, 
     counts = {one: len({i for i, s in zip(task.items, task.labels["split"], strict=True) if s == one})
               for one in ("select", "report")}  # fmt: skip
     assert counts == task.about["items"] and min(counts.values()) >= 30
-    assert name in OF_FACTS or set(counts.values()) == {100}
+    assert name in (*AS_MANY_AS_THERE_ARE, *OF_FACTS) or set(counts.values()) == {100}
 
 
 @pytest.mark.parametrize(("name", "corruption", "options"), OFFERS)
@@ -117,7 +122,8 @@ def test_pairs_align_and_every_place_is_named(smollm2, knows, name, corruption, 
     for pair, (clean, corrupt) in enumerate(zip(task.pairs.clean, task.pairs.corrupt, strict=True)):
         assert len(clean) == len(corrupt) and clean[0] == smollm2.tokenizer.bos_id != clean[1]
         assert (clean == corrupt) == (corruption == "noise")
-        assert task.pairs.span("END", pair) == (len(clean) - 1,)
+        assert task.pairs.span("END", pair) == (task.pairs.read[pair],)
+        assert name == "related_words" or task.pairs.read[pair] == len(clean) - 1
     assert all(len(values) == len(task) for values in task.labels.values())
 
 
