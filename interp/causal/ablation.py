@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.causal.analysis import Analysis
 from interp.causal.bundles import Bundle, Op, in_order
+from interp.causal.grid import asked_positions, chosen_positions
 from interp.causal.plan import Plan, Progress
 from interp.causal.questions import Asked, ask, reference_texts
 from interp.causal.reach import felt, start_of
@@ -25,6 +26,7 @@ from interp.causal.targets import Target, targets_of
 from interp.causal.texts import Text, record
 from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
 from interp.sites import Site
 
 __all__ = ["ablate"]
@@ -43,6 +45,7 @@ def ablate(
     reference: Any = None,
     mean_axes: Any = ("prompt",),
     joint: bool = False,
+    at: Mapping[str, Any] | None = None,
     metric: Any = None,
     counted: Any = None,
     seed: Any = 0,
@@ -58,7 +61,9 @@ def ablate(
     "decoder.heads", "decoder.cross_attn.heads" choose). `how`: "zero"; "mean" over the `reference` prompts, over the
     axes `mean_axes`: ("prompt",) position by position over prompts of the same template and length, ("prompt", "pos")
     one mean for all positions; "resample": what was written on a random reference prompt of the same template and
-    length. The reference is, unless given, the corrupt prompts of the pairs, or the texts themselves.
+    length. The reference is, unless given, the corrupt prompts of the pairs, or the texts themselves. `at={"pos": …}`
+    ablates at some positions only (indices, or names of the pairs' positions, "read" being that of the metric), in
+    models of one stack.
 
     Returns `Effects` `[prompt, target]`. With pairs, `.source` is the corrupt run's metric, so that
     `normalize="pooled"` gives shares of clean − corrupt with the sign of harm. Exact. Cost: 2 to 3 passes, and for
@@ -78,10 +83,15 @@ def ablate(
     _check(sites, how, tuple(mean_axes))
     others = reference_texts(model, asked, reference) if how != "zero" else None
     values = _Values(model, asked, sites, how, others, tuple(mean_axes), seed)
+    allowed = _allowed(model, asked, data, at)
     bundles = []
     for text, one in enumerate(asked.texts):
         for number, target in enumerate(wanted):
-            ops = in_order(op for site, units in target.by_site().items() for op in values.ops(text, one, site, units))
+            ops = in_order(
+                op
+                for site, units in target.by_site().items()
+                for op in values.ops(text, one, site, units, allowed[text])
+            )
             if ops:
                 bundles.append(Bundle(text, torch.tensor([number]), ops, start_of(model, ops)))
     sweep = Sweep(
@@ -100,6 +110,7 @@ def ablate(
         "site": ", ".join(dict.fromkeys(site.row.short[0] for site in sites)),
         "base": "clean",
         "source": "corrupt" if asked.corrupt else None,
+        "at": {name: str(value) for name, value in (at or {}).items()},
         "reference": "none" if others is None else others.name,
         "mean_axes": list(mean_axes) if how == "mean" else None,
         "metric": asked.metric.name,
@@ -120,6 +131,26 @@ def _check(sites: Sequence[Site], how: str, axes: tuple[str, ...]) -> None:
             raise InputError(f"{site} has no mean over prompts. Choose how='zero' or 'resample'.")
         if how == "zero" and site.name == "hook_attn_scores":
             raise InputError(f"Zero in {site} would let queries see keys that are masked. Zero the pattern or z.")
+
+
+def _allowed(
+    model: HookedTransformer, asked: Asked, data: Any, at: Mapping[str, Any] | None
+) -> list[tuple[int, ...] | None]:
+    """Of each text the positions that may be ablated; None for all."""
+    if at is None:
+        return [None] * len(asked.texts)
+    if not isinstance(at, Mapping) or set(at) != {"pos"}:
+        raise InputError(f'at is {at!r}. Give positions: at={{"pos": "END"}}, at={{"pos": [0, -1]}}.')
+    if len(model.cfg.stacks) > 1:
+        raise InputError("at= chooses positions in models of one stack. Leave it out for an encoder-decoder.")
+    wanted = asked_positions(at, "pos")
+    if not isinstance(data, PromptPairs):
+        if names := [one for one in wanted if isinstance(one, str)]:
+            raise InputError(f"Plain texts have no position named {names[0]!r}. Give indices, or PromptPairs.")
+        rows = tuple(text.tokens for text in asked.texts)
+        data = PromptPairs(rows, rows)
+    pairs = _pairs_of(asked)
+    return [chosen_positions(wanted, data, pair, len(data.clean[pair]), in_encoder=False) for pair in pairs]
 
 
 @dataclass(frozen=True)
@@ -154,10 +185,13 @@ class _Values:
             assert others is not None
             self.donors = {"donor": _drawn(asked, others, seed)}
 
-    def ops(self, text: int, one: Text, site: Site, units: list[int] | None) -> list[Op]:
-        """The ops of one site of a target on one text."""
+    def ops(
+        self, text: int, one: Text, site: Site, units: list[int] | None, allowed: tuple[int, ...] | None
+    ) -> list[Op]:
+        """The ops of one site of a target on one text, at all positions or the allowed ones."""
         in_encoder = site.stack == "encoder" or Op(site, ()).in_memory
         positions = felt(self.model, one, site, range(len(one.in_stack(in_encoder and bool(one.encoder)))))
+        positions = positions if allowed is None else tuple(pos for pos in positions if pos in allowed)
         if not positions:
             return []
         chosen = None if units is None else torch.tensor([sorted(units)])

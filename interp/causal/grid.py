@@ -19,7 +19,7 @@ from interp.pairs import PromptPairs
 from interp.pairs.checks import is_index, plain
 from interp.sites import Site
 
-__all__ = ["Grid", "SitePlaces"]
+__all__ = ["Grid", "SitePlaces", "asked_positions", "chosen_positions"]
 
 UNIT_AXES = {"head": "head", "kv_head": "kv_head", "neuron": "d_mlp"}  # axis of a grid -> axis of a site
 AXES = ("layer", "pos", "position", *UNIT_AXES, "key_pos")
@@ -174,8 +174,8 @@ class Grid:
                 assert units is not None
                 axes[axis] = units
         named = tuple(_names(at["position"], pairs)) if "position" in at else None
-        at_pos = None if "pos" in axes or "position" in axes else _places(at, "pos") if "pos" in at else named
-        at_keys = _places(at, "key_pos") if "key_pos" in at and "key_pos" not in axes else None
+        at_pos = None if "pos" in axes or "position" in axes else asked_positions(at, "pos") if "pos" in at else named
+        at_keys = asked_positions(at, "key_pos") if "key_pos" in at and "key_pos" not in axes else None
         whole = units if unit is not None and (unit[0] in axes or unit[0] in at) else None
         strides, size = {}, 1
         for axis in reversed(list(axes)):
@@ -210,7 +210,7 @@ class Grid:
             return [(i, (pos,) if pos < n_prompt else None) for i, pos in enumerate(self.axes["pos"])]
         if self.at_pos is None:
             return [(0, tuple(range(n_text)))]
-        return [(0, _chosen(self.at_pos, pairs, pair, n_prompt, self.places.in_encoder))]
+        return [(0, chosen_positions(self.at_pos, pairs, pair, n_prompt, self.places.in_encoder))]
 
     def key_choices(self, pairs: PromptPairs, pair: int, n_prompt: int) -> list[tuple[int, tuple[int, ...] | None]]:
         """(index along the axis of keys, the keys edited; () for all of them; None where this text has none such)."""
@@ -218,7 +218,7 @@ class Grid:
             return [(i, (key,) if key < n_prompt else None) for i, key in enumerate(self.axes["key_pos"])]
         if self.at_keys is None:
             return [(0, ())]
-        return [(0, _chosen(self.at_keys, pairs, pair, n_prompt, self.places.keys_in_encoder))]
+        return [(0, chosen_positions(self.at_keys, pairs, pair, n_prompt, self.places.keys_in_encoder))]
 
     def cells(self, layer: int, pos: int, n_units: int, key: int = 0) -> NDArray[np.int64]:
         """Flat numbers of the cells at one layer, position and key, along the axis of heads or neurons."""
@@ -253,7 +253,7 @@ def _layer(site: Site) -> int:
     return site.layer
 
 
-def _chosen(
+def chosen_positions(
     asked: Sequence[int | str], pairs: PromptPairs, pair: int, n_prompt: int, in_encoder: bool
 ) -> tuple[int, ...]:
     """Positions of one prompt from names and indices."""
@@ -333,7 +333,8 @@ def _listed(asked: Any) -> tuple[Any, ...]:
     return tuple(plain(one) for one in values) if isinstance(values, (list, tuple, range)) else (values,)
 
 
-def _places(at: Mapping[str, Any], axis: str) -> tuple[int | str, ...]:
+def asked_positions(at: Mapping[str, Any], axis: str) -> tuple[int | str, ...]:
+    """The indices and names that `at` gives for an axis."""
     found = _listed(at[axis])
     if not found or not all(isinstance(one, str) or is_index(one) for one in found):
         raise InputError(f"at[{axis!r}] is {at[axis]!r}. Give positions, as whole numbers or names, at least one.")

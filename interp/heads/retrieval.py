@@ -54,8 +54,8 @@ def _exchange(study: Study, sets: Sequence[HeadSet], seed: int, report: Report |
 
 
 def _ablate_and_cut(study: Study, sets: Sequence[HeadSet], seed: int, report: Report | None = None) -> Harm:
-    """Ablations everywhere, and the edge from END to the needle cut."""
-    found = ways(study, sets, seed, report, measures=("mean", "resample"))
+    """Ablations at END too, and the edge from END to the needle cut."""
+    found = ways(study, sets, seed, report, measures=("mean", "resample"), at={"pos": READ})
     found["knockout"] = _cut(study, sets)
     return found
 

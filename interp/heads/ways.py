@@ -41,6 +41,7 @@ def _run(measure: str, study: Study, sets: Sequence[HeadSet], at: Any, seed: int
         study.main,
         targets,
         measure,  # type: ignore[arg-type]
+        at=at,
         reference=study.reference,
         metric=study.metric,
         seed=seed,
@@ -67,7 +68,7 @@ def ways(
     measures: Sequence[str] = MEASURES,
     at: Mapping[str, Any] | None = None,
 ) -> Harm:
-    """Some of the measures, `at` some positions for the exchanges. Sets that were measured before are not run again.
+    """Some of the measures, `at` some positions. Sets that were measured before are not run again.
 
     Harm is positive where the metric moves from its clean value towards the corrupt one; for "denoise", where clean
     heads bring the corrupt run towards the clean one. Resampling is left out, and said so in the study's memo, where

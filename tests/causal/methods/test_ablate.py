@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -79,6 +80,47 @@ def test_zeroed_targets_are_those_of_a_hook_that_writes_zeros(model):
     assert got.about["exact"] is True and got.about["seed"] is None and got.about["reference"] == "none"
     there = [judge(pairs, i, run(model, text_of(pairs, "corrupt", i))) for i in range(len(pairs))]
     np.testing.assert_allclose(got.source, there, atol=2e-5)
+
+
+@pytest.mark.parametrize("how", ["zero", "mean"])
+@pytest.mark.parametrize("at", [-1, [0, 2], ["place", "read"]])
+def test_at_some_positions_the_others_keep_what_they_wrote(model_of, how, at):
+    model = model_of("llama")
+    pairs = pairs_for(model)
+    pairs = replace(pairs, positions={"place": tuple((1, 2) for _ in range(len(pairs)))})
+    asked, meanings = targets_for(model)
+    groups = {0: [0, 1], 2: [2], 3: [3, 4]}
+
+    def places(pair):
+        named = {"place": [1, 2], "read": [pairs.read[pair]]}
+        wanted = at if isinstance(at, list) else [at]
+        found = [pos for one in wanted for pos in (named[one] if isinstance(one, str) else [one])]
+        return [pos % len(pairs.clean[pair]) for pos in found]
+
+    @cache
+    def value(pair, site):
+        own = cached(model, text_of(pairs, "clean", pair), [site])[site]
+        texts = [text_of(pairs, "corrupt", other) for other in groups[pair]]
+        new = torch.zeros_like(own) if how == "zero" else mean_of(model, texts, site, ("prompt",))
+        mixed = own.clone()
+        mixed[places(pair)] = new[places(pair)]
+        return mixed
+
+    # Only targets that no earlier part of the same set changes: what they "keep" is then what the clean run wrote.
+    chosen = [i for i, parts in enumerate(meanings) if len({site for site, _ in parts}) == 1]
+    asked, meanings = [asked[i] for i in chosen], [meanings[i] for i in chosen]
+    patched, base = oracle(model, pairs, meanings, lambda pair, site: value(pair, site), only=[0, 2, 3])
+    got = interp.ablate(model, pairs, asked, how, at={"pos": at})
+    agree(some(got, [0, 2, 3]), patched, base)
+    assert got.about["at"] == {"pos": str(at)}
+
+
+def test_everywhere_is_every_position(llama):
+    pairs = pairs_for(llama)
+    texts = [row for row in pairs.clean if len(row) == len(pairs.clean[0])]
+    for data in (pairs.select([0, 1]), texts):
+        every = interp.ablate(llama, data, ["0.1"], "mean", at={"pos": list(range(len(texts[0])))})
+        np.testing.assert_array_equal(every.values, interp.ablate(llama, data, ["0.1"], "mean").values)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "encoder", "double"])
@@ -341,6 +383,11 @@ REFUSED = [
     ({"how": "mean", "reference": [[1, 2, 3]]}, r"template and length \(6 tokens\) of prompt 0"),
     ({"how": "resample", "reference": [[1, 2, 3]]}, r"Prompt 0 \(6 tokens\) has no other reference prompt"),
     ({"how": "mean", "mean_axes": ("pos",), "reference": [[1, 2, 3]]}, "5 prompts, and a reference of 1"),
+    ({"at": "END"}, "at is 'END'. Give positions"),
+    ({"at": {"layer": 1}}, "Give positions"),
+    ({"at": {"pos": []}}, "at least one"),
+    ({"at": {"pos": 9}}, "the text of pair 0 has 6 tokens"),
+    ({"at": {"pos": "nowhere"}}, "nowhere"),
     ({"counted": [[1]] * 5}, "pairs are judged by metric="),
     ({"metric": "accuracy"}, "There is no metric 'accuracy'"),
 ]
