@@ -45,7 +45,7 @@ def ablate(
     reference: Any = None,
     mean_axes: Any = ("prompt",),
     joint: bool = False,
-    at: Mapping[str, Any] | None = None,
+    at: Any = None,
     metric: Any = None,
     counted: Any = None,
     seed: Any = 0,
@@ -133,9 +133,7 @@ def _check(sites: Sequence[Site], how: str, axes: tuple[str, ...]) -> None:
             raise InputError(f"Zero in {site} would let queries see keys that are masked. Zero the pattern or z.")
 
 
-def _allowed(
-    model: HookedTransformer, asked: Asked, data: Any, at: Mapping[str, Any] | None
-) -> list[tuple[int, ...] | None]:
+def _allowed(model: HookedTransformer, asked: Asked, data: Any, at: Any) -> list[tuple[int, ...] | None]:
     """Of each text the positions that may be ablated; None for all."""
     if at is None:
         return [None] * len(asked.texts)
