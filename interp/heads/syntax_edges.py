@@ -36,9 +36,10 @@ class Cuts:
 
 def edge_metric(model: HookedTransformer) -> tuple[str, str]:
     """What `cut_edges` measures in this model, and its unit."""
+    cut = "its edge to the partner cut (others: its edge to another word; p is that of the score)"
     if _predicts(model):
-        return "KL of the next token at the word, its edge to the partner cut, from the unedited run's", "millinats"
-    return "change of the word's last representation, its edge to the partner cut", "share of its length"
+        return f"KL of the next token at the word, {cut}, from the unedited run's", "millinats"
+    return f"change of the word's last representation, {cut}", "share of its length"
 
 
 @torch.no_grad()

@@ -100,9 +100,8 @@ def _label(token: Any) -> str:
         return "nmod" if token.head.head.pos_ in _NOUNS else "obl"
     if _object_of(token) is not None:
         return "case"
-    if token.dep_ == "case":  # the 's of a possessor
-        return "case"
-    return _LABELS.get(token.dep_, token.dep_.lower())
+    label = str(token.dep_)
+    return _LABELS.get(label, label.lower())
 
 
 def _loaded() -> Any:

@@ -95,7 +95,7 @@ def labelled(sentence: ParsedSentence, tokenizer: Any, *, bos: bool | None) -> L
         raise InputError(f"The tokenizer frames {sentence.text!r} in a way that hides its tokens. Leave it out.")
     words: list[list[int]] = [[] for _ in sentence.words]
     for position, (start, stop) in enumerate(bare.offsets):
-        shared = [_overlap(start, stop, *span) for span in sentence.spans]
+        shared = [min(stop, last) - max(start, first) for first, last in sentence.spans]  # characters
         if max(shared, default=0) > 0:
             words[shared.index(max(shared))].append(front + position)
     arcs = [
@@ -131,8 +131,3 @@ def role_of(relation: str, direction: str) -> str:
     head, dependent = RELATIONS.get(relation, ("head", "dependent"))
     both = (head, dependent) if direction == DIRECTIONS[0] else (dependent, head)
     return f"{relation}: {' → '.join(both)}"
-
-
-def _overlap(start: int, stop: int, first: int, last: int) -> int:
-    """How many characters two spans share."""
-    return max(0, min(stop, last) - max(start, first))

@@ -86,7 +86,8 @@ def sentences(n: int, seed: int = 0, layouts: Sequence[str] = LAYOUTS) -> list[L
     generator, found = torch.Generator().manual_seed(seed), []
     for i in range(n):
         layout = layouts[i % len(layouts)]
-        row, at = _fill(layout, *choose(range(N_CLASSES), 2, generator), generator)
+        mine, other = choose(range(N_CLASSES), 2, generator)
+        row, at = _fill(layout, mine, other, generator)
         place = {letter: position - 1 for letter, position in at.items()}
         arcs = [("nsubj", place["S"], place["V"]), ("det", place["s"], place["S"]), ("det", place["a"], place["A"])]
         for number, letter in enumerate(layout):

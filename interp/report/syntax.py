@@ -45,8 +45,9 @@ def _beyond(relation: str, direction: str) -> Callable[[Evidence], Measured]:
     def measure(evidence: Evidence) -> Measured:
         row = _best(evidence, relation, direction)
         rule = max(row["baseline"], row["other_words"])
-        ends = [row[name] - rule for name in ("score", "score_low", "score_high")]
-        return Measured(*ends, "share of words beyond the better rule", int(row["n_sentences"]), _said(row))
+        score, low, high = (row[name] - rule for name in ("score", "score_low", "score_high"))
+        unit = "share of words beyond the better rule"
+        return Measured(score, low, high, unit, int(row["n_sentences"]), _said(row))
 
     return measure
 
@@ -57,8 +58,8 @@ def _share(relation: str) -> Callable[[Evidence], Measured]:
     def measure(evidence: Evidence) -> Measured:
         both = [_best(evidence, relation, direction) for direction in DIRECTIONS]
         row = max(both, key=lambda one: one["score_select"] - one["baseline"])
-        ends = [row[name] for name in ("score", "score_low", "score_high")]
-        return Measured(*ends, "of words", int(row["n_sentences"]), _said(row))
+        score, low, high = (row[name] for name in ("score", "score_low", "score_high"))
+        return Measured(score, low, high, "of words", int(row["n_sentences"]), _said(row))
 
     return measure
 
