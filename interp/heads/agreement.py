@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from interp.heads.shares import share_above_zero
 from interp.heads.study import END, Study
 from interp.heads.task_finder import Behaviour, TaskFinder, TaskWriting, Test
 from interp.heads.ways import baseline, exchanges
-from interp.stats import bootstrap_interval, item_means
 from interp.tasks.load import load as load_task
 from interp.tasks.measure import values_of
 
@@ -69,18 +69,9 @@ def _parts(labels: Any, mine: NDArray) -> dict[str, NDArray]:
 
 
 def _row(values: Grid, items: NDArray) -> dict[str, Any]:
-    by_item = item_means((values > 0).astype(float)[:, None], items)
-    low, high = (float(end[0]) for end in bootstrap_interval(by_item))
-    verdict = "above chance" if low > CHANCE else "below chance" if high < CHANCE else "cannot tell"
-    return {
-        "n_items": len(by_item),
-        "n_prompts": len(values),
-        "accuracy": float(by_item.mean()),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "mean": float(item_means(values[:, None], items).mean()),
-        "verdict": verdict,
-    }
+    found = share_above_zero(values, items, "accuracy")
+    low, high = found["accuracy_low"], found["accuracy_high"]
+    return {**found, "verdict": "above chance" if low > CHANCE else "below chance" if high < CHANCE else "cannot tell"}
 
 
 def _all_prompts(study: Study) -> tuple[Grid, Any, NDArray]:
