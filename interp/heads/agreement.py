@@ -3,6 +3,7 @@ that agrees with the subject's number (Finlayson 2021; Linzen 2016)."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,12 @@ def _accuracy(study: Study) -> pd.DataFrame:
 
 
 def _parts(labels: Any, mine: NDArray) -> dict[str, NDArray]:
-    """The prompts of each opening, number and verb among some."""
-    return {
-        str(value): mine & (np.array(labels[name]) == value)
-        for name in ("opening", "number", "verb")
-        for value in dict.fromkeys(labels[name])
-    }
+    """The prompts of each opening, number and verb among some, and of each number behind each opening."""
+    columns = {name: np.array(labels[name]) for name in ("opening", "number", "verb")}
+    found = {str(value): mine & (column == value) for column in columns.values() for value in dict.fromkeys(column)}
+    both = product(dict.fromkeys(columns["opening"]), dict.fromkeys(columns["number"]))
+    found |= {f"{a}, {b}": mine & (columns["opening"] == a) & (columns["number"] == b) for a, b in both}
+    return {of: chosen for of, chosen in found.items() if chosen.any()}
 
 
 def _row(values: Grid, items: NDArray) -> dict[str, Any]:

@@ -172,6 +172,9 @@ def test_accuracy_is_told_by_condition_over_all_prompts_of_the_split(smollm2, mo
     assert every.loc[("PP", "incongruent"), "verdict"] == "below chance"
     assert every.loc[("object relative", "incongruent"), ["accuracy", "verdict"]].tolist() == [0.5, "cannot tell"]
     assert table[table["condition"] == "PP"].groupby("of")["n_prompts"].sum()["singular"] == 24
+    assert table[table["condition"] == "none"]["of"].tolist()[-4:] == [
+        f"{opening}, {number}" for opening in ("bare", "embedded") for number in ("singular", "plural")
+    ]
 
 
 def test_how_often_the_context_wins_is_told_by_template_and_for_every_control(smollm2, monkeypatch):
