@@ -77,8 +77,7 @@ def pushes(study: Study) -> pd.DataFrame:
     signs = [table[f"{both}_low"] > 0, table[f"{both}_high"] < 0]
     table["pushes"] = np.select(signs, [CONTEXT, MEMORY], "")
     frame = pd.DataFrame(table).assign(n_items=study.n_items)
-    order = frame[both].abs().sort_values(ascending=False, kind="stable").index
-    return frame.loc[order].reset_index(drop=True)
+    return frame.iloc[np.argsort(-np.abs(table[both]), kind="stable")].reset_index(drop=True)
 
 
 def _others(study: Study) -> list[list[int]]:
