@@ -3,16 +3,17 @@ that agrees with the subject's number (Finlayson 2021; Linzen 2016)."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from interp.heads.shares import share_above_zero
 from interp.heads.study import END, Study
 from interp.heads.task_finder import Behaviour, TaskFinder, TaskWriting, Test
 from interp.heads.ways import baseline, exchanges
-from interp.stats import bootstrap_interval, item_means
 from interp.tasks.load import load as load_task
 from interp.tasks.measure import values_of
 
@@ -60,27 +61,18 @@ def _accuracy(study: Study) -> pd.DataFrame:
 
 
 def _parts(labels: Any, mine: NDArray) -> dict[str, NDArray]:
-    """The prompts of each opening, number and verb among some."""
-    return {
-        str(value): mine & (np.array(labels[name]) == value)
-        for name in ("opening", "number", "verb")
-        for value in dict.fromkeys(labels[name])
-    }
+    """The prompts of each opening, number and verb among some, and of each number behind each opening."""
+    columns = {name: np.array(labels[name]) for name in ("opening", "number", "verb")}
+    found = {str(value): mine & (column == value) for column in columns.values() for value in dict.fromkeys(column)}
+    both = product(dict.fromkeys(columns["opening"]), dict.fromkeys(columns["number"]))
+    found |= {f"{a}, {b}": mine & (columns["opening"] == a) & (columns["number"] == b) for a, b in both}
+    return {of: chosen for of, chosen in found.items() if chosen.any()}
 
 
 def _row(values: Grid, items: NDArray) -> dict[str, Any]:
-    by_item = item_means((values > 0).astype(float)[:, None], items)
-    low, high = (float(end[0]) for end in bootstrap_interval(by_item))
-    verdict = "above chance" if low > CHANCE else "below chance" if high < CHANCE else "cannot tell"
-    return {
-        "n_items": len(by_item),
-        "n_prompts": len(values),
-        "accuracy": float(by_item.mean()),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "mean": float(item_means(values[:, None], items).mean()),
-        "verdict": verdict,
-    }
+    found = share_above_zero(values, items, "accuracy")
+    low, high = found["accuracy_low"], found["accuracy_high"]
+    return {**found, "verdict": "above chance" if low > CHANCE else "below chance" if high < CHANCE else "cannot tell"}
 
 
 def _all_prompts(study: Study) -> tuple[Grid, Any, NDArray]:

@@ -10,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from interp.causal.patching import patch
+from interp.heads.shares import share_above_zero
 from interp.heads.study import END, Study
 from interp.heads.task_finder import Test
 from interp.heads.ways import baseline, distance, exchanges
-from interp.stats import bootstrap_interval, item_means
+from interp.stats import bootstrap_interval
 from interp.tasks.base import definition
 from interp.tasks.load import load as load_task
 from interp.tasks.measure import values_of
@@ -76,8 +77,7 @@ def pushes(study: Study) -> pd.DataFrame:
     signs = [table[f"{both}_low"] > 0, table[f"{both}_high"] < 0]
     table["pushes"] = np.select(signs, [CONTEXT, MEMORY], "")
     frame = pd.DataFrame(table).assign(n_items=study.n_items)
-    order = frame[both].abs().sort_values(ascending=False, kind="stable").index
-    return frame.loc[order].reset_index(drop=True)
+    return frame.iloc[np.argsort(-np.abs(table[both]), kind="stable")].reset_index(drop=True)
 
 
 def _others(study: Study) -> list[list[int]]:
@@ -99,7 +99,12 @@ def shares(study: Study) -> pd.DataFrame:
         clean, corrupt = baseline(study)
         return pd.DataFrame(
             [
-                {"prompts": name, "template": "all", "relation": "all", **_share(values, study.items)}
+                {
+                    "prompts": name,
+                    "template": "all",
+                    "relation": "all",
+                    **share_above_zero(values, study.items, "context"),
+                }
                 for name, values in (("conflict", clean), (study.corruption, corrupt))
             ]
         )
@@ -124,18 +129,5 @@ def _by_template(name: str, values: Grid, task: Any) -> list[dict[str, Any]]:
                 mine &= (value == "all") | (columns[column] == value)
             if mine.any():
                 said = {"prompts": name, "template": template, "relation": relation}
-                rows.append({**said, **_share(values[mine], items[mine])})
+                rows.append({**said, **share_above_zero(values[mine], items[mine], "context")})
     return rows
-
-
-def _share(values: Grid, items: NDArray) -> dict[str, Any]:
-    by_item = item_means((values > 0).astype(float)[:, None], items)
-    low, high = (float(end[0]) for end in bootstrap_interval(by_item))
-    return {
-        "n_items": len(by_item),
-        "n_prompts": len(values),
-        "context": float(by_item.mean()),
-        "context_low": low,
-        "context_high": high,
-        "mean": float(item_means(values[:, None], items).mean()),
-    }

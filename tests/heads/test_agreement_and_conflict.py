@@ -13,6 +13,7 @@ from interp import planted
 from interp.heads.agreement import ACCURACY
 from interp.heads.base import finder
 from interp.heads.conflict import SHARES
+from interp.heads.shares import share_above_zero
 from interp.heads.study import Study
 from interp.tasks import load
 from tests.heads.test_null import ALPHA, binomial_bound, false_positives_of_task
@@ -158,19 +159,22 @@ def test_of_given_pairs_it_is_told_how_often_the_context_wins():
 
 
 def test_accuracy_is_told_by_condition_over_all_prompts_of_the_split(smollm2, monkeypatch):
-    task = load("agreement", smollm2, split="report", n=4, seed=3)
+    task = load("agreement", smollm2, split="report", n=12, seed=3)
     said = np.where(np.array(task.labels["congruence"]) == "incongruent", -1.0, 1.0)
-    said[np.array(task.labels["condition"]) == "object relative"] *= np.tile([1, -1], 8)
+    said[np.array(task.labels["condition"]) == "object relative"] *= np.tile([1, -1], 24)
     monkeypatch.setattr("interp.heads.agreement.values_of", lambda task, model: said)
     some = task.select(range(0, len(task), 5))
     study = Study(smollm2, {"subject": some.pairs}, ("END",), some.labels, some.about)
     table = pd.DataFrame(finder("agreement").tables[ACCURACY](study))
     every = table[table["of"] == "all"].set_index(["condition", "congruence"])
-    assert every["n_items"].tolist() == [4] * 5 and every["n_prompts"].sum() == len(task) > len(some)
+    assert every["n_items"].tolist() == [12] * 5 and every["n_prompts"].sum() == len(task) > len(some)
     assert every.loc[("PP", "congruent"), "verdict"] == "above chance"
     assert every.loc[("PP", "incongruent"), "verdict"] == "below chance"
     assert every.loc[("object relative", "incongruent"), ["accuracy", "verdict"]].tolist() == [0.5, "cannot tell"]
-    assert table[table["condition"] == "PP"].groupby("of")["n_prompts"].sum()["singular"] == 8
+    assert table[table["condition"] == "PP"].groupby("of")["n_prompts"].sum()["singular"] == 24
+    assert table[table["condition"] == "none"]["of"].tolist()[-4:] == [
+        f"{opening}, {number}" for opening in ("bare", "embedded") for number in ("singular", "plural")
+    ]
 
 
 def test_how_often_the_context_wins_is_told_by_template_and_for_every_control(smollm2, monkeypatch):
@@ -192,6 +196,16 @@ def test_how_often_the_context_wins_is_told_by_template_and_for_every_control(sm
     every = table[table["relation"] == "all"].set_index(["prompts", "template"])["context"]
     assert every["conflict", "story"] == 1.0 and every["conflict", "plain"] == 0.0
     assert every["unknown", "story"] == 0.0 and every["unknown", "all"] == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_share_that_all_items_agree_in_has_the_exact_interval_and_not_none():
+    items = np.array([f"{i:02}" for i in range(20) for _ in range(2)])
+    right, wrong = (share_above_zero(np.full(40, sign), items, "right") for sign in (2.0, -2.0))
+    assert (right["right"], right["right_high"]) == (1.0, 1.0) and right["right_low"] == pytest.approx(0.832, abs=5e-4)
+    assert (wrong["right"], wrong["right_low"]) == (0.0, 0.0) and wrong["right_high"] == pytest.approx(0.168, abs=5e-4)
+    assert right["right_low"] ** 20 == pytest.approx(0.025), "as many right ones have half of what the level leaves"
+    mixed = share_above_zero(np.tile([1.0, -1.0], 20), items, "right")
+    assert (mixed["right"], mixed["n_items"], mixed["n_prompts"], mixed["mean"]) == (0.5, 20, 40, 0.0)
 
 
 # Nothing to find
