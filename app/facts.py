@@ -117,7 +117,7 @@ def measures(results: HeadScores, row: Row) -> pd.DataFrame:
     for name in _SCORES:
         if _measured(row, name):
             label = results.about.get("writing", {}).get(kind) if name == "writing" else None
-            words = measure_name(name) + (f": {label}" if label else "")
+            words = measure_name(name, kind) + (f": {label}" if label else "")
             lines.append({"measured": words, "value (95%)": with_interval(row, name)})
     if not decisive and _measured(row, "effect"):
         unit = f" [{results.unit(kind)}]" if results.unit(kind) else ""
@@ -125,12 +125,12 @@ def measures(results: HeadScores, row: Row) -> pd.DataFrame:
     for place, name in enumerate(decisive):
         if _measured(row, name):
             prefix = "" if place == 0 else f"{name}_"
-            lines.append({"measured": f"{measure_name(name)}; decides"} | _against(row, f"{prefix}effect", prefix))
+            lines.append({"measured": f"{measure_name(name, kind)}; decides"} | _against(row, f"{prefix}effect", prefix))
     written = getattr(getattr(finders().get(kind), "writing", None), "tested", "")  # the same number by another name
     rest = [str(name) for name in row if _is_measure(str(name)) and str(name) not in (*_OWN, *decisive, written)]
     for name in rest:
         if _measured(row, name):
-            words = measure_name(name) + ("; supports" if name in supporting else "")
+            words = measure_name(name, kind) + ("; supports" if name in supporting else "")
             lines.append({"measured": words, "value (95%)": with_interval(row, name)})
     columns = ["measured", "value (95%)", "others of the layer", "p"]
     table = pd.DataFrame(lines, columns=columns, dtype=object)

@@ -50,15 +50,27 @@ _COLUMNS = {  # name and unit
     "path": ("direct path into the name movers' queries", _SHARE),
     "backup_mean": ("harm beyond its own, name movers at their mean", _SHARE),
     "backup_zero": ("harm beyond its own, name movers at zero", _SHARE),
-    "knockout": ("edge from pronoun to antecedent cut", _SHARE),
+    "knockout": ("edge that the head is found by cut", _SHARE),
+    "function_vector": ("mean output set on shuffled examples", "rise of p(answer)"),
     "carried": ("logit of the antecedent lost with that edge", "logit"),
-    "attention": ("attention to the antecedent", "share of attention"),
+    "attention": ("attention to what the kind looks at", "share of attention"),
     "attention_to_S": ("attention to S1 and S2", "share of attention"),
     "attention_to_IO": ("attention to IO", "share of attention"),
     "attention_to_IO_mean": ("attention to IO, name movers at their mean", "share of attention"),
     "attention_to_IO_zero": ("attention to IO, name movers at zero", "share of attention"),
     "attention_to_relation": ("attention to the relation", "share of attention"),
     "attention_to_subject": ("attention to the subject", "share of attention"),
+    "attention_to_attractor": ("attention to the noun between", "share of attention"),
+    "attention_to_context": ("attention to what the context says", "share of attention"),
+    "attention_to_needle": ("attention to the whole needle", "share of attention"),
+    "attention_mismatched": ("attention to an unrelated word in its place", "share of attention"),
+    "attention_from_END": ("attention from where the word is still to come", "share of attention"),
+    "without_first": ("score among all tokens but the first", "share of words"),
+    "in_context": ("the same by what the head moves in context", "share of ordinals"),
+    "other_words": ("how often other words look at the same one", "share of words"),
+    "offset": ("best fixed offset", "words"),
+    "n_words": ("words of the relation", ""),
+    "score_with_special": ("score with special tokens counted", "share of words"),
     "writing_shuffled": ("writing, answers of other items", ""),
     "rise_mean": ("rise of the direct effect, name movers at their mean", _SHARE),
     "rise_zero": ("rise of the direct effect, name movers at zero", _SHARE),
@@ -67,6 +79,16 @@ _COLUMNS = {  # name and unit
     "p": ("p of the head alone", ""),
     "p_corrected": ("p corrected for heads and kinds", ""),
     "q": ("q (Benjamini-Hochberg)", ""),
+}
+_OF_KIND = {  # columns that say something else for one kind
+    ("coreference", "knockout"): "edge from pronoun to antecedent cut",
+    ("coreference", "attention"): "attention to the antecedent",
+    ("retrieval", "knockout"): "edge from the end to the needle cut",
+    ("retrieval", "attention"): "attention to the word that is written next",
+    ("successor", "attention"): "attention to the last ordinal",
+    ("semantic_relation", "attention"): "attention to the related word",
+    ("function_vector", "attention"): "attention to the examples' answers",
+    ("syntax", "control"): "the same with another word's edge",
 }
 _PARTS = {"_control": "other heads of the layer", "_p_corrected": "p corrected", "_p": "p"}
 _NO_NUMBERS = ("layer", "head", "kind", "stack", "sublayer", "role", "verdict", "reason", "decided_by")
@@ -144,14 +166,16 @@ def column_names(results: HeadScores, kind: str) -> dict[str, str]:
     writing = results.about.get("writing", {}).get(kind)
     named = {}
     for name in [*known, *(name for name in numbers if name not in known)]:
-        words, unit = measure_name(name), units.get(name) or _COLUMNS.get(name, ("", ""))[1]
+        words, unit = measure_name(name, kind), units.get(name) or _COLUMNS.get(name, ("", ""))[1]
         words = f"writing: {writing}" if name == "writing" and writing else words
         named[name] = f"{words} [{unit}]" if unit else words
     return named
 
 
-def measure_name(name: str) -> str:
-    """A column's name in words."""
+def measure_name(name: str, kind: str = "") -> str:
+    """A column's name in words, as a kind of head means it."""
+    if (kind, name) in _OF_KIND:
+        return _OF_KIND[kind, name]
     if name in _COLUMNS:
         return _COLUMNS[name][0]
     for end, words in _PARTS.items():
