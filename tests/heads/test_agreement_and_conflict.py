@@ -12,7 +12,7 @@ import interp
 from interp import planted
 from interp.heads.agreement import ACCURACY
 from interp.heads.base import finder
-from interp.heads.conflict import SHARES
+from interp.heads.conflict import EFFECT, SHARES
 from interp.heads.shares import share_above_zero
 from interp.heads.study import Study
 from interp.tasks import load
@@ -147,8 +147,10 @@ def test_every_head_is_said_to_push_the_answer_that_it_writes(kind):
     assert named.loc["1.1", ["context", "memory"]].tolist() == pytest.approx([10, 0], abs=0.01)
     assert named.loc["1.2", ["context", "memory"]].tolist() == pytest.approx([0, 6], abs=0.01)
     shown = "1.1" if kind == "in_context" else "1.2"
-    assert named["effect"].abs().drop(["0.1", "0.2"]).idxmax() == shown
-    assert np.sign(named.loc[shown, "effect"]) == finder(kind).sign
+    exact = row("conflict", kind, shown)["effect"]
+    assert named.loc[shown, EFFECT] == pytest.approx(exact, abs=0.01), "nothing but a sum lies behind these heads"
+    assert np.sign(named.loc[shown, EFFECT]) == finder(kind).sign
+    assert named[EFFECT].drop(shown).abs().max() < 0.01
 
 
 def test_of_given_pairs_it_is_told_how_often_the_context_wins():
