@@ -125,7 +125,8 @@ def measures(results: HeadScores, row: Row) -> pd.DataFrame:
     for place, name in enumerate(decisive):
         if _measured(row, name):
             prefix = "" if place == 0 else f"{name}_"
-            lines.append({"measured": f"{measure_name(name, kind)}; decides"} | _against(row, f"{prefix}effect", prefix))
+            words = f"{measure_name(name, kind)}; decides"
+            lines.append({"measured": words} | _against(row, f"{prefix}effect", prefix))
     written = getattr(getattr(finders().get(kind), "writing", None), "tested", "")  # the same number by another name
     rest = [str(name) for name in row if _is_measure(str(name)) and str(name) not in (*_OWN, *decisive, written)]
     for name in rest:
