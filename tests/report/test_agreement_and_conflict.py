@@ -55,6 +55,7 @@ def test_given_pairs_do_not_say_their_condition_so_accuracy_by_condition_cannot_
     assert mine["verdict"] == CANNOT_TELL and "do not say what stands between" in mine["why"]
 
 
+@pytest.mark.slow
 def test_planted_heads_of_a_conflict_and_its_controls_are_told(planted_conflict):
     for id in ("in_context.exists", "in_context.joint", "in_weights.exists", "in_weights.joint"):
         assert planted_conflict.verdict(id) == HOLDS, (id, row(planted_conflict, id))
@@ -66,6 +67,7 @@ def test_planted_heads_of_a_conflict_and_its_controls_are_told(planted_conflict)
         assert mine["value"] == 1.0 and mine["n_items"] == 12, "all items of the reported half"
 
 
+@pytest.mark.slow
 def test_templates_that_are_not_there_are_said_to_be_missing(planted_conflict):
     mine = row(planted_conflict, "conflict.templates")
     assert mine["verdict"] == CANNOT_TELL and "only one template" in mine["why"]
