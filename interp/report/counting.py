@@ -39,10 +39,9 @@ def some_head(kind: str) -> Callable[[Evidence], Measured]:
         open_ = [row for row in rows if is_kind(row) or not _excluded(evidence, one, row)]
         said = ", ".join(head_of(row) for row in named) or "none"
         untested = sum(_absent(row.get("effect")) for row in open_)
+        more = "more attend so but" if "score" in _limits(evidence, kind) else "more"
         note = f"heads: {said}" + (
-            f"; {untested} more attend so but were not tested (a search with screen=none tests every head)"
-            if untested
-            else ""
+            f"; {untested} {more} were not tested (a search with screen=none tests every head)" if untested else ""
         )
         return Measured(len(named), len(sure), len(open_), "heads", evidence.items(kind), note)
 

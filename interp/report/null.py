@@ -175,9 +175,11 @@ def _written(one: Finder | TaskFinder, evidence: Evidence) -> Grid | None:
 def _passing(
     one: Finder | TaskFinder, scores: Grid, baseline: float, writing: Grid | None, limits: Mapping[str, float]
 ) -> list[int | None]:
-    """How many heads reach the cutoff of the score, and how many that of writing too; None where what a head writes is
-    known by an intervention only, or plays no part."""
-    good = scores >= limits.get("score", -np.inf)
+    """How many heads reach the cutoff of the score, and how many that of writing too; None where no score is asked
+    for, and where what a head writes is known by an intervention only, or plays no part."""
+    if "score" not in limits:
+        return [None, None]
+    good = scores >= limits["score"]
     if "margin" in limits:
         good &= scores >= baseline + limits["margin"]
     both = None
@@ -221,7 +223,8 @@ def table(evidence: Evidence) -> pd.DataFrame:
             row |= {name: value, f"{name}_low": low, f"{name}_high": high, "n_items": n_items}
         row |= {"head": found["head"], "random_head": found["random_head"], "n_heads": found["n_heads"]}
         for who, (score, both) in zip(("", "random_"), found["passing"], strict=True):
-            row |= {f"{who}passing": score, f"{who}passing_and_writing": math.nan if both is None else both}
+            counts = (math.nan if one is None else one for one in (score, both))
+            row |= dict(zip((f"{who}passing", f"{who}passing_and_writing"), counts, strict=True))
         rows.append(row)
     return pd.DataFrame(rows, columns=_COLUMNS)
 

@@ -22,6 +22,17 @@ from interp.tasks.prompts import metric_of
 __all__ = ["best_of", "measure", "values_of"]
 
 _ROWS = 32
+_GROUPS = (
+    "order",
+    "cue",
+    "relation",
+    "antecedent_place",
+    "subject_is_antecedent",
+    "condition",
+    "congruence",
+    "opening",
+)
+_GROUPS += ("frame",)
 
 
 def values_of(task: Task, model: HookedTransformer, which: str = "clean") -> Float[np.ndarray, " prompt"]:
@@ -59,11 +70,7 @@ def measure(task: Task, model: HookedTransformer) -> dict[str, Any]:
     found |= _summary(clean, right)
     if task.pairs is not None:
         found["corrupt"] = _summary(*_judged(task, model, "corrupt"))
-    groups = {"template": task.templates} | {
-        name: task.labels[name]
-        for name in ("order", "cue", "relation", "antecedent_place", "subject_is_antecedent")
-        if name in task.labels
-    }
+    groups = {"template": task.templates} | {name: task.labels[name] for name in _GROUPS if name in task.labels}
     for name, values in groups.items():
         chosen = {value: np.array([one == value for one in values]) for value in dict.fromkeys(values)}
         found[name] = {str(value): _summary(clean[mask], right[mask]) for value, mask in chosen.items()}
