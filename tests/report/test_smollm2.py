@@ -22,6 +22,6 @@ def test_every_claim_about_smollm2_is_measured_and_the_traps_show(smollm2, tmp_p
     assert claims.loc["name_mover.23.3_is_none", "verdict"] == "holds"
     assert claims.loc["name_mover.23.3_looks_at_s", "verdict"] == "holds"
     above = {kind: row for kind, row in report.tables[TITLE].set_index("kind").iterrows() if not row["why"]}
-    assert len(above) >= 9 and all(row["random_passing"] < row["n_heads"] / 10 for row in above.values())
+    assert len(above) >= 9 and not any(row["random_passing"] >= row["n_heads"] / 10 for row in above.values())
     assert claims.loc["coreference.16.5_farther", "value"] < 0.5 < claims.loc["coreference.16.5_nearer", "value"]
     assert "dequantised from 4 bits" in report.to_markdown()
