@@ -72,7 +72,7 @@ def test_queries_are_grouped_where_the_name_says_so(made: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"name": "inductoin"}, "no planted circuit 'inductoin'. Known are additive_facts, and, "),
+        ({"name": "inductoin"}, "no planted circuit 'inductoin'. Known are additive_facts, agreement, and, "),
         ({"norm": "batch"}, "norm is 'batch'. Choose"),
         ({"noise": -1.0}, "noise is -1.0"),
         ({"seed": "a"}, "seed is 'a'"),

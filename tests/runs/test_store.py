@@ -74,6 +74,7 @@ def test_a_folder_holds_a_manifest_and_plain_parquet_and_no_pickle(store, scores
     assert set(contents(run.folder)) == {
         "manifest.json",
         "results/heads.parquet",
+        "results/items.parquet",
         "results/sets.parquet",
         "results/about.json",
     }

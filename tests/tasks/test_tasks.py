@@ -245,7 +245,7 @@ def test_what_cannot_be_asked_is_refused(smollm2, name):
 
 
 def test_an_unknown_task_is_told_which_there_are(smollm2):
-    with pytest.raises(InputError, match=r"no task called 'oii'\. Known are coreference, fact_recall, ioi"):
+    with pytest.raises(InputError, match=r"no task called 'oii'\. Known are agreement, conflict, coreference"):
         interp.tasks.load("oii", smollm2)
 
 
