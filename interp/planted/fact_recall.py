@@ -61,7 +61,7 @@ def _pairs(n: int, generator: torch.Generator) -> dict[str, PromptPairs]:
     places: dict[str, list[list[int]]] = {"subject": [], "relation": [], "END": []}
     answers, items, frames = [], [], []
     for i in range(n):
-        frame, kind = i % 2, i // 2 % 2
+        frame, kind = i % 2, (i // 2 + i // N_SUBJECTS) % 2  # asked again, a subject is asked for the other relation
         subject, other = order[i % N_SUBJECTS], order[(i + 5 + i // N_SUBJECTS) % N_SUBJECTS]
         at, title, end = FRAMES[frame]
         for name, (who, which) in {
