@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from interp.figures.tables import table_html, text_cell
-from interp.results.frames import as_records, load_frames, save_frames
+from interp.results.frames import about_html, as_records, load_frames, save_frames
 from interp.results.heads import with_interval
 
 __all__ = ["Comparison"]
@@ -116,6 +116,5 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         changes = self.changes()
-        return f"<p>{self.about.get('before')} → {self.about.get('after')}</p>{table_html(self.summary())}" + (
-            table_html(changes) if len(changes) else ""
-        )
+        parts = [about_html("What moved", self.describe(), self.summary()), table_html(changes) if len(changes) else ""]
+        return "".join(parts)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from interp.atlas.results import Atlas
-from interp.atlas.search import RIGORS, caveat_of, search
+from interp.atlas.search import RIGORS, SETTINGS, caveat_of, must_be_askable, must_be_of, search
 from interp.atlas.together import STAGE, carried_together
 from interp.atlas.whole import Whole
-from interp.errors import InputError
 from interp.heads.base import finder
 from interp.heads.splits import as_pairs
 from interp.heads.task_finder import TaskFinder
-from interp.model.transformer import HookedTransformer
-from interp.results import HeadScores
 
 __all__ = ["atlas"]
 
@@ -33,7 +29,7 @@ def atlas(
     seed: int = 0,
     keep: Any = None,
     progress: Progress | None = None,
-    found: HeadScores | None = None,
+    found: Any = None,
     pairs: Any = None,
     corpus: Any = None,
 ) -> Atlas:
@@ -46,26 +42,17 @@ def atlas(
     which are then not looked for again. Kinds whose prompts cannot be made for the model are left out, and said so.
     Raises `InputError` for an unknown kind or rigor, and where no kind is left.
     """
-    if not isinstance(model, HookedTransformer):
-        raise InputError(f"An atlas is of a loaded model, not {model!r}. Load it first: interp.load(…).")
-    if rigor not in RIGORS:
-        raise InputError(f"rigor is {rigor!r}. Choose {' or '.join(RIGORS)}.")
-    if keep is not None and Path(keep).exists() and not Path(keep).is_dir():
-        raise InputError(f"keep={keep} is a file. Give a folder; it is made if it is not there.")
     start, say = time.perf_counter(), Whole(progress, [(STAGE, _COST_OF_TOGETHER)])
+    must_be_askable("An atlas", model, rigor, keep)
     given = None if pairs is None else as_pairs(pairs)
     left_out: dict[str, str] = {}
     if found is None:
         settings = {**RIGORS[rigor], **({} if n is None else {"n": n}), "seed": seed, "corpus": corpus}
         found, left_out = search(model, kinds, given, settings, keep, say)
     else:
+        must_be_of(model, found, given)
         rigor = "of the heads that were given"
-    if found.about.get("model") != model.cfg.model_name:
-        raise InputError(
-            f"These heads were found in {found.about.get('model')!r}, and the model is {model.cfg.model_name!r}. "
-            "Give the model that they were found in."
-        )
-    asked = {name: found.about.get(name) for name in _SETTINGS}
+    asked = {name: found.about[name] for name in SETTINGS}
     groups: dict[Any, list[TaskFinder]] = {}
     for one in (finder(kind) for kind in found.kinds):
         if isinstance(one, TaskFinder):
@@ -82,6 +69,3 @@ def atlas(
         **{name: found.about.get(name) for name in ("corpus", "bos", "ablation", "threads", "versions")},
     }
     return Atlas(found, together, about)
-
-
-_SETTINGS = ("n", "seed", "top", "screen", "alpha", "n_random_sets", "per_item")

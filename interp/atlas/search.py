@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from interp.atlas.whole import Whole
@@ -17,12 +18,40 @@ from interp.pairs import PromptPairs
 from interp.results import HeadScores
 from interp.tasks.load import load as load_task
 
-__all__ = ["RIGORS", "caveat_of", "search"]
+__all__ = ["RIGORS", "SETTINGS", "caveat_of", "must_be_askable", "must_be_of", "search"]
 
 RIGORS: dict[str, dict[str, Any]] = {
     "quick": {"n": 50, "top": 8, "screen": "attention", "per_item": 1},
     "full": {"n": 100, "top": 8, "screen": "exact", "per_item": 2},
 }
+SETTINGS = ("n", "seed", "top", "screen", "alpha", "n_random_sets", "per_item")  # of a search, as its `about` has them
+
+
+def must_be_askable(what: str, model: Any, rigor: str, keep: Any) -> None:
+    """Raise `InputError` for what no atlas or report can be made of."""
+    if not isinstance(model, HookedTransformer):
+        raise InputError(f"{what} is of a loaded model, not {model!r}. Load it first: interp.load(…).")
+    if rigor not in RIGORS:
+        raise InputError(f"rigor is {rigor!r}. Choose {' or '.join(RIGORS)}.")
+    if keep is not None and Path(keep).exists() and not Path(keep).is_dir():
+        raise InputError(f"keep={keep} is a file. Give a folder; it is made if it is not there.")
+
+
+def must_be_of(model: HookedTransformer, found: Any, pairs: Mapping[str, PromptPairs] | None) -> None:
+    """Raise `InputError` for head scores that are not this model's, or that do not say how they were made; and where
+    they were made of pairs that are not given again, for what is measured besides would be of other prompts."""
+    if not isinstance(found, HeadScores):
+        raise InputError(f"found is {type(found).__name__}. Give the HeadScores that interp.find_heads returned.")
+    if found.about.get("model") != model.cfg.model_name:
+        raise InputError(
+            f"These heads were found in {found.about.get('model')!r}, and the model is {model.cfg.model_name!r}. "
+            "Give the model that they were found in."
+        )
+    if missing := [name for name in SETTINGS if found.about.get(name) is None]:
+        raise InputError(f"These scores do not say their {', '.join(missing)}. Find the heads again with this version.")
+    of_pairs = any(str(data).startswith("the pairs given") for data in found.about.get("data", {}).values())
+    if of_pairs and pairs is None:
+        raise InputError("These heads were found on pairs that were given. Give the same pairs= again.")
 
 
 def search(

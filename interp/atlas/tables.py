@@ -156,7 +156,7 @@ def unexplained_table(found: HeadScores, together: pd.DataFrame) -> pd.DataFrame
                 "carried": mine[0]["effect"] if mine else math.nan,
                 "carried_low": mine[0]["effect_low"] if mine else math.nan,
                 "carried_high": mine[0]["effect_high"] if mine else math.nan,
-                "left": 1 - mine[0]["effect"] if mine else math.nan,
+                "left": 1 - mine[0]["effect"] if mine and mine[0]["effect"] >= 0 else math.nan,
                 "heads that matter and are not named": " ".join(reversed(list(matter))),
                 "cannot tell": "" if task.get("is done", True) else next(iter(undone), "the model does not do it"),
             }

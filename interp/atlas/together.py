@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from interp.circuits.streaming import head_grid
-from interp.errors import InputError
 from interp.heads.ablation import matched_set
 from interp.heads.splits import of_pairs, study_of
 from interp.heads.task_finder import TaskFinder
@@ -67,15 +66,12 @@ def _of_group(
     known: dict[Any, Any],
 ) -> list[dict[str, Any]]:
     seed = int(settings["seed"])
-    try:
-        if pairs is not None:
-            study = of_pairs(model, group, pairs, seed).report.thinned(settings["per_item"])
-        else:
-            decides, n = group[0].corruptions[0], settings["n"]
-            study = study_of(model, group, decides, split="report", n=n, seed=seed, known=known)
-            study = study.thinned(settings["per_item"], n)
-    except InputError:  # the search left these prompts out and said why
-        return []
+    if pairs is not None:
+        study = of_pairs(model, group, pairs, seed).report.thinned(settings["per_item"])
+    else:
+        decides, n = group[0].corruptions[0], settings["n"]
+        study = study_of(model, group, decides, split="report", n=n, seed=seed, known=known)
+        study = study.thinned(settings["per_item"], n)
     if not distance(study) > 0:
         return []
     generator, widths = np.random.default_rng([seed, *b"together"]), head_grid(model).widths

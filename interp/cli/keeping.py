@@ -13,7 +13,7 @@ from interp.cli.output import command_line
 from interp.errors import InputError, StorageError
 from interp.runs.store import Run, RunStore, must_be_writable
 
-__all__ = ["check_markdown", "check_places", "default_keep", "resumable", "say_where", "store_run", "timed"]
+__all__ = ["check_places", "say_where", "store_run", "timed"]
 
 
 def check_places(runs: RunStore | None, html: Path | None, out: Path | None) -> None:
@@ -30,33 +30,6 @@ def check_places(runs: RunStore | None, html: Path | None, out: Path | None) -> 
         if out.is_dir() and any(out.iterdir()) and not (out / "about.json").is_file():
             raise StorageError(f"--out {out} holds other files. Give a new folder.")
         must_be_writable(out.parent)
-
-
-def check_markdown(path: Path | None) -> None:
-    """Raise for a Markdown file that cannot be written, before any work is done."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError(f"--markdown {path} is a folder. Give a file, e.g. {path / 'report.md'}.")
-    must_be_writable(path.parent)
-
-
-def default_keep() -> Path:
-    """Where searches of all kinds keep what is finished: a folder beside the converted weights."""
-    from interp.families.converted import cache_folder
-
-    return cache_folder().parent / "reports"
-
-
-@contextmanager
-def resumable(kept: Path) -> Iterator[None]:
-    """Say on Ctrl-C where what was finished is kept, and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"What was finished is kept in {kept}. Go on with the same command:", file=sys.stderr)
-        print(f"  {command_line(*sys.argv[1:])}", file=sys.stderr)
-        raise
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def find_heads(
     for name, words in zip(
         ("verdict", "reason", "decided_by"), judge(found, frame, sets, limits, alpha, about), strict=True
     ):
-        frame[name] = pd.Series(words, index=frame.index, dtype=object)  # words also where there is no row
+        frame[name] = pd.Series(words, index=frame.index, dtype="str")  # words also where there is no row
     frame["q"] = benjamini_hochberg(_smallest(found, frame).to_numpy(dtype=float))
     order = {one.name: i for i, one in enumerate(found)}
     frame = frame.sort_values("kind", key=lambda kind: kind.map(order), kind="stable").reset_index(drop=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from interp.atlas.search import RIGORS, caveat_of, search
+from interp.atlas.search import RIGORS, caveat_of, must_be_askable, must_be_of, search
 from interp.atlas.whole import Whole
 from interp.errors import InputError
 from interp.heads.splits import as_pairs
@@ -42,7 +42,7 @@ def report(
     seed: int = 0,
     keep: Any = None,
     progress: Progress | None = None,
-    found: HeadScores | None = None,
+    found: Any = None,
     pairs: Any = None,
     corpus: Any = None,
 ) -> Report:
@@ -58,24 +58,15 @@ def report(
     the stage `interp.atlas.whole.WHOLE`.
     """
     start, say = time.perf_counter(), Whole(progress, [(CLAIMS, _COST_OF_CLAIMS)])
-    if not isinstance(model, HookedTransformer):
-        raise InputError(f"A report is about a loaded model, not {model!r}. Load it first: interp.load(…).")
-    if rigor not in RIGORS:
-        raise InputError(f"rigor is {rigor!r}. Choose {' or '.join(RIGORS)}.")
-    if keep is not None and Path(keep).exists() and not Path(keep).is_dir():
-        raise InputError(f"keep={keep} is a file. Give a folder; it is made if it is not there.")
+    must_be_askable("A report", model, rigor, keep)
     given = None if pairs is None else as_pairs(pairs)
     left_out: dict[str, str] = {}
     if found is None:
         settings = {**RIGORS[rigor], **({} if n is None else {"n": n}), "seed": seed, "corpus": corpus}
         found, left_out = search(model, kinds, given, settings, keep, say)
     else:
+        must_be_of(model, found, given)
         rigor = "of the heads that were given"
-    if found.about.get("model") != model.cfg.model_name:
-        raise InputError(
-            f"These heads were found in {found.about.get('model')!r}, and the model is {model.cfg.model_name!r}. "
-            "Give the model that they were found in."
-        )
     key = settings_key(found, model_hash(model), given)
     folder = None if keep is None else Path(keep)
     n_items, drawn_by = int(found.about.get("n", 50)), int(found.about.get("seed", seed))

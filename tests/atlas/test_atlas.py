@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,29 @@ def test_what_cannot_be_done_is_said(names, made, untrained, tmp_path):
     ):
         with pytest.raises(InputError, match=said):
             interp.atlas(model, **options)
+
+
+def test_scores_that_were_found_must_fit_what_is_asked_of_them(names, made):
+    pairs, scores = pairs_of(names), made.scores
+    old = replace(scores, about={key: value for key, value in scores.about.items() if key != "per_item"})
+    for found, given, said in (
+        (scores, None, "Give the same pairs= again"),  # what is measured besides would be of other prompts
+        (old, pairs, "do not say their per_item"),
+        ("heads", pairs, "found is str"),
+    ):
+        for call in (interp.atlas, interp.report):
+            with pytest.raises(InputError, match=said):
+                call(names.model, found=found, pairs=given)
+
+
+def test_hostile_names_are_text_on_every_page(made, tmp_path):
+    hostile = "<img src=x onerror=alert(1)>"
+    said = {**made.scores.about, "model": hostile, "problems": {"backup": hostile}}
+    other = Atlas(replace(made.scores, about=said), made.together, {**made.about, "model": hostile, "caveat": hostile})
+    page = other.to_html(tmp_path / "page.html").read_text()
+    for text in (page, other._repr_html_(), other.compare(made)._repr_html_()):
+        assert hostile not in text and "&lt;img" in text
+    assert hostile not in other.to_markdown()
 
 
 def test_progress_ends_with_all_of_it_done(names):

@@ -50,7 +50,7 @@ def test_heads_are_printed_written_and_stored(run, tmp_path):
     assert "Which head does what: tiny" in (tmp_path / "page.html").read_text()
     assert (tmp_path / "docs.md").read_text().startswith("# Which head does what: tiny")
     (info,) = RunStore(tmp_path / "runs").list()
-    assert info.kind == "atlas" and info.title == "atlas of tiny: 1 kinds"
+    assert info.kind == "atlas" and info.title == "atlas of tiny: induction"
     spec = RunStore(tmp_path / "runs").open(info.id).manifest["spec"]
     assert spec == {"model": "tiny", "kinds": "all", "rigor": "full", "n": 9, "seed": 0}
     shown = run("runs", "show", info.id, "--store", "runs")
