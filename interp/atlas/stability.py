@@ -12,6 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from interp.heads.base import Finder, finders
+from interp.heads.syntax import SyntaxFinder
+from interp.heads.syntax_search import IN_SENTENCES
 from interp.heads.task_finder import TaskFinder
 from interp.results import HeadScores
 from interp.results.heads import head_of
@@ -96,13 +98,15 @@ def _means(items: pd.DataFrame, heads: list[str], n_resamples: int, seed: int) -
 
 
 def _passes(
-    one: Finder | TaskFinder,
+    one: Finder | TaskFinder | SyntaxFinder,
     row: Mapping[Any, Any],
     means: Mapping[str, Grid],
     limits: Mapping[str, float],
     alpha: float,
 ) -> NDArray[np.bool_]:
     """Whether a head passes by size, in each resample."""
+    if isinstance(one, SyntaxFinder):
+        return _stands_out(row, means, limits["margin"], alpha)
     n = len(next(iter(means.values())))
     always = np.ones(n, dtype=bool)
     score = means.get("score", np.full(n, row["score"]))
@@ -125,6 +129,14 @@ def _passes(
     for name in others:
         caused |= _harms(means.get(name), row, f"{name}_", limits["effect"], one.sign, alpha)
     return good & caused
+
+
+def _stands_out(row: Mapping[Any, Any], means: Mapping[str, Grid], margin: float, alpha: float) -> NDArray[np.bool_]:
+    """Whether a head finds more partners than both rules, in each resample; never where a resample has no word."""
+    words, found, *rules = (means[name] for name in IN_SENTENCES)
+    with np.errstate(invalid="ignore"):
+        beyond = [found / words >= rule / words + margin for rule in rules]
+    return np.all(beyond, axis=0) & (row["p_corrected"] <= alpha)
 
 
 def _waived(row: Mapping[Any, Any]) -> bool:

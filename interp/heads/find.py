@@ -230,7 +230,7 @@ def _search_syntax(
     sentences = one.sentences(model, corpus, n_kinds=n_kinds, **asked)
     how = SyntaxSettings(settings["n"], settings["top"], settings["screen"], settings["seed"], n_kinds)
     done = search_syntax(model, sentences, how, report, one.stages[0])
-    return HeadScores(done.frame, pd.DataFrame(columns=list(SET_COLUMNS)), done.about, done.tables)
+    return HeadScores(done.frame, pd.DataFrame(columns=list(SET_COLUMNS)), done.about, done.tables, done.items)
 
 
 def _check(

@@ -19,13 +19,28 @@ from interp.heads.syntax_edges import cut_edges, edge_metric
 from interp.heads.syntax_scores import LEAST_WORDS, Counts, Name, Rule, best_rules, count, links_of
 from interp.heads.syntax_words import Link, role_of
 from interp.model.transformer import HookedTransformer
+from interp.results.heads import ITEM_COLUMNS
 from interp.sites import Head
 from interp.stats import bootstrap_interval, sign_flip
 
-__all__ = ["BEST", "BY_RELATION", "CUT", "CUTTING", "Found", "Measured", "SyntaxSettings", "measure", "search_syntax"]
+__all__ = [
+    "BEST",
+    "BY_RELATION",
+    "CUT",
+    "CUTTING",
+    "IN_SENTENCES",
+    "Found",
+    "Measured",
+    "SyntaxSettings",
+    "measure",
+    "search_syntax",
+]
 
 BY_RELATION, BEST, CUT = "syntax: by relation", "syntax: best head by relation", "edge to the partner cut"
 CUTTING = "cutting edges of attention"
+# What is counted of a head in each reported sentence: words with partners, and how many of them it finds, the best
+# fixed offset finds, and the other words look at too.
+IN_SENTENCES = ("words", "found", "by offset", "by other words")
 Progress = Callable[[str, int, int], None]
 Grid = NDArray[np.floating]
 
@@ -66,11 +81,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Found:
-    """A row per head, the tables, and what the effects are measured in."""
+    """A row per head, the tables, what the effects are measured in, and the counts of each sentence."""
 
     frame: pd.DataFrame
     tables: Mapping[str, pd.DataFrame]
     about: Mapping[str, Any]
+    items: pd.DataFrame
 
 
 def measure(model: HookedTransformer, halves: Halves, report: Progress, stage: str) -> Measured:
@@ -121,7 +137,7 @@ def search_syntax(
             "targets": "earlier words only" if attention_kind(model) == "decoder" else "all other words",
         },
     }
-    return Found(frame, tables, about)
+    return Found(frame, tables, about, tested.in_sentences())
 
 
 class _Tests:
@@ -192,6 +208,26 @@ class _Tests:
                 counted = {"n_sentences": self.measured.report[name].n_sentences}
                 rows.append({**address, **head, **self.line(place, cell), **counted})
         return pd.DataFrame(rows)
+
+    def in_sentences(self) -> pd.DataFrame:
+        """Of every head, the counts of each sentence in the relation and direction that it was chosen for."""
+        parts = []
+        for cell in self.cells:
+            name, head = self.measured.names[int(self.best[cell])], _head(self.grid, cell)
+            one, rule = self.measured.report[name], self.measured.rules[name]
+            mine = np.flatnonzero(one.words)
+            counts = (one.words, one.hits[:, cell], rule.hits(one), one.other_words[:, cell])
+            address = {
+                "kind": "syntax",
+                "stack": head.stack,
+                "sublayer": "attn",
+                "layer": head.layer,
+                "head": head.head,
+            }
+            for measure, values in zip(IN_SENTENCES, counts, strict=True):
+                items = [f"sentence {i}" for i in mine]
+                parts.append(pd.DataFrame({**address, "measure": measure, "item": items, "value": values[mine]}))
+        return pd.concat(parts, ignore_index=True)[list(ITEM_COLUMNS)]
 
 
 def _best(table: pd.DataFrame) -> pd.DataFrame:

@@ -35,7 +35,7 @@ class HeadScores:
     measure of the cause (noise, denoise, mean, resample …) as a share of clean − corrupt, their `baseline`, the role.
     `sets` has one row per kind: its top heads ablated together, against matched random sets. `tables` holds what else
     was measured, by name. `items` has what lies behind the means of heads that were tested, one row per item: its
-    `measure` is "score", "writing" or one of the cause's.
+    `measure` is "score", "writing" or one of the cause's; of syntax, counts in a sentence, whose sums make the shares.
     """
 
     frame: pd.DataFrame

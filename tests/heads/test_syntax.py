@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 import interp
 from interp import cli
+from interp.atlas.stability import resample
 from interp.errors import InputError
 from interp.heads.base import finder
 from interp.heads.syntax_attention import Looks, strongest
@@ -19,7 +21,7 @@ from interp.heads.syntax_corpus import Halves
 from interp.heads.syntax_edges import cut_edges, edge_metric
 from interp.heads.syntax_grammar import drawn_sentences
 from interp.heads.syntax_scores import best_rules, count
-from interp.heads.syntax_search import BEST, BY_RELATION, SyntaxSettings, search_syntax
+from interp.heads.syntax_search import BEST, BY_RELATION, IN_SENTENCES, SyntaxSettings, search_syntax
 from interp.heads.syntax_words import DIRECTIONS, LabelledTokens, links
 from interp.planted.syntax import sentences
 from interp.results import HeadScores
@@ -358,3 +360,17 @@ def test_the_command_reads_the_users_trees(tmp_path, monkeypatch, capsys) -> Non
 def test_the_kind_is_complete() -> None:
     one = finder("syntax")
     assert one.name == "syntax" and one.definition and one.margin == 0.1 and one.applies_to == {"decoder", "encoder"}
+
+
+def test_counts_of_each_sentence_are_kept_and_say_how_firmly_a_head_is_named(planted_scores: HeadScores) -> None:
+    counts = planted_scores.items.groupby(["layer", "head", "measure"])["value"].sum()
+    for row in planted_scores.frame.to_dict("records"):
+        words, found, offset, other = (counts[row["layer"], row["head"], name] for name in IN_SENTENCES)
+        shares = [row["score"], row["baseline"], row["other_words"]]
+        assert [found / words, offset / words, other / words] == pytest.approx(shares, abs=1e-9)
+        assert words == row["n_words"]
+    firm = resample(planted_scores, "syntax")
+    assert firm.named == {head for head, row in rows(planted_scores).items() if row["verdict"]}
+    assert firm.named and firm.jaccard > 0.95 and all(firm.again[head] > 0.9 for head in firm.named)
+    frame = planted_scores.frame.assign(p_corrected=0.2)
+    assert not resample(replace(planted_scores, frame=frame), "syntax").named
