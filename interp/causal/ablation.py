@@ -21,9 +21,10 @@ from interp.causal.grid import asked_positions, chosen_positions
 from interp.causal.plan import Plan, Progress
 from interp.causal.questions import Asked, ask, reference_texts
 from interp.causal.reach import felt, start_of
+from interp.causal.shelf import record
 from interp.causal.sweep import Sweep
 from interp.causal.targets import Target, targets_of
-from interp.causal.texts import Text, record
+from interp.causal.texts import Text
 from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs

@@ -17,7 +17,8 @@ from torch import Tensor
 from interp.causal.grid import Grid, SitePlaces
 from interp.causal.questions import Question, pose
 from interp.causal.reach import in_memory
-from interp.causal.texts import PATTERN_SITES, Recording, Text, record
+from interp.causal.shelf import record
+from interp.causal.texts import PATTERN_SITES, Recording, Text, run_texts
 from interp.errors import InputError
 from interp.metrics import BoundMetric
 from interp.model.taps import Tap
@@ -135,7 +136,7 @@ def _differentiated(
             metric = metric.with_reference(model.logits(clean[None])[0], slot)
     with torch.enable_grad():
         leaves = _Leaves(names)
-        base = record(model, base_texts, tap=leaves)
+        base = run_texts(model, base_texts, tap=leaves)
         scores = _scores(model, metric, base, part, slot)
         flat = [x for name in sorted(names) for x in leaves.patterns.get(name, [leaves.values.get(name)])]
         if not scores.requires_grad:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from interp.causal.budget import Budget, carried, weights_per_token, working_rate
 from interp.causal.bundles import Bundle, chunks
 from interp.causal.scoring import Scorer
-from interp.causal.texts import Recording, Text, record
+from interp.causal.shelf import record
+from interp.causal.texts import Recording, Text
 from interp.causal.wave import Bank, Outputs, Wave, final_scale
 from interp.errors import InputError
 from interp.metrics import BoundMetric

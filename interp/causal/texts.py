@@ -15,7 +15,7 @@ from interp.model.stack import Stack
 from interp.model.taps import Tap
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["Recording", "Text", "encoders_differ", "first_difference", "record"]
+__all__ = ["Recording", "Text", "encoders_differ", "first_difference", "run_texts"]
 
 PATTERN_SITES = ("hook_attn_scores", "hook_pattern")  # made text by text, so they are stored text by text
 
@@ -101,7 +101,7 @@ class _Reader(Tap):
         return one
 
 
-def record(
+def run_texts(
     model: HookedTransformer,
     texts: Sequence[Text],
     *,

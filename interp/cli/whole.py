@@ -22,7 +22,7 @@ __all__ = ["Html", "Items", "Keep", "Kinds", "Markdown", "Model", "Rigor", "Seed
 
 Model = Annotated[str, typer.Argument(help="Packaged name, .gguf file, local folder or hub id.")]
 Kinds = Annotated[list[str] | None, typer.Option("--kind", help="Kind of head; repeat for several. All, if none.")]
-Rigor = Annotated[str, typer.Option(help="quick: 50 items; full: 100, candidates by exact effect.")]
+Rigor = Annotated[str, typer.Option(help="quick: 32 items; full: 100, candidates by exact effect.")]
 Items = Annotated[int | None, typer.Option(help="Items of each task and split, if not as rigor says.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same numbers.")]
 Keep = Annotated[Path | None, typer.Option(help="Folder for what is finished; the same command goes on from there.")]

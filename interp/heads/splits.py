@@ -20,26 +20,30 @@ from interp.tasks.load import load as load_task
 
 __all__ = ["as_pairs", "halves", "names_all", "of_pairs", "of_task", "study_of"]
 
+_BESIDE = 32  # items of what stands beside and decides nothing
+
 
 def of_task(
     model: HookedTransformer, group: Sequence[TaskFinder], *, n: int, seed: int, known: dict[Any, Any] | None = None
 ) -> Splits:
-    """Studies of a task's selecting and reporting split, of the latter without BOS where the model has one, and of it
-    against the corruptions that do not decide. `known` shares what was measured of the model with other calls."""
+    """Studies of a task's selecting and reporting split, of the latter without BOS where the model has one and a kind
+    asks for a score, and of it against the corruptions that do not decide; these besides of at most so many items.
+    `known` shares what was measured of the model with other calls."""
     known = {} if known is None else known
     decides, *others = group[0].corruptions
 
-    def study(split: str, corruption: str = decides, *, bos: bool = True) -> Study:
+    def study(split: str, corruption: str = decides, *, bos: bool = True, n: int = n) -> Study:
         return study_of(model, group, corruption, split=split, n=n, seed=seed, bos=bos, known=known)
 
     has_bos = getattr(model.tokenizer, "bos_id", None) is not None
+    scored = any(one.score_cutoff is not None for one in group)
     further, left_out = {}, {}
     for name in others:
         try:
-            further[name] = study("report", name)
+            further[name] = study("report", name, n=min(n, _BESIDE))
         except InputError as error:
             left_out[name] = str(error)
-    bare = study("report", bos=False) if has_bos else None
+    bare = study("report", bos=False, n=min(n, _BESIDE)) if has_bos and scored else None
     return Splits(study("select"), study("report"), bare, further, left_out, n)
 
 

@@ -21,6 +21,7 @@ from interp.circuits.direct import effective_unembedding, final_scale
 from interp.circuits.streaming import LayerHeads, head_grid, stream_heads
 from interp.errors import InputError
 from interp.model.attention import attention_pattern, attention_scores
+from interp.model.kinds import attention_kind
 from interp.model.norms import Norm
 from interp.model.taps import Write, make_writes
 from interp.model.tokens import Batch, pad_rows
@@ -250,49 +251,67 @@ class Study:
         shape = (len(self.main), grid.n_layers, grid.n_heads)
         d_head = max(block.attn.d_head for block in stack.config.blocks)
         seen = {query: _Seen.empty(len(self._names), shape, d_head) for query in self.queries}
-        for start in range(0, len(self.main), _ROWS_AT_ONCE):
-            self._one_pass(range(start, min(start + _ROWS_AT_ONCE, len(self.main))), seen)
+        carriers = self._carriers()
+        rows = sorted(set(carriers), key=lambda i: (len(self.main.clean[i]), i))  # alike in length, so little padding
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            self._one_pass(some, [i for i, carrier in enumerate(carriers) if carrier in some], carriers, seen)
         return seen
 
-    def _one_pass(self, prompts: range, seen: Mapping[str, _Seen]) -> None:
-        """Read some prompts in one padded batch."""
-        rows = [list(self.main.clean[i]) for i in prompts]
-        batch, pads = _batch(self.model, rows)
+    def _carriers(self) -> list[int]:
+        """Of each prompt, the one whose pass shows it too: the longest that begins with all its tokens, where later
+        tokens are not seen and nothing is edited; else itself."""
+        rows = self.main.clean
+        if self.knocked_out or attention_kind(self.model) != "decoder":
+            return list(range(len(rows)))
+        found, order = list(range(len(rows))), sorted(range(len(rows)), key=lambda i: (rows[i], i))
+        for one, longer in zip(reversed(order[:-1]), reversed(order[1:]), strict=True):
+            if rows[longer][: len(rows[one])] == rows[one]:
+                found[one] = found[longer]
+        return found
+
+    def _one_pass(
+        self, carriers: Sequence[int], prompts: Sequence[int], carrier_of: Sequence[int], seen: Mapping[str, _Seen]
+    ) -> None:
+        """Read some prompts in one padded batch of those that carry them."""
+        batch, pads = _batch(self.model, [list(self.main.clean[i]) for i in carriers])
+        row = torch.tensor([carriers.index(carrier_of[i]) for i in prompts], device=self.model.device)
+        shift = [pads[i] for i in row.tolist()]
         at = {
-            query: [self.span(query, i)[-1] + pad for i, pad in zip(prompts, pads, strict=True)]
+            query: [self.span(query, i)[-1] + pad for i, pad in zip(prompts, shift, strict=True)]
             for query in self.queries
         }
-        keys = torch.zeros(len(self._names), len(rows), batch.tokens.shape[1], device=self.model.device)
+        keys = torch.zeros(len(self._names), len(prompts), batch.tokens.shape[1], device=self.model.device)
         keys[0] = 1.0
         for number, name in enumerate(self._names[1:], start=1):
-            for row, (i, pad) in enumerate(zip(prompts, pads, strict=True)):
-                keys[number, row, [pos + pad for pos in self.span(name, i)]] = 1.0
-        mine = slice(prompts.start, prompts.stop)
+            for place, (i, pad) in enumerate(zip(prompts, shift, strict=True)):
+                keys[number, place, [pos + pad for pos in self.span(name, i)]] = 1.0
+        mine = np.array(prompts)
 
         def visit(heads: LayerHeads) -> None:
             n_heads = heads.q.shape[2]
             group = n_heads // heads.v.shape[2]
-            values = repeat(heads.v, "row k_pos kv_head d_head -> row k_pos (kv_head group) d_head", group=group)
+            values = repeat(heads.v, "row k_pos kv_head d_head -> row k_pos (kv_head group) d_head", group=group)[row]
             for query, places in at.items():
-                pattern = _rows_of(heads, places)
-                for number, one in enumerate((pattern, _without_first(pattern, pads))):
-                    strongest = one.argmax(-1).cpu() - torch.tensor(pads)[:, None]
+                pattern = _rows_of(heads, row, places)
+                for number, one in enumerate((pattern, _without_first(pattern, shift))):
+                    strongest = one.argmax(-1).cpu() - torch.tensor(shift)[:, None]
                     seen[query].strongest[number, mine, heads.layer, :n_heads] = strongest.numpy()
-                weights = pattern[None] * keys[:, :, None]  # [name row head k_pos]
+                weights = pattern[None] * keys[:, :, None]  # [name prompt head k_pos]
                 z = einsum(
-                    weights, values.to(weights), "name row head k_pos, row k_pos head d_head -> name row head d_head"
+                    weights,
+                    values.to(weights),
+                    "name prompt head k_pos, prompt k_pos head d_head -> name prompt head d_head",
                 )
                 seen[query].share[:, mine, heads.layer, :n_heads] = weights.sum(-1).double().cpu().numpy()
                 seen[query].z[:, mine, heads.layer, :n_heads, : z.shape[-1]] = z.float().cpu()
                 if heads.out_scale is not None:
-                    scale = heads.out_scale[torch.arange(len(places)), places, 0]
+                    scale = heads.out_scale[row, places, 0]
                     seen[query].out_scales[heads.layer, mine] = scale.float().cpu()
 
         resid = stream_heads(self.model, batch, visit, writes=self._knockout(at))
         for query, places in at.items():
-            seen[query].final[mine] = (
-                final_scale(self.model, resid[torch.arange(len(places)), places])[:, 0].float().cpu()
-            )
+            seen[query].final[mine] = final_scale(self.model, resid[row, places])[:, 0].float().cpu()
 
     def _knockout(self, at: Mapping[str, Sequence[int]]) -> list[Write]:
         """Writes that put the mean of each knocked-out head at the queries of a batch."""
@@ -349,16 +368,18 @@ def _batch(model: HookedTransformer, rows: list[list[int]]) -> tuple[Batch, list
     return pad_rows(rows, pad_id, "left", model.device), pads
 
 
-def _rows_of(heads: LayerHeads, at: Sequence[int]) -> Float[Tensor, "row head k_pos"]:
-    """The pattern of one query of each row; no other query's is made."""
+def _rows_of(heads: LayerHeads, row: Tensor, at: Sequence[int]) -> Float[Tensor, "prompt head k_pos"]:
+    """The pattern of one query of each prompt, whose pass is a `row`; no other query's is made."""
     index = torch.tensor(sorted(set(at)), device=heads.q.device)
     scores = attention_scores(heads.q[:, index], heads.k, heads.rows.at(index), heads.attn.config)
     place = torch.searchsorted(index, torch.tensor(list(at), device=index.device))
-    return attention_pattern(scores)[torch.arange(len(place)), :, place]
+    return attention_pattern(scores)[row, :, place]
 
 
-def _without_first(pattern: Float[Tensor, "row head k_pos"], pads: Sequence[int]) -> Float[Tensor, "row head k_pos"]:
-    """The same with nothing on each row's first token."""
+def _without_first(
+    pattern: Float[Tensor, "prompt head k_pos"], pads: Sequence[int]
+) -> Float[Tensor, "prompt head k_pos"]:
+    """The same with nothing on each prompt's first token."""
     pattern = pattern.clone()
     pattern[torch.arange(len(pads)), :, torch.tensor(pads)] = -1.0
     return pattern

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from interp.causal.shelf import shared_recordings
 from interp.circuits.streaming import head_grid
 from interp.heads.breakdowns import by_corruption, by_template
 from interp.heads.choose import Choice, choose, estimated_harm
@@ -26,7 +27,9 @@ __all__ = ["BY_CORRUPTION", "BY_TEMPLATE", "Trial", "run_trial"]
 
 _CLASSES = ("names", "same_relation_answers")  # token ids that kinds compare with, of no use to a reader
 BY_CORRUPTION, BY_TEMPLATE = "effects by corruption", "by template"  # tables, behind the task's name
-_SCREENED = 50  # items that choose candidates by their exact effect; those that decide are others
+# Items that choose candidates, by their exact effect or by an estimate of it; those that decide are others.
+_SCREENED = {"exact": 50, "attention": 24}
+_STRONGEST = 4  # candidates that are put to the other corruptions, at least
 Grid = NDArray[np.floating]
 Progress = Callable[[str, int, int], None]
 
@@ -45,6 +48,11 @@ class Trial:
 
 def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettings, progress: Progress) -> Trial:
     """Put all kinds of one task to the test; exchanges and ablations that several ask for are run once."""
+    with shared_recordings():
+        return _run_trial(group, splits, settings, progress)
+
+
+def _run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettings, progress: Progress) -> Trial:
     task, grid = group[0].heading, head_grid(splits.report.model)
     progress(f"{task}: attention", 0, 1)
     _prepare(group, splits)
@@ -53,8 +61,8 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
     bare = {one.name: one.behaviour(splits.bare).score for one in group} if splits.bare is not None else {}
     tested = splits.thinned(splits.report, settings.per_item)
     stage = f"{task}: attention"
-    limit = min(splits.n_items or _SCREENED, _SCREENED) if settings.screen == "exact" else splits.n_items
-    screened = splits.select.thinned(1, limit)
+    limits = [one for one in (splits.n_items, _SCREENED.get(settings.screen)) if one is not None]
+    screened = splits.select.thinned(1, min(limits, default=None))
     estimate = estimated_harm(screened, settings.screen, lambda done, total: progress(stage, done, total + 1))
     progress(stage, 1, 1)
     frames, rows, tables, tests, templates, items = [], [], {}, {}, [], []
@@ -67,7 +75,7 @@ def run_trial(group: Sequence[TaskFinder], splits: Splits, settings: TrialSettin
             why_not = "clean and corrupt prompts are scored alike"
         stage = f"{task}: {test.label}"
         harm: Harm = {} if why_not else _measured(test, tested, plan, settings.seed, stage, progress)
-        candidates |= plan.candidates
+        candidates |= {one.name: _strongest(one, plan.candidates[one.name], tested, harm) for one in kinds}
         templates.append(by_template(kinds, plan.candidates, splits.report, shown, tested, harm))
         for one in kinds:
             view = KindRows(
@@ -116,6 +124,15 @@ def _measured(test: Test, study: Study, plan: Choice, seed: int, stage: str, pro
     return {**{name: dict(harm) for name, harm in beside.items()}, **found}
 
 
+def _strongest(one: TaskFinder, heads: Sequence[Head], study: Study, harm: Harm) -> tuple[Head, ...]:
+    """The candidates that reach the cutoff by a measure that decides, and others by what they do, up to four."""
+    done = [{head: one.sign * study.by_item(harm[name][(head,)][:, None]).mean() for head in heads}
+            for name in one.test.decisive if name in harm]  # fmt: skip
+    best = {head: max((float(effects[head]) for effects in done), default=0.0) for head in heads}
+    order = sorted(heads, key=lambda head: -best[head])
+    return tuple(order[: max(_STRONGEST, sum(value >= one.effect_cutoff for value in best.values()))])
+
+
 def _corruptions(
     group: Sequence[TaskFinder],
     candidates: Mapping[str, Sequence[Head]],
@@ -124,7 +141,8 @@ def _corruptions(
     seed: int,
     progress: Progress,
 ) -> pd.DataFrame:
-    """Effects against the corruption that decides, and against the others on one prompt of each item."""
+    """Effects against the corruption that decides, and against the others on one prompt of each item, of the kinds'
+    strongest candidates."""
     stage = f"{group[0].heading}: {BY_CORRUPTION}"
     progress(stage, 0, 1 + len(splits.others))
     studies = {tested.corruption: tested, **{name: splits.thinned(one, 1) for name, one in splits.others.items()}}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from interp.causal.bundles import Bundle, Op, chunks
-from interp.causal.texts import Text, record
+from interp.causal.texts import Text, run_texts
 from interp.model.packing import Segment, pack
 from interp.model.positions import Rows
 from interp.model.taps import NO_TAPS
@@ -45,7 +45,7 @@ def test_texts_side_by_side_have_the_tensors_that_they_have_alone(model_of: Mode
     texts = _texts(model)
     sites = [str(site) for site in model.sites if site.layer is not None]
     with torch.no_grad():
-        packed = record(model, texts, sites=sites)
+        packed = run_texts(model, texts, sites=sites)
         for site in sites:
             encoder = "cross_attn" in site and site.endswith(("hook_k", "hook_v", "hook_rot_k"))
             stack = "encoder" if encoder else model.sites[site].stack
@@ -63,7 +63,7 @@ def test_the_reads_of_all_texts_come_out_in_order(model_of: ModelOf, name: str) 
     model = model_of(name)
     texts = [Text(text.tokens, tuple(range(0, len(text.tokens), 2)), text.encoder) for text in _texts(model)]
     with torch.no_grad():
-        final = record(model, texts).final
+        final = run_texts(model, texts).final
         assert final is not None
         logits = model.logits(final[None])[0].split([len(text.reads) for text in texts])
         for text, got in zip(texts, logits, strict=True):
@@ -79,7 +79,7 @@ def test_cells_go_on_after_the_stored_keys_of_their_own_text(model_of: ModelOf, 
     texts = _texts(model)
     n_layers = model.main.config.n_layers
     with torch.no_grad():
-        base = record(model, texts, resid=[("", layer) for layer in range(n_layers)], keys=True)
+        base = run_texts(model, texts, resid=[("", layer) for layer in range(n_layers)], keys=True)
         plan = [(2, 2, 4), (0, 3, 2), (3, 1, 0)]
         segments = [Segment(t, n, past, LENGTHS[t], base.place("", t), owner=i) for i, (t, n, past) in enumerate(plan)]
         for layer in range(n_layers):
@@ -103,7 +103,7 @@ def test_a_narrowed_layer_gives_the_asking_tokens_what_a_whole_one_does(model_of
     texts = _texts(model)
     with torch.no_grad():
         layer = model.main.config.n_layers - 1
-        base = record(model, texts, resid=[("", layer)], keys=True)
+        base = run_texts(model, texts, resid=[("", layer)], keys=True)
         causal = name in CAUSAL
         plan = [(2, 2, 4 if causal else 0, (4, 6)), (0, 3, 2 if causal else 0, (3,)), (3, 1, 0, None)]
         segments = [

@@ -19,7 +19,7 @@ from torch import Tensor
 import interp
 from interp.causal import wave
 from interp.causal.bundles import Bundle, Op
-from interp.causal.texts import Text, record
+from interp.causal.texts import Text, run_texts
 from interp.causal.wave import Wave
 from interp.errors import HookError
 from interp.model.transformer import HookedTransformer
@@ -250,12 +250,12 @@ def test_positions_of_cross_attentions_keys_are_the_encoders(model_of: ModelOf) 
 def _wave(model: HookedTransformer) -> Wave:
     texts = [Text((3, 4, 5, 6), (3,)), Text((7, 8, 9), (2,))]
     resid = [("", layer) for layer in range(3)]
-    return Wave(model, record(model, texts, resid=resid, keys=True), {})
+    return Wave(model, run_texts(model, texts, resid=resid, keys=True), {})
 
 
 def test_an_edit_of_a_tensor_that_the_pass_does_not_make_raises(model_of: ModelOf) -> None:
     model = model_of("gptj")
-    made = Wave(model, record(model, [Text((3, 4, 5), (2,))], resid=[("", 0), ("", 1)], keys=True), {})
+    made = Wave(model, run_texts(model, [Text((3, 4, 5), (2,))], resid=[("", 0), ("", 1)], keys=True), {})
     for site in (Site("hook_resid_mid", "", 0), Site("hook_pre_linear", "mlp", 0), Site("hook_normalized", "ln2", 1)):
         where = 1 if site.layer == 0 else 2
         with pytest.raises(HookError, match="never applied"):
