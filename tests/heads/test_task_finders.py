@@ -7,13 +7,16 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 import interp
+import interp.heads.study as study_module
 from interp import planted
 from interp.errors import InputError
 from interp.heads.splits import halves
 from interp.heads.study import Study
 from interp.pairs import PromptPairs
+from interp.sites import Head
 
 # circuit -> corruptions that decide, kinds to look for
 CIRCUITS = {
@@ -146,8 +149,6 @@ def test_what_a_study_reads_is_what_plain_passes_show():
     pairs = made.pairs["abc"].select(range(6))
     study = Study(made.model, {"abc": pairs}, ("END",))
     for prompt in range(6):
-        import torch
-
         tokens = torch.tensor([pairs.clean[prompt]])
         _, cache = made.model.run_with_cache(tokens)
         end, io = pairs.read[prompt], list(pairs.span("IO", prompt))
@@ -163,6 +164,32 @@ def test_what_a_study_reads_is_what_plain_passes_show():
             np.testing.assert_allclose(
                 study.writes("END", up=study.answers, down=study.foils)[prompt, layer], written.numpy(), atol=1e-4
             )
+
+
+def test_prompts_that_begin_alike_are_read_from_one_pass_and_show_the_same(monkeypatch):
+    made, _ = found("ioi")
+    long, short = made.pairs["abc"].select(range(3)), made.pairs["abc"].select(range(2))
+    cut = 3  # the first tokens of two of them, as prompts of their own, and one twice
+    rows = {"clean": [*long.clean, *(row[:cut] for row in short.clean), long.clean[0]]}
+    rows["corrupt"] = [*long.corrupt, *(row[:cut] for row in short.corrupt), long.corrupt[0]]
+    answers = [*long.answer, *short.answer, long.answer[0]]
+    pairs = interp.PromptPairs(**{name: tuple(map(tuple, some)) for name, some in rows.items()}, answer=tuple(answers))
+    passes = []
+    stream = study_module.stream_heads
+    counted = lambda model, batch, *a, **k: passes.append(len(batch.tokens)) or stream(model, batch, *a, **k)  # noqa: E731
+    monkeypatch.setattr(study_module, "stream_heads", counted)
+    together = Study(made.model, {"abc": pairs}, ("END",))
+    for i in range(len(pairs)):
+        alone = Study(made.model, {"abc": pairs.select([i])}, ("END",))
+        np.testing.assert_allclose(together.looks_at("END")[i], alone.looks_at("END")[0])
+        torch.testing.assert_close(together.outputs("END")[i], alone.outputs("END")[0], atol=1e-5, rtol=1e-5)
+        up = together.answers[i : i + 1]
+        np.testing.assert_allclose(
+            together.writes("END", up=together.answers)[i], alone.writes("END", up=up)[0], atol=1e-5
+        )
+    assert passes[0] == 3 and sum(passes) == 3 + len(pairs)
+    head = Head(0, 0)
+    assert together.without((head,), "zero").outputs("END").shape[0] == len(pairs) and passes[-1] == len(pairs)
 
 
 def test_halves_share_no_item_and_hold_all_prompts():
