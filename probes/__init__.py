@@ -1,1 +1,3 @@
-"""Estimators, controls and sweeps that ask what a representation holds; built on interp, never imported by it."""
+"""Probes: what a representation holds, and whether the model uses it. Built on interp, never imported by it."""
+
+from __future__ import annotations
