@@ -191,6 +191,32 @@ def plain_metric(model, row: tuple[int, ...], answer: int, foil: int, read: int,
     return float(logits[0, read, answer] - logits[0, read, foil])
 
 
+def plain_changes(found, sign: float, eraser, centre) -> dict:
+    """What each intervention does to one vector, by plain formula."""
+    unit, between = found.direction, sign * (found.means[1] - found.means[0])
+    return {
+        ("steer", -1.0): lambda v: v - sign * found.spread * unit,
+        ("steer", 1.5): lambda v: v + 1.5 * sign * found.spread * unit,
+        ("swap", None): lambda v: v + between,
+        ("ablate", None): lambda v: v - ((v - centre) @ unit) * unit,
+        ("leace", None): lambda v: eraser(v),
+        ("interchange", None): None,
+    }
+
+
+def writes(at, head, change, corrupt):
+    """A hook that makes a change at some positions, or puts there what the corrupt run has."""
+
+    def hook(tensor, hook):
+        for pos in at:
+            place = tensor[0, pos] if head is None else tensor[0, pos, head]
+            there = corrupt[pos] if head is None else corrupt[pos, head]
+            place.copy_(there if change is None else torch.from_numpy(change(place.double().numpy())))
+        return tensor
+
+    return hook
+
+
 PLACES = [
     ("resid_pre.1", None),
     ("attn_out.0", None),
@@ -218,36 +244,19 @@ def test_every_cell_is_what_a_pass_under_a_hook_gives(name: str, site: str, head
     use = test_use(found, model, pairs, position="subject", wrong_position="verb", n_random=1, doses=(-1, 1.5))
     x, y = data.rows(found.place).astype(float), np.array(labels)
     eraser, centre = LEACE().fit(x, y).eraser_, x.mean(0)
-    unit, spread = found.direction, found.spread
     for pair in range(3):
         clean, (answer,), (foil,) = pairs.clean[pair], pairs.answer[pair][0], pairs.foil[pair][0]
         read = pairs.read[pair]
         base = plain_metric(model, clean, answer, foil, read)
-        stands = model.run_with_cache(torch.tensor([clean]), names_filter=[full])[1][full][0]
-        corrupt = model.run_with_cache(torch.tensor([pairs.corrupt[pair]]), names_filter=[full])[1][full][0]
-        own_rows = stands if head is None else stands[:, head]
-        last = own_rows[pairs.span("subject", pair)[-1]].double().numpy()
-        sign = -1.0 if last @ unit > found.threshold else 1.0
-        between = sign * (found.means[1] - found.means[0])
-        changes = {
-            ("steer", -1.0): lambda v: v - sign * spread * unit,
-            ("steer", 1.5): lambda v: v + 1.5 * sign * spread * unit,
-            ("swap", None): lambda v: v + between,
-            ("ablate", None): lambda v: v - ((v - centre) @ unit) * unit,
-            ("leace", None): lambda v: eraser(v),
-            ("interchange", None): None,
-        }
-        for (intervention, dose), change in changes.items():
+        stands, corrupt = (
+            model.run_with_cache(torch.tensor([row]), names_filter=[full])[1][full][0]
+            for row in (clean, pairs.corrupt[pair])
+        )
+        own = (stands if head is None else stands[:, head])[pairs.span("subject", pair)[-1]].double().numpy()
+        sign = -1.0 if own @ found.direction > found.threshold else 1.0
+        for (intervention, dose), change in plain_changes(found, sign, eraser, centre).items():
             for control, position in (("", "subject"), ("wrong position", "verb")):
-
-                def hook(tensor, hook, change=change, position=position):
-                    for pos in pairs.span(position, pair):
-                        old = tensor[0, pos] if head is None else tensor[0, pos, head]
-                        there = corrupt[pos] if head is None else corrupt[pos, head]
-                        new = there if change is None else torch.from_numpy(change(old.double().numpy())).to(old)
-                        (tensor[0, pos] if head is None else tensor[0, pos, head]).copy_(new)
-                    return tensor
-
+                hook = writes(pairs.span(position, pair), head, change, corrupt)
                 patched = plain_metric(model, clean, answer, foil, read, [(full, hook)])
                 rows = use.items.loc[(use.items["intervention"] == intervention) & (use.items["control"] == control)]
                 rows = rows.loc[rows["place"] == str(found.place)]
