@@ -12,9 +12,12 @@ __all__ = ["decodable"]
 
 
 def decodable(found: FoundLike) -> dict[str, Any]:
-    """`decodable`: True where the whole interval of the test metric lies above the best constant (and, where it was
-    measured, p is at most alpha); False where it does not; None where the row says nothing. And why."""
+    """`decodable`: what the row's own verdict says; without one, whether the whole interval of its score lies above the
+    best constant; None where the row says nothing, or that there is no telling. And why, with the numbers."""
     row = {str(name): value for name, value in dict(found.row or {}).items()}
+    if row.get("verdict"):
+        known = {"decodable": True, "not decodable": False}.get(str(row["verdict"]))
+        return {"decodable": known, "why": str(row.get("why") or row["verdict"]).rstrip(".")}
     score, low, high = (_number(row.get(name)) for name in ("score", "score_low", "score_high"))
     majority, control = _number(row.get("majority")), _number(row.get("control"))
     metric = str(row.get("metric") or "accuracy")
@@ -24,7 +27,7 @@ def decodable(found: FoundLike) -> dict[str, Any]:
     said = f"{metric} {score:.2f}{interval} on held-out groups, majority {majority:.2f}"
     said += "" if np.isnan(control) else f", control task {control:.2f}"
     above = bool((score if np.isnan(low) else low) > majority)
-    return {"decodable": above, "why": said, "score": score, "majority": majority}
+    return {"decodable": above, "why": said}
 
 
 def _number(value: Any) -> float:

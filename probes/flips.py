@@ -143,12 +143,15 @@ def erasers(found: FoundLike, seed: int) -> tuple[dict[str, Eraser], str]:
         return {}, "the probe carries no activations to fit an eraser on (results.with_dataset(…) gives them)"
     data = found.dataset
     rows = np.flatnonzero(data.labelled(found.target))
-    x, y = data.rows(found.place, rows).astype(float), data.labels[found.target].to_numpy()[rows].astype(str)
+    x, y = data.rows(found.place, rows).astype(float), data.labels[found.target].to_numpy()[rows]
+    numbers = np.issubdtype(y.dtype, np.number)
+    classes = y > np.median(y) if numbers else y.astype(str)
+    y = y.astype(float) if numbers else classes
     groups = data.table["group"].to_numpy()[rows]
     inlp = INLP(max_steps=_INLP_STEPS, margin=_INLP_MARGIN, seed=seed)
     if len(set(groups.tolist())) >= 4:
         inlp.holdout = _INLP_HOLDOUT
-    return {"leace": LEACE().fit(x, y).eraser_, "inlp": inlp.fit(x, y, groups).eraser_}, ""
+    return {"leace": LEACE().fit(x, y).eraser_, "inlp": inlp.fit(x, classes, groups).eraser_}, ""
 
 
 def random_directions(n: int, width: int, seed: int, rank: int = 1) -> list[Rows]:

@@ -1,0 +1,281 @@
+"""Decodable is not used: a sentence's number at its subject and at a noun that stands between subject and verb."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.errors import InputError
+from interp.figures.document import Part, html_sections, markdown
+from interp.figures.page import figure_html, write_page
+from interp.files import write_text
+from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
+from interp.sites import Site
+from probes.data import ProbeDataset
+from probes.used import Use, test_use
+
+__all__ = ["POINTS", "Demonstration", "Point", "at_points", "demonstrate", "layer_table"]
+
+Progress = Callable[[str, int, int], None]
+RIGORS = {"quick": {"n": 25, "items": 24, "n_layers": 3, "n_random": 8}}
+RIGORS["full"] = {"n": 25, "items": 48, "n_layers": 6, "n_random": 16}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A number and where it is read: the label, the place in the sentence, and which prompts can test its use."""
+
+    target: str  # of the sweep
+    label: str  # of the label set
+    where: str  # place in the sentence, of rows and of pairs
+    other: str
+    congruent: bool  # only prompts whose two nouns have one number: pushing either pushes towards the foil
+
+
+POINTS = (
+    Point("subject number at the subject", "subject number", "subject", "attractor", False),
+    Point("attractor number at the attractor", "attractor number", "attractor", "subject", True),
+    Point("subject number at the attractor", "subject number", "attractor", "subject", False),
+)
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """`results`: probes of each number at each noun, over all places. `uses`: the test of use of each target at the
+    chosen place. `by_layer`: the same tests, shorter, at places through the model. `about` says how."""
+
+    results: Any
+    uses: tuple[Use, ...]
+    by_layer: pd.DataFrame
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The verdict of each test of use, with every number it rests on."""
+        return tuple(use.sentence for use in self.uses)
+
+    def to_frame(self) -> pd.DataFrame:
+        """What is decodable and what steering does, a row per target and place."""
+        return self.by_layer.copy()
+
+    def summary(self) -> pd.DataFrame:
+        """The same as text for people."""
+        lines = []
+        for row in self.by_layer.to_dict("records"):
+            decoded = f"{row['score']:.2f} ({row['score_low']:.2f} to {row['score_high']:.2f})"
+            line = {"target": row["target"], "place": row["place"], "decoded (95%)": decoded}
+            for name in ("steer", "swap", "random", "wrong", "interchange"):
+                ends = f" ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})" if f"{name}_low" in row else ""
+                line[_TITLES[name]] = f"{row[name]:.2f}{ends}"
+            lines.append({**line, "verdict": row["verdict"]})
+        return pd.DataFrame(lines)
+
+    def to_records(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        from interp.results.frames import as_records
+
+        tables = {"probes": self.results.to_frame(), "by_layer": self.by_layer}
+        records = {name: as_records(table) for name, table in tables.items()}
+        return {**records, "uses": [use.to_records() for use in self.uses], "about": dict(self.about)}
+
+    def to_markdown(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Markdown; also written to `path`."""
+        text = markdown(self._document())
+        if path is not None:
+            write_text(path, text)
+        return text
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write a self-contained page: accuracy by layer, dose-response at each noun, tables."""
+        figures = [figure_html(self.results.plot(use.about["target"]), f"layers{i}") for i, use in enumerate(self.uses)]
+        figures += [figure_html(use.plot(), f"doses{i}") for i, use in enumerate(self.uses)]
+        title, *parts = self._document()
+        sections = html_sections(parts)
+        facts = "".join(f"<li>{escape(str(name))}: {escape(str(one))}</li>" for name, one in self.about.items())
+        settings = f'<h2>How it was measured</h2><ul class="note">{facts}</ul>'
+        return write_page(path, title[1], [*sections[:3], *figures, *sections[3:], settings])
+
+    def __str__(self) -> str:
+        return "\n".join([self.summary().to_string(index=False), *self.sentences])
+
+    def _repr_html_(self) -> str:
+        return "".join(html_sections(self._document()[1:]))
+
+    def _document(self) -> list[Part]:
+        parts: list[Part] = [("1", f"Decodable and used: number in {self.about.get('model', 'a model')}")]
+        parts += [("list", list(self.sentences)), ("2", "Through the model"), ("table", self.summary())]
+        parts += [("2", "What is decodable, by layer")]
+        for use in self.uses:
+            target = use.about["target"]
+            parts += [("3", target), ("table", layer_table(self.results, target))]
+        return parts
+
+
+_TITLES = {"steer": "steered by 1", "swap": "means swapped", "random": "random", "wrong": "at the other noun"}
+_TITLES["interchange"] = "all exchanged"
+
+
+def demonstrate(
+    model: HookedTransformer,
+    *,
+    sites: Any = "resid",
+    estimator: str = "ridge",
+    rigor: str = "quick",
+    n: int | None = None,
+    items: int | None = None,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Demonstration:
+    """Number in "The authors near the cabinet", at the subject and at the attractor: decoded everywhere, tested for use.
+
+    Probes are fitted on sentences of one half of the nouns (`n` pairs of nouns), and their use is tested on agreement
+    prompts (a prepositional phrase between subject and verb) of the other half (`items` of them, two prompts each). The
+    place of the full test is chosen by decoding alone, as the first of `layers` (None: spread over the first two thirds
+    of the model) where the attractor's number is decoded within 0.01 of the best of them; at the others the test is
+    short. Cost: a pass over the sentences, a sweep, and about 250 cells for each prompt.
+    """
+    import probes
+
+    if rigor not in RIGORS:
+        raise InputError(f"rigor is {rigor!r}. Choose quick or full.")
+    chosen, say = RIGORS[rigor], progress or (lambda stage, done, total: None)
+    data = probes.dataset(
+        model, "agreement", sites=sites, random_init=rigor == "full", n=n or chosen["n"], seed=seed, split="select",
+        progress=progress,
+    )
+    results = probes.sweep(at_points(data), estimator, rigor=rigor, seed=seed, progress=progress)
+    pairs = {point.target: _pairs(model, point, items or chosen["items"], seed) for point in POINTS}
+    places = _places(model, results, layers, chosen["n_layers"])
+    best = _headline(results, places)
+    uses, lines = [], []
+    for point in POINTS:
+        for number, place in enumerate(places):
+            say(f"use of {point.target}", number, len(places))
+            full = place == best
+            short: dict[str, Any] = {"doses": (1.0,), "n_random": 2, "other_layers": ()}
+            found = results.at(place, point.target)
+            use = test_use(
+                found if full else replace(found, dataset=None),
+                model,
+                pairs[point.target],
+                position=f"{point.where}:last",
+                wrong_position=f"{point.other}:last",
+                seed=seed,
+                **({"n_random": chosen["n_random"]} if full else short),
+            )
+            lines.append(_line(point, use, found.row))
+            uses += [use] if full else []
+        say(f"use of {point.target}", len(places), len(places))
+    about = {"model": model.cfg.model_name, "task": "agreement", "rigor": rigor, "seed": seed, "estimator": estimator}
+    about |= {"sites": str(sites), "places": places, "place_of_the_full_test": best}
+    about |= {"pairs": {name: len(some) for name, some in pairs.items()}, "splits": "probes: select; use: report"}
+    return Demonstration(results, tuple(uses), pd.DataFrame(lines), about)
+
+
+def at_points(data: ProbeDataset) -> ProbeDataset:
+    """The label set of agreement with one target for each number at each noun, and no label at other rows."""
+    columns = {}
+    for point in POINTS:
+        here = (data.table["where"] == point.where).to_numpy()
+        columns[point.target] = data.labels[point.label].where(here, None)
+    kept = np.flatnonzero(pd.DataFrame(columns).notna().any(axis=1).to_numpy())
+    labels = pd.DataFrame(columns)
+    twin = None if data.random_init is None else replace(data.random_init, labels=labels)
+    return replace(data, labels=labels, random_init=twin).select(kept)
+
+
+def layer_table(results: Any, target: str) -> pd.DataFrame:
+    """What is decodable by place as text for people, with control and baselines."""
+    rows = results.to_frame()
+    rows = rows.loc[rows["target"] == target]
+    table = {"place": rows["place"].astype(str).tolist()}
+    ends = zip(rows["score"], rows["score_low"], rows["score_high"], strict=True)
+    table["decoded (95%)"] = [f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in ends]
+    for name in ("majority", "control", "selectivity", "embedding", "random_init", "mdl", "p"):
+        if name in rows and rows[name].notna().any():
+            table[name.replace("_", " ")] = ["–" if pd.isna(one) else f"{one:.2f}" for one in rows[name]]
+    return pd.DataFrame({**table, "verdict": rows["verdict"].tolist()})
+
+
+def _pairs(model: HookedTransformer, point: Point, items: int, seed: int) -> PromptPairs:
+    """Prompts with a noun in a prepositional phrase, two for each item, one of either number."""
+    import interp
+
+    n = min(items, _most(model, seed))
+    task = interp.tasks.load("agreement", model, "subject", split="report", n=n, seed=seed)
+    assert task.pairs is not None
+    labels = zip(task.labels["condition"], task.labels["congruence"], task.labels["number"], task.items, strict=True)
+    names = list(dict.fromkeys(task.items))
+    kept = []
+    for i, (condition, congruence, number, item) in enumerate(labels):
+        # Else by turns, so that each item has a prompt of each number, one congruent and one not.
+        first = (names.index(item) % 2 == 0) == (number == "singular")
+        if condition == "PP" and congruence == ("congruent" if point.congruent or first else "incongruent"):
+            kept.append(i)
+    return task.pairs.select(kept)
+
+
+def _most(model: HookedTransformer, seed: int) -> int:
+    """Nouns of the half that reports, of one token in this model."""
+    from interp.tasks.agreement_words import PEOPLE, THINGS
+    from interp.tasks.words import half, is_one_token
+
+    nouns = [noun for some in (PEOPLE, THINGS) for noun in half(some, "report")]
+    return sum(all(is_one_token(model.tokenizer, word) for word in noun) for noun in nouns)
+
+
+def _places(model: HookedTransformer, results: Any, layers: Sequence[int] | None, n_layers: int) -> list[str]:
+    """Names of the places that are tested: what enters some layers; without residuals the best place of each target."""
+    rows = results.to_frame()
+    residuals = {
+        int(row["layer"]): str(row["place"])
+        for row in rows.to_dict("records")
+        if Site.parse(str(row["site"])).name == "hook_resid_pre"
+    }
+    if not residuals:
+        return list(dict.fromkeys(str(results.best(point.target).place) for point in POINTS))
+    depth = model.main.config.n_layers
+    spread = [round(2 / 3 * (depth - 1) * (i + 1) / n_layers) for i in range(n_layers)]
+    asked = spread if layers is None else list(layers)
+    missing = [one for one in asked if one not in residuals]
+    if missing:
+        raise InputError(f"No residual that enters layer {missing[0]} was probed. There are {sorted(residuals)}.")
+    return [residuals[one] for one in dict.fromkeys(asked)]
+
+
+def _headline(results: Any, places: Sequence[str]) -> str:
+    scores = [float(results.at(place, POINTS[1].target).row["score"]) for place in places]
+    return next(place for place, score in zip(places, scores, strict=True) if score >= max(scores) - 0.01)
+
+
+def _line(point: Point, use: Use, row: Any) -> dict[str, Any]:
+    """Decoding and use of one target at one place."""
+
+    def of(intervention: str, control: str = "") -> dict[str, Any]:
+        rows = use.frame
+        found = rows.loc[(rows["intervention"] == intervention) & (rows["control"] == control)]
+        found = found.loc[found["dose"].isna() | (found["dose"] == 1.0)]
+        return found.iloc[0].to_dict()
+
+    line = {"target": point.target, "place": use.about["place"], "position": point.where}
+    line |= {name: float(row[name]) for name in ("score", "score_low", "score_high", "majority")}
+    for name, cell in {
+        "steer": of("steer"),
+        "swap": of("swap"),
+        "random": of("steer", "random directions"),
+        "wrong": of("steer", "wrong position"),
+        "interchange": of("interchange"),
+    }.items():
+        line |= {name: cell["effect"]} if name == "random" else {
+            name: cell["effect"], f"{name}_low": cell["low"], f"{name}_high": cell["high"]
+        }
+    return {**line, "verdict": use.verdict}
