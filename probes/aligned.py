@@ -14,7 +14,7 @@ from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.pairs.checks import is_index
 from interp.pairs.places import TextRow, text_row
-from probes.sources import Labelled, Texts, label_column, read_texts, spell
+from probes.sources import Labelled, Texts, label_column, spell
 
 __all__ = ["align", "word_labels"]
 
@@ -42,7 +42,9 @@ def align(
     twice = np.flatnonzero((np.diff(text) == 0) & (np.diff(pos) == 0))
     if len(twice):
         at = int(twice[0])
-        raise InputError(f"Position {pos[at]} of text {text[at]} is labelled twice: {texts.shown(model, text[at])}.")
+        raise InputError(
+            f"Position {pos[at]} of text {text[at]} is labelled twice: {texts.shown(model, int(text[at]))}."
+        )
     if not len(text):
         raise InputError("No token has a label. Give at least one.")
     pieces = {one: (piece.strip() or piece) for one, piece in _pieces(model, texts, text, pos).items()}
@@ -214,7 +216,9 @@ def _from_table(
         rows.setdefault(number, text_row(model.tokenizer, texts.texts[number], bos))
         pos.append(_token_of(model, texts, number, rows[number], place))
     found = {"text": text, "pos": pos, **{name: frame[name].tolist() for name in targets}}
-    return found, {str(n): frame[n].tolist() for n in frame.columns if n in _KNOWN and n not in ("text", "pos", "token")}
+    return found, {
+        str(n): frame[n].tolist() for n in frame.columns if n in _KNOWN and n not in ("text", "pos", "token")
+    }
 
 
 def _token_of(model: HookedTransformer, texts: Texts, text: int, row: TextRow, place: Any) -> int:

@@ -22,7 +22,7 @@ from probes.data import ProbeDataset
 from probes.labels.base import for_task, make_labels
 from probes.reading import Plan, plan_of, read_rows
 from probes.sources import Labelled, Texts, read_texts, spell
-from probes.storage import FolderSink, MemorySink, Sink, fingerprint, write_tables
+from probes.storage import FolderSink, MemorySink, Sink, as_objects, fingerprint, write_tables
 
 __all__ = ["Progress", "dataset"]
 
@@ -94,9 +94,7 @@ def dataset(
     return ProbeDataset(own, found.table, found.labels, about, twin)
 
 
-def _labelled(
-    model: HookedTransformer, given: Any, labels: Any, positions: Any, drawn: Mapping[str, Any]
-) -> Labelled:
+def _labelled(model: HookedTransformer, given: Any, labels: Any, positions: Any, drawn: Mapping[str, Any]) -> Labelled:
     """What was given, as token rows with labels."""
     if isinstance(given, str):
         if labels is not None or positions is not None:
@@ -115,7 +113,7 @@ def _labelled(
         raise InputError(f"The task {given.name} is made of token rows without places. Give task.tokens.tokens itself.")
     if isinstance(given, Task):
         labels = _task_labels(given, labels)
-    texts = Texts(*_rows_of(pairs)) if pairs is not None else read_texts(model, given, drawn["prepend_bos"])
+    texts = Texts(*_rows_of(model, pairs)) if pairs is not None else read_texts(model, given, drawn["prepend_bos"])
     found = align(model, texts, labels, positions=positions, pairs=pairs, bos=drawn["prepend_bos"])
     if pairs is not None:
         of = found.table["text"]
@@ -152,9 +150,13 @@ def _task_labels(task: Task, labels: Any) -> Any:
     return {name: list(task.labels[name]) for name in names}
 
 
-def _rows_of(pairs: PromptPairs) -> tuple[list[NDArray], list[tuple[int, int]]]:
+def _rows_of(model: HookedTransformer, pairs: PromptPairs) -> tuple[list[NDArray], list[tuple[int, int]]]:
+    """The clean prompts, and where each begins and ends without the special tokens around it."""
+    special = sorted(model.tokenizer.special_ids) if model.tokenizer is not None else []
     rows = [np.array(row, dtype=np.int32) for row in pairs.clean]
-    return rows, [(0, len(row)) for row in rows]
+    plain = [np.flatnonzero(~np.isin(row, special)) for row in rows]
+    own = [(int(at[0]), int(at[-1]) + 1) if len(at) else (0, len(row)) for at, row in zip(plain, rows, strict=True)]
+    return rows, own
 
 
 def _table(model: HookedTransformer, found: Labelled) -> pd.DataFrame:
@@ -164,7 +166,7 @@ def _table(model: HookedTransformer, found: Labelled) -> pd.DataFrame:
     token = np.array(spell(model, names), dtype=object)[which]
     first = {name: found.table[name] for name in ("text", "pos")}
     first |= {"token": pd.Series(token, dtype=object), **{name: found.table[name] for name in ("group", "type")}}
-    return pd.DataFrame({**first, **{name: found.table[name] for name in found.table if name not in first}})
+    return as_objects(pd.DataFrame({**first, **{name: found.table[name] for name in found.table if name not in first}}))
 
 
 def _about(model: HookedTransformer, plan: Plan, found: Labelled, random_seed: int | None) -> dict[str, Any]:
@@ -208,8 +210,12 @@ def _activations(
         if progress is not None:
             progress(stage, rows, len(found))
 
-    if sink.start < len(found):
-        read_rows(model, plan, found.tokens, text, pos, write, start=sink.start, done=done)
+    try:
+        if sink.start < len(found):
+            read_rows(model, plan, found.tokens, text, pos, write, start=sink.start, done=done)
+    except InputError:
+        sink.discard()
+        raise
     read = sink.close()
     return {name: read[name] for name in plan.names}
 
@@ -222,5 +228,3 @@ def _folder_sink(model: HookedTransformer, plan: Plan, found: Labelled, folder: 
         model=model_hash(model), sites=plan.names, rows=[text, pos], tokens=[np.concatenate(tokens), lengths]
     )
     return FolderSink(folder, key, len(found))
-
-

@@ -15,7 +15,18 @@ from interp.model.transformer import HookedTransformer
 from interp.pairs.checks import is_index
 from interp.pairs.places import TextRow, text_row
 
-__all__ = ["Labelled", "LabelledText", "Mark", "Texts", "from_texts", "label_column", "read_texts", "row_of", "set_bos", "spell"]
+__all__ = [
+    "Labelled",
+    "LabelledText",
+    "Mark",
+    "Texts",
+    "from_texts",
+    "label_column",
+    "read_texts",
+    "row_of",
+    "set_bos",
+    "spell",
+]
 
 Ids = np.ndarray
 _CHUNK = 1024  # texts that are tokenized at a time: encodings are much larger than ids

@@ -17,10 +17,10 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from interp.errors import InputError, StorageError
-from interp.files import read_json, write_atomically, write_json
+from interp.files import content_hash, read_json, write_atomically, write_json
 from probes.data import ProbeDataset
 
-__all__ = ["FolderSink", "MemorySink", "Sink", "fingerprint", "read_dataset", "write_tables"]
+__all__ = ["FolderSink", "MemorySink", "Sink", "as_objects", "fingerprint", "read_dataset", "write_tables"]
 
 _FORMAT = 1
 _ABOUT, _PROGRESS = "about.json", "progress.json"
@@ -37,6 +37,8 @@ class Sink(Protocol):
     def done(self, rows: int) -> None: ...
 
     def close(self) -> dict[str, NDArray]: ...
+
+    def discard(self) -> None: ...
 
 
 class MemorySink:
@@ -55,6 +57,9 @@ class MemorySink:
 
     def close(self) -> dict[str, NDArray]:
         return self._arrays
+
+    def discard(self) -> None:
+        self._arrays.clear()
 
 
 class FolderSink:
@@ -97,6 +102,11 @@ class FolderSink:
             self._move()
         about = read_json(self.folder / _ABOUT)
         return _opened(self.folder, about)
+
+    def discard(self) -> None:
+        """Throw away what was read of rows that cannot be kept."""
+        self._maps.clear()
+        shutil.rmtree(self._part, ignore_errors=True)
 
     def _record(self, rows: int) -> None:
         for one in self._maps.values():
@@ -158,16 +168,21 @@ def write_tables(folder: Path, table: pd.DataFrame, labels: pd.DataFrame, about:
     """Write what is known of the rows beside their activations, each file whole or not at all."""
     for name, frame in (("table", table), ("labels", labels)):
         write_atomically(folder / f"{name}.parquet", lambda part, frame=frame: frame.to_parquet(part))
-    write_json(folder / "dataset.json", dict(about))
+    hashes = {name: content_hash(folder / f"{name}.parquet") for name in ("table", "labels")}
+    write_json(folder / "dataset.json", {"about": dict(about), "hashes": hashes})
 
 
 def read_dataset(folder: str | os.PathLike[str]) -> ProbeDataset:
     """A dataset that `dataset(…, storage=FOLDER)` wrote, its activations memory-mapped. Raises `StorageError` for a
     folder that holds none, or an unfinished one."""
     path = Path(folder)
-    files, about = read_json(path / _ABOUT), read_json(path / "dataset.json")
+    files, dataset = read_json(path / _ABOUT), read_json(path / "dataset.json")
     try:
-        tables = [pd.read_parquet(path / f"{name}.parquet") for name in ("table", "labels")]
+        about = dataset["about"]
+        for name, known in dataset["hashes"].items():
+            if content_hash(path / f"{name}.parquet") != known:
+                raise ValueError(f"{name}.parquet is not the one that was written with the rest")
+        tables = [as_objects(pd.read_parquet(path / f"{name}.parquet")) for name in ("table", "labels")]
         random_init = None
         if about["random_init"]:
             twin = path / "random_init"
@@ -175,6 +190,12 @@ def read_dataset(folder: str | os.PathLike[str]) -> ProbeDataset:
         return ProbeDataset(_opened(path, files), *tables, about, random_init)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise StorageError(f"{path} is damaged: {error}. Delete it, and make it again.") from error
+
+
+def as_objects(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same with texts as objects and None where there is none, whatever pandas made of them."""
+    texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    return frame.assign(**{name: frame[name].astype(object).where(frame[name].notna(), None) for name in texts})
 
 
 def _file(site: str) -> str:

@@ -35,7 +35,7 @@ def _make(model: HookedTransformer, request: LabelRequest) -> Labelled:
     halves = {name: every[i::2] for i, name in enumerate(SPLITS)}
     tokens = np.concatenate([halves[name] for name in request.splits])
     first = int(found.has_bos)
-    counts = Counter(tokens[:, first:-1].ravel().tolist())
+    counts = Counter(every[:, first:-1].ravel().tolist())  # of both splits, so that they have the same classes
     common = [token for token, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:k]]
     wanted = np.isin(tokens[:, first:-1], common)
     text, before = np.nonzero(wanted)

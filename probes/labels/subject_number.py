@@ -7,6 +7,7 @@ that they link are one group there.)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -27,7 +28,6 @@ __all__ = ["LABELS"]
 Noun = tuple[str, str]  # one, several
 _NUMBERS = ("singular", "plural")
 _TARGETS = ("subject number", "attractor number")
-_LEAST_GROUPS = 5
 
 
 def _make(model: HookedTransformer, request: LabelRequest) -> Labelled:
@@ -61,7 +61,9 @@ def _pair(two: Sequence[Noun], number: int, split: str) -> list[LabelledText]:
         orders = [(thing, person)] if condition == "object relative" else [(person, thing), (thing, person)]
         for (subject, attractor), one in product(orders, (0, 1)):
             between = (None,) if condition == "none" else (0, 1)
-            made += [_text(frame, subject, attractor, one, other, f"{person[0]} {thing[0]}", split) for other in between]
+            made += [
+                _text(frame, subject, attractor, one, other, f"{person[0]} {thing[0]}", split) for other in between
+            ]
     return made
 
 
@@ -97,13 +99,16 @@ def _from_task(model: HookedTransformer, task: Task) -> Labelled:
     incongruent = [one == "incongruent" for one in task.labels["congruence"]]
     other = [_NUMBERS[(_NUMBERS.index(n) + odd) % 2] for n, odd in zip(number, incongruent, strict=True)]
     nouns = {word: noun[0] for noun in (*PEOPLE, *THINGS) for word in noun}
-    attractor = [nouns.get(word, word) if there else "" for word, there in zip(task.labels["attractor"], has, strict=True)]
+    attractor = [
+        nouns.get(word, word) if there else "" for word, there in zip(task.labels["attractor"], has, strict=True)
+    ]
     groups = _linked(list(zip(subject, attractor, strict=True)))
-    if len(set(groups)) < min(_LEAST_GROUPS, len(set(subject))):
+    largest = Counter(groups).most_common(1)[0][1]
+    if 3 * largest > len(groups):
         raise InputError(
-            f"The {len(set(subject))} subjects of this task are linked by their attractors into {len(set(groups))} "
-            'group(s), so no split would hold out any noun. Draw the labels themselves: dataset(model, "agreement"), '
-            "or give labels= and positions= of your own with the task."
+            f"Attractors link the {len(set(subject))} subjects of this task so that {largest} of its {len(groups)} "
+            "prompts are one group, and no split would hold out many nouns. Draw the labels themselves, "
+            'dataset(model, "agreement"), or give labels= and positions= of your own with the task.'
         )
     labels = {_TARGETS[0]: number, _TARGETS[1]: [one if there else None for one, there in zip(other, has, strict=True)]}
     names = ("condition", "congruence", "subject", "split")

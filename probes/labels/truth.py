@@ -40,7 +40,10 @@ def _make(model: HookedTransformer, request: LabelRequest) -> Labelled:
         for two in pairs[: request.n]:
             for template, country, stated in product(_TEMPLATES, two, two):
                 texts.append(_statement(template, country, stated, two, split))
-    about = {"rows": "at the full stop", "known": "not asked: labels are what is true, whether or not the model knows it"}
+    about = {
+        "rows": "at the full stop",
+        "known": "not asked: labels are what is true, whether or not the model knows it",
+    }
     return from_texts(model, texts, about, prepend_bos=request.prepend_bos)
 
 
