@@ -1,4 +1,4 @@
-"""Activations with labels: what probes are fitted on. One row is one token of one text, at every place that was read."""
+"""Activations with labels: what probes are fitted on. One row is one token of one text, at every place read."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ProbeDataset:
         if len(self.labels) != len(self.table) or wrong:
             raise InputError(
                 f"There are {len(self.table)} rows, {len(self.labels)} labels, and activations of "
-                f"{sorted(set(wrong.values())) or len(self.table)} rows. Give one label and one activation for each row."
+                f"{sorted(set(wrong.values())) or len(self.table)} rows. Give one of each for every row."
             )
 
     def __len__(self) -> int:
@@ -80,6 +80,18 @@ class ProbeDataset:
         for site, x in self.activations.items():
             found += [Place(site)] if x.ndim == 2 else [Place(site, head) for head in range(x.shape[1])]
         return tuple(found)
+
+    @property
+    def embedding(self) -> str | None:
+        """The embedding layer's site, which is a baseline of every probe; None where it was not read."""
+        found = self.about.get("embedding")
+        return found if found in self.activations else None
+
+    @property
+    def asked(self) -> tuple[Place, ...]:
+        """`places` without those that were read for the baseline only."""
+        baseline = set(self.about.get("baseline_only", ()))
+        return tuple(place for place in self.places if place.site not in baseline)
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -1,0 +1,26 @@
+"""Tiny models for probes: layouts of tests/model, and one that reads SmolLM2's tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from interp.model.transformer import HookedTransformer
+from tests.model.conftest import GROUPED, LLAMA, RMS, ROTARY, ZOO, _stack, randomize, unchecked
+
+__all__ = ["unchecked"]  # a fixture that holds here too
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread: None) -> None:
+    pass
+
+
+@pytest.fixture(scope="session")
+def reader(smollm2: Any) -> HookedTransformer:
+    """Three random layers over SmolLM2's vocabulary, with grouped keys and room for long texts."""
+    block = replace(LLAMA, attn=replace(GROUPED, rotary=ROTARY))
+    cfg = replace(ZOO["llama"], decoder=_stack(*[block] * 3, norm=RMS), d_vocab=smollm2.cfg.d_vocab, n_ctx=512)
+    return randomize(HookedTransformer(cfg, tokenizer=smollm2.tokenizer))
