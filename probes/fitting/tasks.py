@@ -111,5 +111,3 @@ class Columns:
             good = (part == wanted).double() if n_classes else -(part - wanted).double().square()
             out[..., which] = good.sum(dim=-2)
         return out
-
-
