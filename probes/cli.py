@@ -88,7 +88,7 @@ def probe(
         if file is not None:
             print(f"{what}: {file}", file=sys.stderr)
     for run in stored[1:]:
-        print(f"stored as run {run.id}: {run.title}", file=sys.stderr)
+        print(f"stored as run {run.id}: {run.info.title}", file=sys.stderr)
     say_where(stored[0] if stored else None, runs, page, None)
 
 

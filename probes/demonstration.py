@@ -36,14 +36,15 @@ class Point:
     target: str  # of the sweep
     label: str  # of the label set
     where: str  # place in the sentence, of rows and of pairs
-    other: str
+    wrong: str  # where the same edit is made as a control
     congruent: bool  # only prompts whose two nouns have one number: pushing either pushes towards the foil
 
 
+_BEFORE = "the word before the attractor"  # near it, and without a number
 POINTS = (
     Point("subject number at the subject", "subject number", "subject", "attractor", False),
-    Point("attractor number at the attractor", "attractor number", "attractor", "subject", True),
-    Point("subject number at the attractor", "subject number", "attractor", "subject", False),
+    Point("attractor number at the attractor", "attractor number", "attractor", _BEFORE, True),
+    Point("subject number at the attractor", "subject number", "attractor", _BEFORE, False),
 )
 
 
@@ -119,7 +120,7 @@ class Demonstration:
         return parts
 
 
-_TITLES = {"steer": "steered by 1", "swap": "means swapped", "random": "random", "wrong": "at the other noun"}
+_TITLES = {"steer": "steered by 1", "swap": "means swapped", "random": "random", "wrong": "wrong position"}
 _TITLES["interchange"] = "all exchanged"
 
 
@@ -135,7 +136,11 @@ def demonstrate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Demonstration:
-    """Number in "The authors near the cabinet", at the subject and at the attractor: decoded everywhere, tested for use.
+    """Number in "The authors near the cabinet", at the subject and at the attractor: decoded, and tested for use.
+
+    Three targets: each noun's own number where it stands, and the subject's number read at the attractor. The wrong
+    position of the first is the attractor, of the others the word before the attractor. The attractor's own number is
+    tested on prompts whose nouns have one number, where flipping it pushes towards the foil.
 
     Probes are fitted on sentences of one half of the nouns (`n` pairs of nouns), and their use is tested on agreement
     prompts (a prepositional phrase between subject and verb) of the other half (`items` of them, two prompts each). The
@@ -149,7 +154,13 @@ def demonstrate(
         raise InputError(f"rigor is {rigor!r}. Choose quick or full.")
     chosen, say = RIGORS[rigor], progress or (lambda stage, done, total: None)
     data = probes.dataset(
-        model, "agreement", sites=sites, random_init=rigor == "full", n=n or chosen["n"], seed=seed, split="select",
+        model,
+        "agreement",
+        sites=sites,
+        random_init=rigor == "full",
+        n=n or chosen["n"],
+        seed=seed,
+        split="select",
         progress=progress,
     )
     results = probes.sweep(at_points(data), estimator, rigor=rigor, seed=seed, progress=progress)
@@ -168,7 +179,7 @@ def demonstrate(
                 model,
                 pairs[point.target],
                 position=f"{point.where}:last",
-                wrong_position=f"{point.other}:last",
+                wrong_position=f"{point.wrong}:last",
                 seed=seed,
                 **({"n_random": chosen["n_random"]} if full else short),
             )
@@ -221,7 +232,9 @@ def _pairs(model: HookedTransformer, point: Point, items: int, seed: int) -> Pro
         first = (names.index(item) % 2 == 0) == (number == "singular")
         if condition == "PP" and congruence == ("congruent" if point.congruent or first else "incongruent"):
             kept.append(i)
-    return task.pairs.select(kept)
+    pairs = task.pairs.select(kept)
+    before = tuple((span[0] - 1,) for span in pairs.positions["attractor"])
+    return replace(pairs, positions={**pairs.positions, _BEFORE: before})
 
 
 def _most(model: HookedTransformer, seed: int) -> int:
@@ -275,7 +288,9 @@ def _line(point: Point, use: Use, row: Any) -> dict[str, Any]:
         "wrong": of("steer", "wrong position"),
         "interchange": of("interchange"),
     }.items():
-        line |= {name: cell["effect"]} if name == "random" else {
-            name: cell["effect"], f"{name}_low": cell["low"], f"{name}_high": cell["high"]
-        }
+        line |= (
+            {name: cell["effect"]}
+            if name == "random"
+            else {name: cell["effect"], f"{name}_low": cell["low"], f"{name}_high": cell["high"]}
+        )
     return {**line, "verdict": use.verdict}

@@ -53,20 +53,24 @@ def judge(
     if all(status == "still" for _, status in each):
         return (
             NOT_USED,
-            "the interval of every decisive measure, or of what it does beyond a control, lies below the cutoff",
+            "the interval of each deciding measure, or of its excess over random ones, is below the cutoff",
         )
-    return CANNOT_TELL, "an interval holds the cutoff, or does not stand clear of a control"
+    if any(status == "elsewhere" for _, status in each):
+        return CANNOT_TELL, "it moves more than along random directions, but the wrong position moves it as much"
+    return CANNOT_TELL, "an interval holds the cutoff, or does not stand clear of random directions"
 
 
 def _measure(row: Mapping[Any, Any], contrasts: pd.DataFrame, cutoffs: Cutoffs) -> tuple[str, str]:
-    """Of one measure: it moves the metric, leaves it still, or that is open."""
+    """Of one measure: it "moves" the metric, leaves it "still", moves it no more than "elsewhere", or that is "open".
+    A wrong position that moves it as much does not show that this one is unused, only that it is not alone."""
     name = name_of(row)
     against = contrasts.loc[contrasts["measure"] == name]
-    beyond = bool((against["low"] > 0).all()) and bool((row["effect"] > against["most"].fillna(-np.inf)).all())
+    random = against.loc[against["against"] == "random directions"]
     enough = row["effect"] >= cutoffs.min_effect and row["p_corrected"] <= cutoffs.alpha
+    beyond = bool((random["low"] > 0).all()) and bool((row["effect"] > random["most"]).all())
     if enough and beyond:
-        return name, "moves"
-    still = row["high"] < cutoffs.min_effect or bool((against["high"] < cutoffs.min_effect).any())
+        return name, "moves" if bool((against["low"] > 0).all()) else "elsewhere"
+    still = row["high"] < cutoffs.min_effect or bool((random["high"] < cutoffs.min_effect).any())
     return name, "still" if still else "open"
 
 
