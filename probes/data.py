@@ -115,7 +115,7 @@ class ProbeDataset:
         """Which rows have a label of a target. Raises `InputError` for a target that is not there."""
         if target not in self.targets:
             raise InputError(f"There is no label {target!r}. There are {', '.join(self.targets)}.")
-        return self.labels[target].notna().to_numpy()
+        return np.array(self.labels[target].notna())
 
     def having(self, **columns: Any) -> ProbeDataset:
         """The rows whose columns of the table hold these values (or one of several), in memory. Raises `InputError`
