@@ -235,7 +235,7 @@ def _token_of(model: HookedTransformer, texts: Texts, text: int, row: TextRow, p
         start, end = place
     else:
         raise InputError(f"A label of text {text} stands at {place!r}. Give an index, a word, or (start, end).")
-    tokens = row.tokens_of(start, end) if 0 <= start < end <= len(row.text) else ()
+    tokens = row.tokens_of(start, end) if 0 <= start < end <= len(row.text) else tuple[int, ...]()
     spans = [span for one in tokens if (span := row.spans[one]) is not None]
     if not spans:
         raise InputError(f"Characters {start} to {end} of text {text} are in no token: {texts.shown(model, text)}.")

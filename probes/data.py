@@ -115,7 +115,27 @@ class ProbeDataset:
         """Which rows have a label of a target. Raises `InputError` for a target that is not there."""
         if target not in self.targets:
             raise InputError(f"There is no label {target!r}. There are {', '.join(self.targets)}.")
-        return self.labels[target].notna().to_numpy()
+        return np.array(self.labels[target].notna())
+
+    def having(self, **columns: Any) -> ProbeDataset:
+        """The rows whose columns of the table hold these values (or one of several), in memory. Raises `InputError`
+        for a column or a value that is not there."""
+        chosen = np.ones(len(self), dtype=bool)
+        for name, wanted in columns.items():
+            if name not in self.table.columns:
+                raise InputError(
+                    f"There is no column {name!r}. The table has {', '.join(map(str, self.table.columns))}."
+                )
+            values = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Sequence) else list(wanted)
+            known = self.table[name].unique().tolist()
+            missing = [one for one in values if one not in known]
+            if missing:
+                shown = ", ".join(map(repr, known[:8]))
+                raise InputError(f"No row has {missing[0]!r} as its {name}. There are {shown}{'…' * (len(known) > 8)}.")
+            chosen &= self.table[name].isin(values).to_numpy()
+        if not chosen.any():
+            raise InputError(f"No row has all of {columns}. Ask for fewer of them together.")
+        return self.select(np.flatnonzero(chosen))
 
     def select(self, rows: Sequence[int] | NDArray) -> ProbeDataset:
         """Some of the rows, in memory."""

@@ -116,12 +116,10 @@ def _labelled(model: HookedTransformer, given: Any, labels: Any, positions: Any,
     texts = Texts(*_rows_of(model, pairs)) if pairs is not None else read_texts(model, given, drawn["prepend_bos"])
     found = align(model, texts, labels, positions=positions, pairs=pairs, bos=drawn["prepend_bos"])
     if pairs is not None:
-        of = found.table["text"]
-        table = found.table.assign(
-            group=[pairs.items[i] for i in of],
-            item=[pairs.items[i] for i in of],
-            template=[pairs.templates[i] if pairs.templates else "" for i in of],
-        )
+        of = found.table["text"].tolist()
+        items = [pairs.items[i] for i in of]
+        templates = [pairs.templates[i] if pairs.templates else "" for i in of]
+        table = found.table.assign(group=items, item=items, template=templates)
         found = replace(found, table=table)
     bos = {"prepend_bos": drawn["prepend_bos"], "group": "the item" if pairs is not None else "the word (type)"}
     return replace(found, about={**found.about, **bos})
@@ -161,12 +159,13 @@ def _rows_of(model: HookedTransformer, pairs: PromptPairs) -> tuple[list[NDArray
 
 def _table(model: HookedTransformer, found: Labelled) -> pd.DataFrame:
     """The table with each row's token as text, its five columns first."""
-    ids = np.array([found.tokens[i][j] for i, j in zip(found.table["text"], found.table["pos"], strict=True)])
+    given = found.table
+    ids = np.array([found.tokens[i][j] for i, j in zip(given["text"], given["pos"], strict=True)])
     names, which = np.unique(ids, return_inverse=True)
-    token = np.array(spell(model, names), dtype=object)[which]
-    first = {name: found.table[name] for name in ("text", "pos")}
-    first |= {"token": pd.Series(token, dtype=object), **{name: found.table[name] for name in ("group", "type")}}
-    return as_objects(pd.DataFrame({**first, **{name: found.table[name] for name in found.table if name not in first}}))
+    token = pd.Series(np.array(spell(model, names), dtype=object)[which], dtype=object)
+    first = ("text", "pos", "token", "group", "type")
+    rest = [name for name in given.columns if name not in first]
+    return as_objects(given.assign(token=token).reindex(columns=[*first, *rest]))
 
 
 def _about(model: HookedTransformer, plan: Plan, found: Labelled, random_seed: int | None) -> dict[str, Any]:
@@ -180,9 +179,9 @@ def _about(model: HookedTransformer, plan: Plan, found: Labelled, random_seed: i
         "sites": plan.names,
         "embedding": str(plan.embedding),
         "baseline_only": [] if plan.asked else [str(plan.embedding)],
-        "n_texts": int(found.table["text"].nunique()),
+        "n_texts": len(set(found.table["text"])),
         "n_rows": len(found),
-        "n_groups": int(found.table["group"].nunique()),
+        "n_groups": len(set(found.table["group"])),
         "random_init": random_seed is not None,
         "random_seed": random_seed,
     }
@@ -215,6 +214,9 @@ def _activations(
             read_rows(model, plan, found.tokens, text, pos, write, start=sink.start, done=done)
     except InputError:
         sink.discard()
+        raise
+    except BaseException:
+        sink.stop()
         raise
     read = sink.close()
     return {name: read[name] for name in plan.names}

@@ -145,6 +145,8 @@ def from_texts(
 def read_texts(model: HookedTransformer, given: Any, prepend_bos: bool | None = None) -> Texts:
     """The user's texts, or rows of token ids, checked against the model's vocabulary and context."""
     given = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(given, list | tuple):
+        given = [one.tolist() if hasattr(one, "tolist") else one for one in given]
     if isinstance(given, str) or not isinstance(given, Sequence) or not given:
         raise InputError(f"Texts come as a list of strings or of rows of token ids, with at least one; got {given!r}.")
     if all(isinstance(one, str) for one in given):

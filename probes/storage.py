@@ -20,6 +20,11 @@ from interp.errors import InputError, StorageError
 from interp.files import content_hash, read_json, write_atomically, write_json
 from probes.data import ProbeDataset
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["FolderSink", "MemorySink", "Sink", "as_objects", "fingerprint", "read_dataset", "write_tables"]
 
 _FORMAT = 1
@@ -39,6 +44,8 @@ class Sink(Protocol):
     def close(self) -> dict[str, NDArray]: ...
 
     def discard(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 class MemorySink:
@@ -61,6 +68,9 @@ class MemorySink:
     def discard(self) -> None:
         self._arrays.clear()
 
+    def stop(self) -> None:
+        self._arrays.clear()
+
 
 class FolderSink:
     """One .npy file for each site, written beside the folder and moved there when all rows are.
@@ -75,10 +85,12 @@ class FolderSink:
         self._part = self.folder.parent / f".{self.folder.name}.{key[:12]}.part"
         self._maps: dict[str, np.memmap] = {}
         self._recorded = time.monotonic()
-        if _is_done(self.folder, key):
-            self.start = n_rows
-        else:
-            self.start = self._begun()
+        self._lock: _Lock | None = None
+        self.start = n_rows
+        if not _is_done(self.folder, key):
+            self._lock = _Lock(self.folder)
+            # Looked at once more: another process may just have finished.
+            self.start = n_rows if _is_done(self.folder, key) else self._begun()
 
     def write(self, site: str, rows: slice, x: NDArray) -> None:
         if site not in self._maps:
@@ -100,6 +112,7 @@ class FolderSink:
             self._record(self._n_rows)
             self._maps.clear()
             self._move()
+        self._unlock()
         about = read_json(self.folder / _ABOUT)
         return _opened(self.folder, about)
 
@@ -107,6 +120,17 @@ class FolderSink:
         """Throw away what was read of rows that cannot be kept."""
         self._maps.clear()
         shutil.rmtree(self._part, ignore_errors=True)
+        self._unlock()
+
+    def stop(self) -> None:
+        """Leave what was read to a later call."""
+        self._maps.clear()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = None
 
     def _record(self, rows: int) -> None:
         for one in self._maps.values():
@@ -144,10 +168,33 @@ class FolderSink:
         try:
             os.replace(self._part, self.folder)  # onto nothing, or onto an empty folder
         except OSError as error:
-            if _is_done(self.folder, self._key):  # another process was quicker with the same files
-                shutil.rmtree(self._part, ignore_errors=True)
-                return
             raise StorageError(f"Cannot write {self.folder}: {error.strerror or error}.") from error
+
+
+class _Lock:
+    """One writer at a time, as far as the system has locks on files: they end with the process, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder.parent / f".{folder.name}.lock"
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, os.O_CREAT | os.O_RDWR)
+        except OSError as error:
+            raise StorageError(f"Cannot write {folder}: {error.strerror or error}. Choose another folder.") from error
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_held = os.fstat(self._file).st_ino == os.stat(self._path).st_ino  # not one that was just removed
+        except OSError:
+            is_held = False
+        if not is_held:
+            os.close(self._file)
+            raise StorageError(f"Another process is writing {folder}. Wait for it, or choose another folder.")
+
+    def release(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._file)
 
 
 def fingerprint(**parts: Any) -> str:
@@ -182,12 +229,12 @@ def read_dataset(folder: str | os.PathLike[str]) -> ProbeDataset:
         for name, known in dataset["hashes"].items():
             if content_hash(path / f"{name}.parquet") != known:
                 raise ValueError(f"{name}.parquet is not the one that was written with the rest")
-        tables = [as_objects(pd.read_parquet(path / f"{name}.parquet")) for name in ("table", "labels")]
+        table, labels = (as_objects(pd.read_parquet(path / f"{name}.parquet")) for name in ("table", "labels"))
         random_init = None
         if about["random_init"]:
             twin = path / "random_init"
-            random_init = ProbeDataset(_opened(twin, read_json(twin / _ABOUT)), *tables, about)
-        return ProbeDataset(_opened(path, files), *tables, about, random_init)
+            random_init = ProbeDataset(_opened(twin, read_json(twin / _ABOUT)), table, labels, about)
+        return ProbeDataset(_opened(path, files), table, labels, about, random_init)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise StorageError(f"{path} is damaged: {error}. Delete it, and make it again.") from error
 

@@ -98,9 +98,9 @@ def _from_task(model: HookedTransformer, task: Task) -> Labelled:
     has = [one != "none" for one in task.labels["condition"]]
     incongruent = [one == "incongruent" for one in task.labels["congruence"]]
     other = [_NUMBERS[(_NUMBERS.index(n) + odd) % 2] for n, odd in zip(number, incongruent, strict=True)]
-    nouns = {word: noun[0] for noun in (*PEOPLE, *THINGS) for word in noun}
+    nouns: dict[str, str] = {word: noun[0] for noun in (*PEOPLE, *THINGS) for word in noun}
     attractor = [
-        nouns.get(word, word) if there else "" for word, there in zip(task.labels["attractor"], has, strict=True)
+        nouns.get(word, str(word)) if there else "" for word, there in zip(task.labels["attractor"], has, strict=True)
     ]
     groups = _linked(list(zip(subject, attractor, strict=True)))
     largest = Counter(groups).most_common(1)[0][1]

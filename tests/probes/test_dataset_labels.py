@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import interp
 from interp.errors import InputError
@@ -205,6 +206,14 @@ def test_labels_that_do_not_align_are_refused(
 def test_texts_that_cannot_be_read_are_refused(reader: HookedTransformer, texts: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         dataset(reader, texts, {"x": ["a", "b"]}, positions="last")
+
+
+def test_rows_of_ids_come_as_lists_arrays_or_tensors() -> None:
+    rows = ragged((4, 4))
+    expected = dataset(model_of("llama"), rows, odd(rows), sites="resid_pre.0")
+    for given in (np.array(rows), torch.tensor(rows), [np.array(row) for row in rows], tuple(map(tuple, rows))):
+        found = dataset(model_of("llama"), given, odd(rows), sites="resid_pre.0")
+        assert found.table.equals(expected.table)
 
 
 def test_text_needs_a_tokenizer_and_a_dataset_a_model() -> None:

@@ -117,7 +117,7 @@ def test_a_call_that_was_stopped_is_gone_on_with(
 def test_an_unfinished_folder_whose_record_is_damaged_is_begun_anew(tmp_path: Path, in_memory: ProbeDataset) -> None:
     with pytest.raises(Killed):
         stored(tmp_path / "set", progress=killed_at(N // 2))
-    (part,) = tmp_path.iterdir()
+    (part,) = tmp_path.glob(".*.part")
     (part / "progress.json").write_text("{")
     for file in part.glob("*.npy"):
         file.write_bytes(b"half a file")
@@ -139,6 +139,22 @@ def test_a_process_that_is_killed_outright_leaves_no_half_rows(tmp_path: Path, i
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
     assert done.returncode == -9 and not (tmp_path / "set").exists()
     same(stored(tmp_path / "set"), in_memory, exactly=False)
+
+
+def test_two_writers_of_one_folder_do_not_meet(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl", reason="this system has no locks on files")
+    errors = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        with pytest.raises(StorageError, match="Another process is writing") as caught:
+            stored(tmp_path / "set")
+        errors.append(caught.value)
+
+    stored(tmp_path / "set", progress=progress)
+    assert errors and list(tmp_path.iterdir()) == [tmp_path / "set"]
+    with pytest.raises(Killed):
+        stored(tmp_path / "other", progress=killed_at(1))
+    stored(tmp_path / "other")
 
 
 def test_a_folder_of_other_activations_is_refused(tmp_path: Path) -> None:

@@ -242,6 +242,15 @@ def test_a_capital_is_grouped_by_template_and_a_continent_by_country(drawn: Any)
         drawn("capital", relation="colour")
 
 
+def test_drawn_facts_are_labelled_by_relation(reader: HookedTransformer) -> None:
+    task = interp.tasks.load("fact_recall", reader, n=3, keep_unknown=True)
+    found = dataset(reader, task, sites="resid_pre.0")
+    assert set(found.targets) == {"capital", "language", "continent"}
+    last = found.table["where"] == "last"
+    assert found.labels[last].bfill(axis=1).iloc[:, 0].tolist() == list(task.labels["answer"])
+    assert (found.labels.notna().sum(axis=1) == 1).all() and kept_apart(found.table, "template")
+
+
 def test_countries_and_cities_are_as_often_in_true_statements_as_in_false_ones(drawn: Any) -> None:
     found = drawn("truth", n=10)
     joined = pd.concat([found.table, found.labels], axis=1)
