@@ -176,7 +176,7 @@ def beside_causes(
         raise InputError("No head was both probed and tested. Sweep sites='z', and find heads of the same model.")
     frame = pd.concat(parts, ignore_index=True)
     first = ["target", "kind", "head"]
-    frame = frame[first + [name for name in frame.columns if name not in first]]
+    frame = frame.reindex(columns=first + [name for name in frame.columns if name not in first])
     about = {"min_effect": min_effect, "alpha": alpha, "seed": seed, "model": heads.about.get("model")}
     about |= {"units": {kind: heads.unit(kind) for kind in wanted}, "intervals": "95%; ρ by bootstrap over heads"}
     return Beside(frame, pd.DataFrame(correlations), about)

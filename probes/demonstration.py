@@ -172,17 +172,13 @@ def demonstrate(
         for number, place in enumerate(places):
             say(f"use of {point.target}", number, len(places))
             full = place == best
-            short: dict[str, Any] = {"doses": (1.0,), "n_random": 2, "other_layers": ()}
+            more: dict[str, Any] = {"n_random": chosen["n_random"]}
             found = results.at(place, point.target)
-            use = test_use(
-                found if full else replace(found, dataset=None),
-                model,
-                pairs[point.target],
-                position=f"{point.where}:last",
-                wrong_position=f"{point.wrong}:last",
-                seed=seed,
-                **({"n_random": chosen["n_random"]} if full else short),
-            )
+            if not full:
+                more = {"doses": (1.0,), "n_random": 2, "other_layers": ()}
+                found = replace(found, dataset=None)  # no erasers
+            here, there = f"{point.where}:last", f"{point.wrong}:last"
+            use = test_use(found, model, pairs[point.target], position=here, wrong_position=there, seed=seed, **more)
             lines.append(_line(point, use, found.row))
             uses += [use] if full else []
         say(f"use of {point.target}", len(places), len(places))

@@ -39,7 +39,7 @@ def accuracy_by_layer(
     lines = [(value, metric, _BLUE, "solid", "circle"), (control, "control task", _ORANGE, "dash", "square")]
     lines += [(name, name.replace("_", " "), colour, dash, "") for name, (colour, dash) in _BASELINES.items()]
     for column, name, colour, dash, symbol in lines:
-        if column in rows and rows[column].notna().any():
+        if column in rows and np.isfinite(rows[column].to_numpy(dtype=float)).any():
             figure.add_scatter(
                 x=layers,
                 y=rows[column].astype(float).tolist(),
@@ -153,7 +153,7 @@ def _styles() -> list[tuple[str, str]]:
     ]
 
 
-def _band(x: Sequence[float], low: pd.Series, high: pd.Series, colour: str) -> dict[str, Any]:
+def _band(x: Sequence[Any], low: Any, high: Any, colour: str) -> dict[str, Any]:
     """A shaded interval as one closed line."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     ends = [*high.astype(float).tolist(), *low.astype(float).tolist()[::-1]]

@@ -47,8 +47,7 @@ class Eraser:
 
     def __call__(self, x: Any) -> Any:
         """A new array or tensor with the concept erased."""
-        is_tensor = isinstance(x, torch.Tensor)
-        if not is_tensor:
+        if not isinstance(x, torch.Tensor):
             x = np.asarray(x)
             x = x if np.issubdtype(x.dtype, np.floating) else x.astype(float)
         elif not x.is_floating_point():
@@ -57,10 +56,11 @@ class Eraser:
             raise InputError(
                 f"Activations of shape {tuple(x.shape)} were given; this eraser takes [..., {self.width}]."
             )
-        if is_tensor:
-            left, right, mean = (torch.tensor(one).to(x) for one in (self.left, self.right, self.mean))
+        parts: list[Any] = [self.left, self.right, self.mean]
+        if isinstance(x, torch.Tensor):
+            left, right, mean = (torch.tensor(one).to(x) for one in parts)
         else:
-            left, right, mean = (one.astype(x.dtype) for one in (self.left, self.right, self.mean))
+            left, right, mean = (one.astype(x.dtype) for one in parts)
         return x - ((x - mean) @ right.T) @ left.T
 
 

@@ -64,7 +64,7 @@ class INLP(TransformerMixin, BaseEstimator):
         self.majority_, self.converged_ = majority, False
         for step in range(self.max_steps + 1):
             left = centred - (centred @ basis) @ basis.T
-            model = clone(self.classifier) if self.classifier is not None else RidgeClassifier()
+            model: Any = clone(self.classifier) if self.classifier is not None else RidgeClassifier()
             empty = float(np.abs(left[fitted]).max()) <= 1e-9 * scale
             said = (
                 np.full(len(tested), constant) if empty else model.fit(left[fitted], own[fitted]).predict(left[tested])
