@@ -246,7 +246,6 @@ def _spearman(x: Any, y: Any) -> float:
 
 
 def _listed(rows: pd.DataFrame) -> str:
-    shown = [
-        f"{row.head} (decoded {row.accuracy:.2f}, effect {row.effect:+.2f})" for row in rows.head(_SHOWN).itertuples()
-    ]
+    first = rows.head(_SHOWN).to_dict("records")
+    shown = [f"{row['head']} (decoded {row['accuracy']:.2f}, effect {row['effect']:+.2f})" for row in first]
     return ", ".join(shown) + (f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "")

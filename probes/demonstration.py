@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.causal.questions import pose
 from interp.errors import InputError
 from interp.figures.document import Part, html_sections, markdown
 from interp.figures.page import figure_html, write_page
@@ -19,7 +20,9 @@ from interp.files import write_text
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.sites import Site
+from interp.stats import bootstrap_interval, item_means
 from probes.data import ProbeDataset
+from probes.steering import intervene
 from probes.used import Use, test_use
 
 __all__ = ["POINTS", "Demonstration", "Point", "at_points", "demonstrate", "layer_table"]
@@ -60,8 +63,12 @@ class Demonstration:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The verdict of each test of use, with every number it rests on."""
-        return tuple(use.sentence for use in self.uses)
+        """The verdict of each test of use, with every number it rests on; and what the attractor's word itself does."""
+        said = [use.sentence for use in self.uses]
+        if natural := self.about.get("attraction"):
+            share = f"{natural['share']:.2f} ({natural['low']:.2f} to {natural['high']:.2f})"
+            said.append(f"Writing the attractor itself in its other number moves {share} of clean − corrupt.")
+        return tuple(said)
 
     def to_frame(self) -> pd.DataFrame:
         """What is decodable and what steering does, a row per target and place."""
@@ -144,9 +151,10 @@ def demonstrate(
 
     Probes are fitted on sentences of one half of the nouns (`n` pairs of nouns), and their use is tested on agreement
     prompts (a prepositional phrase between subject and verb) of the other half (`items` of them, two prompts each). The
-    place of the full test is chosen by decoding alone, as the first of `layers` (None: spread over the first two thirds
-    of the model) where the attractor's number is decoded within 0.01 of the best of them; at the others the test is
-    short. Cost: a pass over the sentences, a sweep, and about 250 cells for each prompt.
+    place of a target's full test is chosen by decoding alone: the first of `layers` (None: spread over the first two
+    thirds of the model) where it is decoded within 0.01 of the best of them; at the others the test is short.
+    `about["attraction"]` is what writing the attractor itself in its other number moves. Cost: a pass over the
+    sentences, a sweep, and about 250 cells for each prompt.
     """
     import probes
 
@@ -166,12 +174,12 @@ def demonstrate(
     results = probes.sweep(at_points(data), estimator, rigor=rigor, seed=seed, progress=progress)
     pairs = {point.target: _pairs(model, point, items or chosen["items"], seed) for point in POINTS}
     places = _places(model, results, layers, chosen["n_layers"])
-    best = _headline(results, places)
+    chosen_at = {point.target: _headline(results, places, point.target) for point in POINTS}
     uses, lines = [], []
     for point in POINTS:
         for number, place in enumerate(places):
             say(f"use of {point.target}", number, len(places))
-            full = place == best
+            full = place == chosen_at[point.target]
             more: dict[str, Any] = {"n_random": chosen["n_random"]}
             found = results.at(place, point.target)
             if not full:
@@ -183,7 +191,8 @@ def demonstrate(
             uses += [use] if full else []
         say(f"use of {point.target}", len(places), len(places))
     about = {"model": model.cfg.model_name, "task": "agreement", "rigor": rigor, "seed": seed, "estimator": estimator}
-    about |= {"sites": str(sites), "places": places, "place_of_the_full_test": best}
+    about |= {"sites": str(sites), "places": places, "full_test_at": chosen_at}
+    about["attraction"] = _attraction(model, pairs[POINTS[1].target], items or chosen["items"], seed)
     about |= {"pairs": {name: len(some) for name, some in pairs.items()}, "splits": "probes: select; use: report"}
     return Demonstration(results, tuple(uses), pd.DataFrame(lines), about)
 
@@ -217,7 +226,7 @@ def _pairs(model: HookedTransformer, point: Point, items: int, seed: int) -> Pro
     """Prompts with a noun in a prepositional phrase, two for each item, one of either number."""
     import interp
 
-    n = min(items, _most(model, seed))
+    n = min(items, _most(model))
     task = interp.tasks.load("agreement", model, "subject", split="report", n=n, seed=seed)
     assert task.pairs is not None
     labels = zip(task.labels["condition"], task.labels["congruence"], task.labels["number"], task.items, strict=True)
@@ -233,7 +242,7 @@ def _pairs(model: HookedTransformer, point: Point, items: int, seed: int) -> Pro
     return replace(pairs, positions={**pairs.positions, _BEFORE: before})
 
 
-def _most(model: HookedTransformer, seed: int) -> int:
+def _most(model: HookedTransformer) -> int:
     """Nouns of the half that reports, of one token in this model."""
     from interp.tasks.agreement_words import PEOPLE, THINGS
     from interp.tasks.words import half, is_one_token
@@ -261,9 +270,32 @@ def _places(model: HookedTransformer, results: Any, layers: Sequence[int] | None
     return [residuals[one] for one in dict.fromkeys(asked)]
 
 
-def _headline(results: Any, places: Sequence[str]) -> str:
-    scores = [float(results.at(place, POINTS[1].target).row["score"]) for place in places]
+def _headline(results: Any, places: Sequence[str], target: str) -> str:
+    """The first place where a target is decoded within 0.01 of the best of them."""
+    scores = [float(results.at(place, target).row["score"]) for place in places]
     return next(place for place, score in zip(places, scores, strict=True) if score >= max(scores) - 0.01)
+
+
+def _attraction(model: HookedTransformer, pairs: PromptPairs, items: int, seed: int) -> dict[str, Any]:
+    """What it moves to write the attractor itself in its other number, as a share of clean − corrupt (of the subject's
+    number): what flipping it inside the model can be compared with."""
+    import interp
+
+    n = min(items, _most(model))
+    task = interp.tasks.load("agreement", model, "attractor", split="report", n=n, seed=seed)
+    assert task.pairs is not None
+    other = task.pairs.select([i for i, one in enumerate(task.labels["condition"]) if one == "PP"])
+    assert other.clean == pairs.clean, "the task draws other prompts for another corruption"
+    moved, gap = (_gaps(model, some) for some in (other, pairs))
+    low, high = bootstrap_interval(moved, divisor=gap, seed=seed)
+    return {"share": float(moved.mean() / gap.mean()), "low": float(low[0]), "high": float(high[0])}
+
+
+def _gaps(model: HookedTransformer, pairs: PromptPairs) -> Any:
+    """clean − corrupt of each item `[item one]`."""
+    question = pose(model, pairs, "logit_diff")
+    measured = intervene(question, [])
+    return item_means((measured.base - measured.source)[:, None], np.array(question.items))
 
 
 def _line(point: Point, use: Use, row: Any) -> dict[str, Any]:
