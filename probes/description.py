@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class Code:
 def online_code(
     x: Float[Tensor, "row d"], task: Task, groups: NDArray, alphas: Sequence[float], *, seed: int = 0
 ) -> Code:
-    """Minimum description length by online coding (Voita & Titov 2020): L = t₁ log2 K − Σ log2 p(block | blocks before).
+    """Minimum description length by online coding (Voita & Titov 2020): L = t₁ log2 K − Σ log2 p(block | before).
 
     Rows come group by group in a random order, and blocks end where a group ends, at .1, .2, .4, … 25, 50, 100% of the
     rows (shares of fewer than 8 rows are left out). A class not seen yet must have a probability: p is mixed with the
@@ -61,7 +62,7 @@ def online_code(
     data = turned(x, dtype=torch.float32)
     fits = fit_logistic(data, labels.expand(len(alpha), -1), alpha, weights, k, tol=1e-4, max_iter=300)
     bits = torch.full((n_alphas,), ends[0] * float(np.log2(k)), dtype=torch.float64)
-    for i, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+    for i, (start, end) in enumerate(pairwise(ends)):
         at = slice(i * n_alphas, (i + 1) * n_alphas)
         scores = torch.einsum("rd,adc->arc", x[start:end], fits.coef[at]) + fits.intercept[at, None]
         p = _log_p(scores, labels[start:end]).exp()
@@ -72,9 +73,9 @@ def online_code(
 def v_information(
     x: Float[Tensor, "row d"], task: Task, folds: NDArray, alphas: Sequence[float]
 ) -> tuple[float, float]:
-    """V-information of logistic probes, H(Y) − H(Y | X), and H(Y), in bits per row on held-out groups (Xu 2020). May lie
-    below 0 where a probe does worse than the frequencies of its training rows. λ has the least cross-entropy over inner
-    folds. Raises `InputError` for numbers."""
+    """V-information of logistic probes, H(Y) − H(Y | X), and H(Y), in bits per row on held-out groups (Xu 2020). May
+    lie below 0 where a probe does worse than the frequencies of its training rows. λ has the least cross-entropy over
+    inner folds. Raises `InputError` for numbers."""
     if not task.classes:
         raise InputError(f"{task.name!r} has numbers: V-information is measured for classes.")
     columns, n_folds = Columns((task,)), int(folds.max()) + 1

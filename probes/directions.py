@@ -11,9 +11,9 @@ __all__ = ["directions_of"]
 
 
 def directions_of(parts: Mapping[str, NDArray], target: str, head: int, *, numbers: bool) -> dict[str, NDArray]:
-    """`direction [width]`, `threshold`, `means [class width]`, `spread`, and of more than two classes `directions [class
-    width]`. `numbers`: the
-    cut is then half-way between the two means. A network has no weights to point along: the means' difference stands in."""
+    """`direction [width]`, `threshold`, `means [class width]`, `spread`, and of more than two classes `directions
+    [class width]`. `numbers`: the cut is then half-way between the two means. A network has no weights to point along:
+    the difference of means stands in."""
     means = parts[f"{target}.means"][head].astype(np.float64)
     found = {"means": means}
     if f"{target}.coef" in parts:

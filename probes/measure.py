@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def measure_site(dataset: ProbeDataset, site: str, sets: list[RowSet], settings:
     return parts
 
 
-def scores_of(predicted: NDArray, task: Task, folds: NDArray) -> NDArray:
+def scores_of(predicted: NDArray, task: Task, folds: NDArray) -> Any:
     """Accuracy, or R² against the mean of the training rows, along the last axis `[… row]`."""
     if task.classes:
         return (predicted == task.values).mean(axis=-1)

@@ -90,7 +90,8 @@ def plan(dataset: ProbeDataset, targets: Sequence[str], settings: Settings) -> l
         task = task_of(dataset.labels[target], rows)
         if not task.classes and settings.estimator in ("lda", "difference", "logistic"):
             raise InputError(
-                f"{target!r} has numbers, and {settings.estimator!r} needs classes. Use the estimator ridge or mlp, or give class names."
+                f"{target!r} has numbers, and {settings.estimator!r} needs classes. Use "
+                "ridge or mlp, or give names of classes."
             )
         by_rows.setdefault(rows.tobytes(), []).append((task, rows))
     return [one for tasks in by_rows.values() for one in _row_sets(dataset, tasks, settings)]

@@ -66,8 +66,8 @@ class ProbeResults:
     Columns: target, place, site, layer, head, width; n, n_groups, balance; metric and score on held-out groups with its
     interval (`score_low`, `score_high`), balanced_accuracy; the baselines majority, embedding, random_init; control
     (random labels per word), control_shuffled, selectivity with interval; alpha (λ), stability; p, mdl, mdl_uniform,
-    compression, v_information where rigor was "full"; verdict and why. A verdict says what can be decoded, never that it
-    is used. `arrays` are the probes' directions and class means, by row of the table.
+    compression, v_information where rigor was "full"; verdict and why. A verdict says what can be decoded, never that
+    it is used. `arrays` are the probes' directions and class means, by row of the table.
     """
 
     frame: pd.DataFrame
@@ -177,7 +177,7 @@ class ProbeResults:
         return write_page(path, self._title(), [*figures, *html_sections(self._document()[1:])])
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a folder: probes.parquet, probes.safetensors (directions, class means) and about.json, all or nothing."""
+        """Write a folder: probes.parquet, probes.safetensors (directions, class means), about.json, all or nothing."""
         arrays = {name: np.ascontiguousarray(one) for name, one in self.arrays.items()}
         with atomic_folder(path, marker="about.json") as folder:
             self.frame.to_parquet(folder / "probes.parquet")
@@ -259,9 +259,9 @@ class ProbeResults:
             str(row["target"]),
             tuple(self.about.get("classes", {}).get(row["target"], ())) or _HALVES,
             own["direction"],
-            float(own["threshold"]),
+            own["threshold"].item(),
             own["means"],
-            float(own["spread"]),
+            own["spread"].item(),
             row,
             self.dataset,
             self.arrays.get(f"{number}.directions"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import norm
 from sklearn.metrics import recall_score
 
 from interp.stats import bootstrap_interval
@@ -91,11 +92,12 @@ def target_rows(
 def judged(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """With the columns `verdict` and `why`. A verdict is about what can be decoded; whether the model uses it takes
     `test_use`."""
-    said = [_verdict(row, settings) for row in frame.to_dict("records")]
+    n_places = frame.groupby("target")["place"].transform("size")
+    said = [_verdict(row, settings, n) for row, n in zip(frame.to_dict("records"), n_places, strict=True)]
     return frame.assign(verdict=[one for one, _ in said], why=[why for _, why in said])
 
 
-def _verdict(row: Mapping[Any, Any], settings: Settings) -> tuple[str, str]:
+def _verdict(row: Mapping[Any, Any], settings: Settings, n_places: int) -> tuple[str, str]:
     name = "accuracy" if row["metric"] == "accuracy" else "R²"
     floor, score, low, high = (row[key] for key in ("majority", "score", "score_low", "score_high"))
     base = f"majority {floor:.2f}" if row["metric"] == "accuracy" else "the mean predicts 0"
@@ -111,6 +113,8 @@ def _verdict(row: Mapping[Any, Any], settings: Settings) -> tuple[str, str]:
         if score <= floor or high < floor + MARGIN:
             return "not decodable", f"{said}: no better than that"
         return "cannot tell", f"{said}: the interval holds the baseline. More groups would narrow it"
+    if settings.rigor == "quick" and not _corrected(row, settings.alpha / n_places) > floor:
+        return "cannot tell", f"{said}: not above it once corrected for {n_places} places. rigor='full' can tell more"
     if np.isnan(row["control"]):
         return "cannot tell", f"{said}: there are too few word types for a control task, so it may be learnt by heart"
     if not row["selectivity"] > 0:
@@ -121,6 +125,12 @@ def _verdict(row: Mapping[Any, Any], settings: Settings) -> tuple[str, str]:
             f"{said}; p = {row['p']:.2g} over all places with permuted labels, above {settings.alpha:g}",
         )
     return "decodable", said + more
+
+
+def _corrected(row: Mapping[Any, Any], alpha: float) -> float:
+    """A lower bound of the score at another level, by the bootstrap's spread and the normal distribution: so far out,
+    resamples are too few."""
+    return row["score"] - norm.ppf(1 - alpha) / norm.ppf(0.975) * (row["score"] - row["score_low"])
 
 
 def _whole(target: str, one: RowSet, task: Task) -> dict[str, Any]:

@@ -80,8 +80,8 @@ def leak_notes(table: pd.DataFrame) -> list[str]:
         if n := int((spread > 1).sum()):
             example = spread.index[int(np.argmax(spread.to_numpy() > 1))]
             notes.append(
-                f"{n} of {len(spread)} {what} stand in more than one group (e.g. {example!r}): what is fitted on them is "
-                f"also tested on them. Put all rows of a {what[:-1]} into one group to test on unseen {what}."
+                f"{n} of {len(spread)} {what} stand in more than one group (e.g. {example!r}): what is fitted on them "
+                f"is also tested on them. Put all rows of a {what[:-1]} into one group to test on unseen {what}."
             )
     return notes
 

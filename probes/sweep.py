@@ -175,8 +175,9 @@ def _about(dataset: ProbeDataset, sets: list[RowSet], settings: Settings, embedd
         "score": "accuracy (of numbers R² against the mean of the training rows) on held-out rows, all folds together",
         "interval": "95%, bootstrap over groups, of one place; not corrected for the number of places",
         "majority": "share of the commonest class among all rows",
-        "control": f"random labels per word, as frequent as the classes, same split, mean of {len(sets[0].controls[0])}; "
-        "control_shuffled: the same where rows are split without regard to groups",
+        "control": "random labels per word, as frequent as the classes, same split, mean of "
+        f"{max(len(controls) for one in sets for controls in one.controls)}; control_shuffled: the same where rows are "
+        "split without regard to groups",
         "embedding": embedding,
         "alphas": list(settings.alphas),
         "lambda": _lambda_rule(settings),
@@ -184,7 +185,8 @@ def _about(dataset: ProbeDataset, sets: list[RowSet], settings: Settings, embedd
         "without one fold, which share most of their rows"
         + ("; of a network: the difference of class means" if settings.estimator == "mlp" else ""),
         "verdict": f"decodable: the interval lies above the majority and the score above the control"
-        f"{f', p at most {settings.alpha:g}' if full else ''}; at most {MARGIN:g} above it: not decodable. "
+        f"{'' if full else ', the first also when corrected for the number of places'}"
+        f"{f', and p is at most {settings.alpha:g}' if full else ''}; at most {MARGIN:g} above it: not decodable. "
         "None of this says that the model uses it",
         "seed": settings.seed,
         "alpha": settings.alpha,
@@ -194,7 +196,8 @@ def _about(dataset: ProbeDataset, sets: list[RowSet], settings: Settings, embedd
     if full:
         probe = settings.estimator if settings.estimator in CLOSED else "ridge"
         said["p"] = (
-            f"{settings.n_permutations} permutations of labels between units ({', '.join(map(str, sorted(set(units.values()))))}), "
+            f"{settings.n_permutations} permutations of labels between units "
+            f"({', '.join(sorted(set(units.values())))}), "
             f"best of all places, {probe} probes"
         )
         said["bits"] = "code length (mdl) and V-information by logistic probes with L2 penalty; rows group by group"

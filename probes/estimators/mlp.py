@@ -28,7 +28,7 @@ class MLP(Classifier):
                 raise InputError(f"{name} is {getattr(self, name)!r}. Give a number of at least 1.")
         rows, codes = self._taken(X, y)
         self.networks_ = fit_networks(
-            torch.tensor(rows),
+            torch.tensor(rows)[:, None],
             torch.tensor(codes)[None],
             torch.ones(1, len(codes), dtype=torch.float64),
             torch.tensor([float(self.alpha)]),
@@ -41,7 +41,7 @@ class MLP(Classifier):
         return self
 
     def _scores(self, x: NDArray) -> NDArray:
-        scores = self.networks_.scores(torch.tensor(x))[0].numpy()
+        scores = self.networks_.scores(torch.tensor(x)[:, None])[0, 0].numpy()
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict_proba(self, X: Any) -> NDArray:

@@ -111,7 +111,8 @@ def sentences_of(heads: NDArray) -> list[Sentence]:
     wrong = np.flatnonzero((heads != np.round(heads)) | (heads < -1) | (heads >= n) | (heads == rows))
     if len(wrong):
         raise InputError(
-            f"Row {wrong[0]} has head {heads[wrong[0]]}. Give the row of another word, from 0 to {n - 1}, or −1 for a root."
+            f"Row {wrong[0]} has head {heads[wrong[0]]}. Give the row of another word, from 0 to "
+            f"{n - 1}, or −1 for a root."
         )
     children = np.flatnonzero(heads >= 0)
     graph = coo_array((np.ones(len(children)), (children, heads[children].astype(int))), shape=(n, n)).tocsr()

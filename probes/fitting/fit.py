@@ -24,6 +24,7 @@ CLOSED = {"ridge": ridge, "lda": lda, "difference": difference_of_means}
 _GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 ALPHAS = {"ridge": _GRID, "lda": _GRID, "logistic": _GRID, "difference": (0.0,), "mlp": (1e-3,)}
 ESTIMATORS = tuple(ALPHAS)
+_CHUNK = 50_000_000  # networks × rows × features at once
 _TOL = 1e-4  # of a sweep's logistic fits, in float32
 
 
@@ -39,18 +40,21 @@ class LinearModels:
 
 @dataclass(frozen=True, eq=False)
 class NetworkModels:
-    """Networks by head, and where those of each set of folds, λ and task stand."""
+    """Networks by the columns they score; those of one set of folds left out stand together, task by task, λ by λ."""
 
-    by_head: list[list[Networks]]  # head, task
+    parts: list[tuple[Tensor, Networks]]  # columns `[task column]`
     outs: list[Out]
-    n_alphas: int
+    shape: tuple[int, int]  # λ, columns
 
     def scores(self, out: Out, x: Tensor) -> Tensor:
-        at = self.outs.index(out) * self.n_alphas
-        heads = []
-        for head, tasks in enumerate(self.by_head):
-            heads.append(torch.cat([one.scores(x[:, head])[at : at + self.n_alphas] for one in tasks], dim=-1))
-        return torch.stack(heads, dim=1).double()
+        found = torch.empty(self.shape[0], x.shape[1], len(x), self.shape[1], dtype=torch.float64)
+        for columns, networks in self.parts:
+            size = len(columns) * self.shape[0]
+            at = self.outs.index(out) * size
+            said = networks.scores(x, slice(at, at + size))  # head task·alpha row column
+            said = said.unflatten(1, (len(columns), self.shape[0])).permute(2, 0, 3, 1, 4)
+            found[..., columns] = said.double()
+        return found
 
 
 def fit_site(
@@ -130,16 +134,17 @@ def _network_models(
     x: Tensor, folds: Tensor, columns: Columns, alphas: Sequence[float], outs: list[Out], seed: int
 ) -> NetworkModels:
     keep = torch.stack([~torch.isin(folds, torch.tensor(out, dtype=folds.dtype)) for out in outs]).double()
-    weights = keep.repeat_interleave(len(alphas), dim=0)
-    decay = torch.tensor(alphas).repeat(len(outs))
-    by_head = []
-    for head in range(x.shape[1]):
-        tasks = []
-        for i, task in enumerate(columns.tasks):
-            y = columns.values[:, i].expand(len(weights), -1)
-            tasks.append(fit_networks(x[:, head], y, weights, decay, n_classes=task.n_classes, seed=seed))
-        by_head.append(tasks)
-    return NetworkModels(by_head, outs, len(alphas))
+    parts = []
+    for n_classes, which, columns_of in columns.kinds:
+        each = max(1, _CHUNK // (len(outs) * len(alphas) * x.numel()))  # tasks
+        for i in range(0, len(which), each):
+            labels = columns.values[:, which[i : i + each]].mT
+            n_tasks = len(labels)
+            weights = keep.repeat_interleave(n_tasks * len(alphas), dim=0)
+            y = labels.repeat_interleave(len(alphas), dim=0).repeat(len(outs), 1)
+            decay = torch.tensor(alphas).repeat(len(outs) * n_tasks)
+            parts.append((columns_of[i : i + each], fit_networks(x, y, weights, decay, n_classes=n_classes, seed=seed)))
+    return NetworkModels(parts, outs, (len(alphas), columns.y.shape[1]))
 
 
 def _single(found: Linear) -> Linear:

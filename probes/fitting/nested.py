@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ __all__ = ["HeldOut", "Models", "excluded_folds", "held_out"]
 Out = tuple[int, ...]  # folds left out of a fit
 
 
+@runtime_checkable
 class Models(Protocol):
     """Probes fitted without some folds."""
 
