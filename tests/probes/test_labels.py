@@ -417,6 +417,25 @@ def test_the_embedding_layer_knows_no_truth_and_no_subject_before_the_verb(drawn
     assert nearest(number, at, "subject number") == 0.5
 
 
+@pytest.mark.parametrize("layout", ["encoder", "two_stacks"])
+def test_models_that_read_both_ways_read_every_other_label_set(layout: str, readers: Any) -> None:
+    model = readers(layout)
+    for name in SETS:
+        options = {"n_tokens": 32} if name == "previous_token" else {}
+        if name == "subject_number":
+            with pytest.raises(InputError, match="causal decoders"):
+                dataset(model, name)
+            continue
+        found = dataset(model, name, n=3, **options)
+        n_layers = model.encoder.config.n_layers
+        assert len(found.activations) == n_layers + 1 and (found.about["stack"] == "encoder") == (
+            layout == "two_stacks"
+        )
+    whole = dataset(model, "antecedent", n=1, sites="resid_pre.0").table
+    ends = whole[whole["where"] == "last"]["token"]
+    assert ends.str.contains(".", regex=False).all(), "whole sentences"
+
+
 @pytest.fixture(scope="module")
 def minilm() -> Iterator[HookedTransformer]:
     yield interp.load("minilm-l6")
