@@ -265,6 +265,14 @@ def test_a_dataset_leaves_nothing_on_the_model() -> None:
     assert traces(model) == before
 
 
+def test_standing_hooks_are_refused_rather_than_left_out() -> None:
+    model, rows = model_of("llama"), ragged()
+    with model.hooks([("resid_pre.1", lambda x, hook: x)]):
+        with pytest.raises(InputError, match=r"outside of model\.hooks"):
+            dataset(model, rows, odd(rows))
+        model(torch.tensor([rows[0]]))
+
+
 def test_progress_is_told_of_both_models() -> None:
     rows, told = ragged(), []
     dataset(model_of("llama"), rows, odd(rows), random_init=True, progress=lambda *one: told.append(one))

@@ -20,6 +20,7 @@ from interp.tasks.base import SPLITS, definitions
 from probes.gather import dataset
 from probes.labels import label_set, label_sets
 from probes.labels.dependency_tree import tree_depths, tree_distances
+from probes.storage import read_dataset
 from tests.probes.test_dataset import model_of
 
 SETS = list(label_sets())
@@ -69,6 +70,17 @@ def test_a_label_set_says_what_it_is_and_has_rows_with_labels(name: str, drawn: 
     for target in found.targets:
         if found.labels[target].dtype == object:
             assert found.labels[target].nunique() >= 2
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_stored_label_set_is_read_back_as_it_was(
+    name: str, drawn: Any, reader: HookedTransformer, tmp_path: Path
+) -> None:
+    stored = dataset(reader, name, n=4, sites="resid_pre.0", storage=tmp_path / name)
+    again = read_dataset(tmp_path / name)
+    for one in (stored, again):
+        assert one.table.equals(drawn(name).table) and one.labels.equals(drawn(name).labels)
+        assert one.about == drawn(name).about and (one.labels.dtypes == drawn(name).labels.dtypes).all()
 
 
 @pytest.mark.parametrize("name", SETS)
