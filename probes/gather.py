@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from interp.errors import InputError
 from interp.model.identity import model_hash
+from interp.model.taps import active_writes
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.tasks.base import Task
@@ -73,6 +74,8 @@ def dataset(
     """
     if not isinstance(model, HookedTransformer):
         raise InputError(f"A dataset is read from a loaded model, not {model!r}. Load it first: interp.load(…).")
+    if any(owner == id(model) for owner, _ in active_writes.get()):
+        raise InputError("A dataset is read from the model as it is. Call it outside of model.hooks(…).")
     plan = plan_of(model, sites)
     drawn = {"n": n, "split": split, "seed": seed, "prepend_bos": prepend_bos, "options": options}
     found = _labelled(model, given, labels, positions, drawn)

@@ -1,7 +1,8 @@
 """Whom a pronoun means: the antecedent's gender, and whether it is the first or the second of the two named.
 
 The gender can be read off the pronoun itself, so at the pronoun the embedding layer knows it; the position has to be
-resolved. Every two names give both orders and both antecedents, so names tell neither.
+resolved. Every two names give both orders and both antecedents, so names tell neither. The control task goes by the
+antecedent's name: four pronouns labelled at random would be learned by heart.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def _pair(two: tuple[str, ...], split: str, *, whole: bool) -> list[LabelledText
             more = {"antecedent": two[meant], "template": f"{split} {number}", "split": split}
             end = len(filled.text)
             marks = [
-                Mark(filled.spans["P"], labels, more={"where": "pronoun", **more}),
-                Mark((end - 1, end), labels, more={"where": "last", **more}),
+                Mark(filled.spans["P"], labels, two[meant], {"where": "pronoun", **more}),
+                Mark((end - 1, end), labels, two[meant], {"where": "last", **more}),
             ]
             made.append(LabelledText(filled.text, " ".join(two), marks))
     return made
@@ -77,7 +78,9 @@ def _from_task(model: HookedTransformer, task: Task) -> Labelled:
     }
     more = {"antecedent": list(task.labels["antecedent"]), "split": list(task.labels["split"])}
     about = {"labels": LABELS.name, "definition": LABELS.definition, "group": "the item: names may recur in others"}
-    return rows_of_task(model, task, {"pronoun": "pronoun", "last": "END"}, labels, more, about)
+    places = {"pronoun": "pronoun", "last": "END"}
+    types = dict.fromkeys(places, task.labels["antecedent"])
+    return rows_of_task(model, task, places, labels, more, about, types=types)
 
 
 LABELS = LabelSet(

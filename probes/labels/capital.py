@@ -2,7 +2,8 @@
 
 Its identity is a class of its own, so it cannot be held out: the groups are the templates, and a probe is tested on
 countries that it has seen, in words that it has not. At the country it can go by the country's own token, which the
-embedding layer shows. The continent (`relation="continent"`) is shared by countries, which are then the groups.
+embedding layer shows. Nor can the control task (by country) be harder: a country's capital is as good as its name.
+The continent (`relation="continent"`) is shared by countries, which are then the groups.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def _make(model: HookedTransformer, request: LabelRequest) -> Labelled:
                 more = {"country": country.name, "template": f"template {number}", "split": split}
                 end = len(filled.text)
                 marks = [
-                    Mark(filled.spans["X"], labels, more={"where": "country", **more}),
-                    Mark((end - 1, end), labels, more={"where": "last", **more}),
+                    Mark(filled.spans["X"], labels, country.name, {"where": "country", **more}),
+                    Mark((end - 1, end), labels, country.name, {"where": "last", **more}),
                 ]
                 texts.append(LabelledText(filled.text, group, marks))
     about = {
@@ -71,7 +72,8 @@ def _from_task(model: HookedTransformer, task: Task) -> Labelled:
     more = {"country": list(task.labels["subject"]), "relation": relations, "template": list(task.templates)}
     about = {"labels": LABELS.name, "definition": LABELS.definition, "group": "the template"}
     places = {"country": "subject", "last": "END"}
-    return rows_of_task(model, task, places, labels, more, about, groups=task.templates)
+    types = dict.fromkeys(places, task.labels["subject"])
+    return rows_of_task(model, task, places, labels, more, about, groups=task.templates, types=types)
 
 
 LABELS = LabelSet(

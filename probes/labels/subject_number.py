@@ -2,7 +2,8 @@
 
 Two nouns share all their sentences and meet no other: each is the subject of some and the attractor of others. So
 neither subjects nor attractors of one group stand in another. (Prompts of the task draw attractors freely; the nouns
-that they link are one group there.)
+that they link are one group there.) Before the verb the control task goes by the subject: the few words that stand
+there themselves could be labelled at random and learned by heart.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _text(
     end = len(filled.text)
     marks = [Mark(filled.spans["S"], labels, more={"where": "subject", **more})]
     marks += [Mark(filled.spans["A"], later, more={"where": "attractor", **more})] if other is not None else []
-    marks.append(Mark((end - 1, end), later, more={"where": "before verb", **more}))
+    marks.append(Mark((end - 1, end), later, words["S"], {"where": "before verb", **more}))
     return LabelledText(filled.text, group, marks)
 
 
@@ -116,7 +117,9 @@ def _from_task(model: HookedTransformer, task: Task) -> Labelled:
     more |= {name: list(task.labels[name]) for name in names}
     about = {"labels": LABELS.name, "definition": LABELS.definition, "group": "all nouns that the prompts link"}
     places = {"subject": "subject", "attractor": "attractor", "before verb": "END"}
-    made = rows_of_task(model, task, places, labels, more, about, groups=groups)
+    made = rows_of_task(
+        model, task, places, labels, more, about, groups=groups, types={"before verb": task.labels["subject"]}
+    )
     at = made.table["where"]
     kept = ((at != "attractor") | (made.table["attractor"] != "")).to_numpy()
     early = (at == "subject").to_numpy()  # the subject comes before the attractor

@@ -19,6 +19,7 @@ from interp.sites import Site
 from probes.data import Place, ProbeDataset
 from probes.gather import dataset
 from probes.reading import GROUPS, plan_of
+from tests.heads.conftest import PARTS, VOCAB
 from tests.model.conftest import D_VOCAB, ZOO, randomize
 
 LAYOUTS = [
@@ -264,11 +265,33 @@ def test_a_dataset_leaves_nothing_on_the_model() -> None:
     assert traces(model) == before
 
 
+def test_standing_hooks_are_refused_rather_than_left_out() -> None:
+    model, rows = model_of("llama"), ragged()
+    with model.hooks([("resid_pre.1", lambda x, hook: x)]):
+        with pytest.raises(InputError, match=r"outside of model\.hooks"):
+            dataset(model, rows, odd(rows))
+        model(torch.tensor([rows[0]]))
+
+
 def test_progress_is_told_of_both_models() -> None:
     rows, told = ragged(), []
     dataset(model_of("llama"), rows, odd(rows), random_init=True, progress=lambda *one: told.append(one))
     n = sum(map(len, rows))
     assert told == [("own", n, n), ("random model", n, n)]
+
+
+def test_what_a_planted_head_copies_is_read_at_that_head_and_behind_it(planted: HookedTransformer) -> None:
+    """Head 0.1 moves the previous token into `prev`; head 0.2 attends to nothing."""
+    rows = torch.randint(5, VOCAB, (8, 20), generator=torch.Generator().manual_seed(0)).tolist()
+    labels = {"before": [[-1.0, *row[:-1]] for row in rows]}
+    found = dataset(planted, rows, labels, sites=["z.0", "resid_pre.1"])
+    z, behind = found.activations["blocks.0.attn.hook_z"], found.activations["blocks.1.hook_resid_pre"]
+    known = (found.table["pos"] > 0).to_numpy()
+    before = found.labels["before"].to_numpy()[known]
+    first = PARTS["tok"] + PARTS["pos"]
+    assert (z[known, 1, :VOCAB].argmax(axis=1) == before).all()
+    assert (behind[known, first : first + VOCAB].argmax(axis=1) == before).all()
+    assert not z[:, 2].any() and not found.activations["blocks.0.hook_resid_pre"][:, first : first + VOCAB].any()
 
 
 @pytest.mark.slow

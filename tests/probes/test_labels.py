@@ -20,6 +20,7 @@ from interp.tasks.base import SPLITS, definitions
 from probes.gather import dataset
 from probes.labels import label_set, label_sets
 from probes.labels.dependency_tree import tree_depths, tree_distances
+from probes.storage import read_dataset
 from tests.probes.test_dataset import model_of
 
 SETS = list(label_sets())
@@ -69,6 +70,17 @@ def test_a_label_set_says_what_it_is_and_has_rows_with_labels(name: str, drawn: 
     for target in found.targets:
         if found.labels[target].dtype == object:
             assert found.labels[target].nunique() >= 2
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_stored_label_set_is_read_back_as_it_was(
+    name: str, drawn: Any, reader: HookedTransformer, tmp_path: Path
+) -> None:
+    stored = dataset(reader, name, n=4, sites="resid_pre.0", storage=tmp_path / name)
+    again = read_dataset(tmp_path / name)
+    for one in (stored, again):
+        assert one.table.equals(drawn(name).table) and one.labels.equals(drawn(name).labels)
+        assert one.about == drawn(name).about and (one.labels.dtypes == drawn(name).labels.dtypes).all()
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -155,8 +167,7 @@ def test_neither_subjects_nor_attractors_of_one_group_stand_in_another(drawn: An
             groups[noun.get(word, "")].add(group)
     groups.pop("")  # sentences without an attractor
     assert all(len(some) == 1 for some in groups.values()) and len(set().union(*groups.values())) == 40
-    read = table[table["where"] != "before verb"]
-    assert kept_apart(read, "type"), "a noun that is read stands in one group"
+    assert kept_apart(table, "type"), "what the control task goes by stands in one group"
 
 
 def test_number_is_read_at_the_nouns_and_before_the_verb(drawn: Any) -> None:
@@ -170,6 +181,8 @@ def test_number_is_read_at_the_nouns_and_before_the_verb(drawn: Any) -> None:
         assert [noun[word] for word in table["type"][mine]] == labels[target][mine].tolist()
         assert table["token"][mine].str.strip().equals(table["type"][mine])
     assert [noun[word] for word in table["subject"]] == labels["subject number"].tolist(), "at every row"
+    late = table[table["where"] == "before verb"]
+    assert late["type"].tolist() == late["subject"].tolist() and set(late["token"].str.strip()).isdisjoint(late["type"])
     last = table.groupby("text")["pos"].transform("max") == table["pos"]
     assert ((table["where"] == "before verb") == last).all()
     early, none = table["where"] == "subject", table["congruence"] == "no attractor"
@@ -211,13 +224,17 @@ def test_the_position_of_the_antecedent_cannot_be_told_from_names_or_pronoun(dra
     found = drawn("antecedent")
     table, labels = found.table, found.labels
     pronoun = table[table["where"] == "pronoun"]
-    female = pronoun["type"].isin(["Her", "She"])
+    female = pronoun["token"].str.strip().isin(["Her", "She"])
     assert (female == (labels["antecedent gender"][pronoun.index] == "female")).all()
     joined = pd.concat([table, labels], axis=1)
     for column in ("antecedent gender", "antecedent", "template"):
         shares = joined.groupby(column)["antecedent position"].value_counts().unstack()
         assert (shares["first"] == shares["second"]).all()
-    assert kept_apart(table, "antecedent") and set(table["where"]) == {"pronoun", "last"}
+    assert (
+        (table["type"] == table["antecedent"]).all()
+        and kept_apart(table, "antecedent")
+        and set(table["where"]) == {"pronoun", "last"}
+    )
 
 
 def test_prompts_of_coreference_are_labelled_too(reader: HookedTransformer) -> None:
@@ -226,6 +243,7 @@ def test_prompts_of_coreference_are_labelled_too(reader: HookedTransformer) -> N
     at = found.table["where"] == "pronoun"
     assert found.labels["antecedent position"][at].tolist() == list(task.labels["antecedent_place"])
     assert set(found.labels["antecedent gender"]) == {"female", "male"}
+    assert found.table["type"][at].tolist() == list(task.labels["antecedent"])
 
 
 # ---- capital and truth ----
@@ -409,6 +427,25 @@ def test_the_embedding_layer_knows_no_truth_and_no_subject_before_the_verb(drawn
     assert nearest(truth, np.ones(len(truth), bool), "truth") == 0.5
     at = ((number.table["where"] == "before verb") & (number.table["condition"] != "object relative")).to_numpy()
     assert nearest(number, at, "subject number") == 0.5
+
+
+@pytest.mark.parametrize("layout", ["encoder", "two_stacks"])
+def test_models_that_read_both_ways_read_every_other_label_set(layout: str, readers: Any) -> None:
+    model = readers(layout)
+    for name in SETS:
+        options = {"n_tokens": 32} if name == "previous_token" else {}
+        if name == "subject_number":
+            with pytest.raises(InputError, match="causal decoders"):
+                dataset(model, name)
+            continue
+        found = dataset(model, name, n=3, **options)
+        n_layers = model.encoder.config.n_layers
+        assert len(found.activations) == n_layers + 1 and (found.about["stack"] == "encoder") == (
+            layout == "two_stacks"
+        )
+    whole = dataset(model, "antecedent", n=1, sites="resid_pre.0").table
+    ends = whole[whole["where"] == "last"]["token"]
+    assert ends.str.contains(".", regex=False).all(), "whole sentences"
 
 
 @pytest.fixture(scope="module")
