@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import interp
+import probes
 from interp.errors import InputError, StorageError
 from interp.runs.kinds import register_kind
 from probes.data import Place
@@ -81,6 +82,17 @@ def test_the_same_direction_in_a_layer_behind_the_reader_does_nothing(used: Use)
     assert share(use, "steer", "layer 1", 1) == 0.0  # behind the last layer nothing but the end is read
     assert share(use, "steer", dose=1) == pytest.approx(1, abs=1e-3)
     assert "wrong position" not in set(use.frame["control"]) and use.verdict == "decodable and used here"
+
+
+def test_what_a_sweep_found_is_tested_as_it_is() -> None:
+    prompts, at = both_runs(PAIRS, "subject:last")
+    data = rows_of(PLANTED.model, prompts, at, [*NUMBER, *OTHER], "resid_pre.1")
+    types = [str(prompt[pos]) for prompt, pos in zip(prompts, at, strict=True)]
+    data.table["type"] = data.table["group"] = types
+    found = probes.sweep(data, "difference").at("resid_pre.1", "number")
+    use = test_use(found, PLANTED.model, PAIRS, position="subject:last", wrong_position="END", n_random=3, doses=(1,))
+    assert use.verdict == "decodable and used here" and str(found.row["why"])[:12] in use.sentence
+    assert share(use, "steer", dose=1) == pytest.approx(1, abs=1e-3)
 
 
 def test_what_cannot_be_decoded_or_told_is_said_so() -> None:
