@@ -150,9 +150,10 @@ def demonstrate(
     tested on prompts whose nouns have one number, where flipping it pushes towards the foil.
 
     Probes are fitted on sentences of one half of the nouns (`n` pairs of nouns), and their use is tested on agreement
-    prompts (a prepositional phrase between subject and verb) of the other half (`items` of them, two prompts each). The
-    place of a target's full test is chosen by decoding alone: the first of `layers` (None: spread over the first two
-    thirds of the model) where it is decoded within 0.01 of the best of them; at the others the test is short.
+    prompts (a prepositional phrase between subject and verb) of the other half (`items` of them, two prompts each):
+    at what enters `layers` (None: spread over the first two thirds of the model), and at the residual
+    where a target is decoded better than there. A target's full test is at the first of these places where it is
+    decoded within 0.01 of the best; at the others the test is short.
     `about["attraction"]` is what writing the attractor itself in its other number moves. Cost: a pass over the
     sentences, a sweep, and about 250 cells for each prompt.
     """
@@ -174,11 +175,12 @@ def demonstrate(
     results = probes.sweep(at_points(data), estimator, rigor=rigor, seed=seed, progress=progress)
     pairs = {point.target: _pairs(model, point, items or chosen["items"], seed) for point in POINTS}
     places = _places(model, results, layers, chosen["n_layers"])
-    chosen_at = {point.target: _headline(results, places, point.target) for point in POINTS}
+    tested = {point.target: _with_best(results, places, point.target) for point in POINTS}
+    chosen_at = {target: _headline(results, mine, target) for target, mine in tested.items()}
     uses, lines = [], []
     for point in POINTS:
-        for number, place in enumerate(places):
-            say(f"use of {point.target}", number, len(places))
+        for number, place in enumerate(tested[point.target]):
+            say(f"use of {point.target}", number, len(tested[point.target]))
             full = place == chosen_at[point.target]
             more: dict[str, Any] = {"n_random": chosen["n_random"]}
             found = results.at(place, point.target)
@@ -189,9 +191,9 @@ def demonstrate(
             use = test_use(found, model, pairs[point.target], position=here, wrong_position=there, seed=seed, **more)
             lines.append(_line(point, use, found.row))
             uses += [use] if full else []
-        say(f"use of {point.target}", len(places), len(places))
+        say(f"use of {point.target}", len(tested[point.target]), len(tested[point.target]))
     about = {"model": model.cfg.model_name, "task": "agreement", "rigor": rigor, "seed": seed, "estimator": estimator}
-    about |= {"sites": str(sites), "places": places, "full_test_at": chosen_at}
+    about |= {"sites": str(sites), "places": tested, "full_test_at": chosen_at}
     about["attraction"] = _attraction(model, pairs[POINTS[1].target], items or chosen["items"], seed)
     about |= {"pairs": {name: len(some) for name, some in pairs.items()}, "splits": "probes: select; use: report"}
     return Demonstration(results, tuple(uses), pd.DataFrame(lines), about)
@@ -268,6 +270,17 @@ def _places(model: HookedTransformer, results: Any, layers: Sequence[int] | None
     if missing:
         raise InputError(f"No residual that enters layer {missing[0]} was probed. There are {sorted(residuals)}.")
     return [residuals[one] for one in dict.fromkeys(asked)]
+
+
+def _with_best(results: Any, places: Sequence[str], target: str) -> list[str]:
+    """The places of all targets, and the residual where this one is decoded better than at any of them."""
+    rows = results.to_frame()
+    rows = rows.loc[(rows["target"] == target) & [Site.parse(one).name == "hook_resid_pre" for one in rows["site"]]]
+    if rows.empty:
+        return list(places)
+    best = rows.loc[rows["score"].idxmax()]
+    here = max(float(results.at(place, target).row["score"]) for place in places)
+    return [*places, str(best["place"])] if best["score"] > here + 0.01 else list(places)
 
 
 def _headline(results: Any, places: Sequence[str], target: str) -> str:
