@@ -24,11 +24,12 @@ from interp.sites import Site
 
 __all__ = ["Beside", "beside_causes"]
 
-BOTH, ONLY_DECODED, ONLY_CAUSED, NEITHER = (
+BOTH, ONLY_DECODED, ONLY_CAUSED, NEITHER, OPEN = (
     "decodable and an effect",
     "decodable but no effect",
     "effect but not decodable",
     "neither",
+    "cannot tell",
 )
 _COLUMNS = ("target", "site", "head", "score", "score_low", "score_high", "majority")  # of a sweep
 _SHOWN = 12
@@ -70,9 +71,9 @@ class Beside:
                 f"{row['target']} beside {row['kind']}: rank correlation of accuracy and size of the effect {rho} over "
                 f"{row['n_heads']} heads; {row['not_tested']} more were probed whose effect was not measured."
             )
-            for agreement in (ONLY_DECODED, ONLY_CAUSED):
+            for agreement in (ONLY_DECODED, ONLY_CAUSED, OPEN):
                 some = mine.loc[mine["agreement"] == agreement]
-                order = "accuracy" if agreement == ONLY_DECODED else "size"
+                order = "accuracy" if agreement == ONLY_DECODED else "size"  # the most striking first
                 some = some.assign(size=some["effect"].abs()).sort_values(order, ascending=False)
                 if len(some):
                     said.append(f"{agreement} ({len(some)}): {_listed(some)}.")
@@ -80,7 +81,7 @@ class Beside:
 
     def summary(self) -> pd.DataFrame:
         """The table as text for people, disagreements first."""
-        order = [ONLY_CAUSED, ONLY_DECODED, BOTH, NEITHER]
+        order = [ONLY_CAUSED, ONLY_DECODED, BOTH, OPEN, NEITHER]
         table = self.frame.assign(size=self.frame["effect"].abs(), rank=self.frame["agreement"].map(order.index))
         lines = [
             {
@@ -145,11 +146,12 @@ def beside_causes(
 ) -> Beside:
     """Put probes on heads' outputs (a sweep with `sites="z"`) next to the effects of `find_heads` on the same model.
 
-    `kinds` of `heads`: those that were given effects, unless named. A head is decodable if the interval of its accuracy
-    lies above the best constant's; it has an effect if the interval of its effect excludes 0, the effect is at least
-    `min_effect` either way, and its corrected p, where there is one, is at most `alpha`. Heads whose effect was not
-    measured are counted, not compared: `find_heads(…, screen="none")` measures all. Raises `InputError` where the two
-    have no head in common.
+    `kinds` of `heads`: those that were given effects, unless named. Whether a head is decodable is the sweep's verdict
+    (without one: whether the interval of its accuracy lies above the best constant's). A head has an effect if its
+    interval excludes 0, the effect is at least `min_effect` either way, and the corrected p of a harm, where there is
+    one, is at most `alpha`; it has none if the whole interval is smaller than `min_effect`; else there is no telling.
+    Heads whose effect was not measured are counted, not compared: `find_heads(…, screen="none")` measures all. Raises
+    `InputError` where the two have no head in common.
     """
     probed = _probed(results)
     causes = heads.frame.loc[heads.frame["effect"].notna()]
@@ -197,7 +199,8 @@ def _probed(results: Any) -> pd.DataFrame:
             continue
         line = {"target": row["target"], "stack": site.stack, "sublayer": site.part, "layer": int(site.layer or 0)}
         line |= {"head": int(row["head"]), "accuracy": row["score"], "accuracy_low": row["score_low"]}
-        lines.append({**line, "accuracy_high": row["score_high"], "majority": row["majority"]})
+        line |= {"accuracy_high": row["score_high"], "majority": row["majority"]}
+        lines.append({**line, "probe_verdict": row.get("verdict") or ""})
     if not lines:
         raise InputError('These results hold no heads. Make them of sites="z": probes.dataset(…, sites="z").')
     return pd.DataFrame(lines)
@@ -210,19 +213,32 @@ def _together(probed: pd.DataFrame, causes: pd.DataFrame, min_effect: float, alp
     table = probed.merge(causes[by + columns], on=by)
     lines = []
     for row in table.to_dict("records"):
-        decodable = bool(row["accuracy_low"] > row["majority"])
-        clear = bool(row["effect_low"] > 0 or row["effect_high"] < 0) and abs(row["effect"]) >= min_effect
-        p = row.get("p_corrected", float("nan"))
-        # A p of harm says nothing of heads that work against the behaviour: their interval alone decides.
-        effect = clear and (row["effect"] < 0 or np.isnan(p) or p <= alpha)
-        said = {(True, True): BOTH, (True, False): ONLY_DECODED, (False, True): ONLY_CAUSED}.get(
-            (decodable, effect), NEITHER
-        )
+        decodable, effect = _decodable(row), _has_effect(row, min_effect, alpha)
+        said = OPEN
+        if decodable is not None and effect is not None:
+            said = (BOTH if effect else ONLY_DECODED) if decodable else (ONLY_CAUSED if effect else NEITHER)
         line = {"head": head_of(row)}
         line |= {name: row[name] for name in ("accuracy", "accuracy_low", "accuracy_high", "majority")}
         line |= {name: row[name] for name in columns}
         lines.append({**line, "agreement": said})
     return pd.DataFrame(lines)
+
+
+def _decodable(row: Mapping[Any, Any]) -> bool | None:
+    known = {"decodable": True, "not decodable": False}
+    if row["probe_verdict"]:
+        return known.get(str(row["probe_verdict"]))
+    return bool(row["accuracy_low"] > row["majority"])
+
+
+def _has_effect(row: Mapping[Any, Any], min_effect: float, alpha: float) -> bool | None:
+    """Whether a head does something; None where the interval and the test leave it open."""
+    if max(abs(row["effect_low"]), abs(row["effect_high"])) < min_effect:
+        return False
+    clear = bool(row["effect_low"] > 0 or row["effect_high"] < 0) and abs(row["effect"]) >= min_effect
+    p = row.get("p_corrected", float("nan"))
+    # A p of harm says nothing of heads that work against the behaviour: their interval alone decides.
+    return True if clear and (row["effect"] < 0 or np.isnan(p) or p <= alpha) else None
 
 
 def _correlation(table: pd.DataFrame, seed: int, n_resamples: int = 2_000) -> dict[str, Any]:

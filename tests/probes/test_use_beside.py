@@ -12,7 +12,7 @@ import interp
 from interp.errors import InputError
 from interp.report.results import Report
 from interp.results import HeadScores
-from probes.beside import BOTH, NEITHER, ONLY_CAUSED, ONLY_DECODED, Beside, beside_causes
+from probes.beside import BOTH, NEITHER, ONLY_CAUSED, ONLY_DECODED, OPEN, Beside, beside_causes
 
 
 def results(scores: dict[tuple[int, int], float], target: str = "number") -> SimpleNamespace:
@@ -58,8 +58,15 @@ def test_a_head_that_works_against_the_behaviour_has_an_effect() -> None:
     scores.frame.loc[3, "p_corrected"] = 1.0  # no harm to be found there
     said = beside_causes(results(SCORES), scores).frame.set_index("head")["agreement"]
     assert said["1.1"] == ONLY_CAUSED
-    scores.frame.loc[1, "p_corrected"] = 0.4
-    assert beside_causes(results(SCORES), scores).frame.set_index("head")["agreement"]["0.1"] == NEITHER
+    scores.frame.loc[1, "p_corrected"] = 0.4  # as large as before, but not beyond chance: that is not "no effect"
+    assert beside_causes(results(SCORES), scores).frame.set_index("head")["agreement"]["0.1"] == OPEN
+
+
+def test_a_verdict_of_the_sweep_goes_before_the_interval() -> None:
+    found = results(SCORES)
+    found.frame["verdict"] = ["not decodable", "decodable", "cannot tell", "", "decodable", ""]
+    said = beside_causes(found, heads(EFFECTS)).frame.set_index("head")["agreement"]
+    assert said.to_dict() == {"0.0": NEITHER, "0.1": BOTH, "1.0": OPEN, "1.1": NEITHER}
 
 
 def test_the_rank_correlation_is_of_ranks_and_has_an_interval() -> None:
