@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
@@ -53,6 +54,8 @@ app.command("walkthrough")(walkthrough)
 app.add_typer(runs, name="runs")
 app.add_typer(tasks, name="tasks")
 app.command("app")(open_app)
+for _more in sorted(entry_points(group="interp.commands")):  # of packages that stand above interp, such as probes
+    app.command(_more.name)(_more.load())
 
 
 @app.callback()

@@ -23,7 +23,7 @@ from interp.report.claim import CANNOT_TELL, Claim, Measured, Missing, judged
 from interp.report.claims import claims_for
 from interp.report.evidence import Evidence, settings_key
 from interp.report.intervals import NO_SPREAD
-from interp.report.results import Report
+from interp.report.results import Report, sections_of
 from interp.results import HeadScores
 
 __all__ = ["report"]
@@ -45,6 +45,7 @@ def report(
     found: Any = None,
     pairs: Any = None,
     corpus: Any = None,
+    beside: Any = None,
 ) -> Report:
     """Judge every claim on some kinds of heads: *holds*, *does not hold*, or *cannot tell*, by the 95% interval.
 
@@ -53,12 +54,15 @@ def report(
     of each. `n` overrides the number of items. `pairs` and `corpus` are the
     user's own prompts, as for `find_heads`. `found` are head scores that were found before (with the same pairs): then
     its kinds, `n` and `seed` count. `keep`: a folder for what is finished, so that the same call goes on from there.
+    `beside`: what was measured of the same heads in another way, or a list of such: anything with a `heading`, `words`
+    (sentences), a `frame` and `plot()`, told behind the claims.
     Kinds whose prompts cannot be made for the model are left out, with the reason. Raises `InputError` for an unknown
     kind or rigor, and where no kind is left. `progress(stage, done, total)` hears of each stage, and of all of them as
     the stage `interp.atlas.whole.WHOLE`.
     """
     start, say = time.perf_counter(), Whole(progress, [(CLAIMS, _COST_OF_CLAIMS)])
     must_be_askable("A report", model, rigor, keep)
+    sections = sections_of(beside)
     given = None if pairs is None else as_pairs(pairs)
     left_out: dict[str, str] = {}
     if found is None:
@@ -79,9 +83,10 @@ def report(
     for number, claim in enumerate(claims):
         say(CLAIMS, number, len(claims))
         rows.append(_row(claim, evidence, left_out))
-    tables = {null.TITLE: null.table(evidence)}
+    tables = {null.TITLE: null.table(evidence), **{one.heading: one.frame for one in sections}}
     say(CLAIMS, len(claims), len(claims))
     about = _about(model, found, rigor, left_out, round(time.perf_counter() - start, 1))
+    about |= {"beside": [one.told() for one in sections]} if sections else {}
     return Report(pd.DataFrame(rows, columns=list(Report.COLUMNS)), found, about, tables)
 
 

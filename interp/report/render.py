@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from interp.figures.document import Part
+from interp.figures.document import Part, html_sections
+from interp.figures.page import figure_html
 from interp.figures.tables import text_cell
 from interp.report.null import ABOUT, TITLE
 from interp.results.heads import head_of, is_kind, with_interval
@@ -16,14 +18,14 @@ from interp.results.heads import head_of, is_kind, with_interval
 if TYPE_CHECKING:
     from interp.report.results import Report
 
-__all__ = ["document", "summary"]
+__all__ = ["document", "sections_html", "summary"]
 
 _BY_HEAD = (": effects by corruption", ": by template")  # how tables of heads end that are shown
 _MOST = 12  # rows of candidates that failed
 
 
-def document(report: Report) -> list[Part]:
-    """The whole report, its title first."""
+def document(report: Report, *, figures: bool = False) -> list[Part]:
+    """The whole report, its title first; with `figures` also parts of the kind "figure", plotly's data."""
     about = report.about
     counts = ", ".join(f"{n} {verdict}" for verdict, n in report.counts().items())
     parts: list[Part] = [
@@ -40,7 +42,37 @@ def document(report: Report) -> list[Part]:
     ]
     for kind in report.kinds:
         parts += _of_kind(report, kind)
-    return [*parts, *null_part(report), ("2", "How it was measured"), ("list", _settings(report))]
+    parts += [*null_part(report), *_beside(report, figures)]
+    return [*parts, ("2", "How it was measured"), ("list", _settings(report))]
+
+
+def sections_html(parts: Sequence[Part]) -> list[str]:
+    """Ready HTML of a document with figures."""
+    made: list[str] = []
+    for number, (kind, said) in enumerate(parts):
+        made += [figure_html(_Drawn(said), f"figure{number}")] if kind == "figure" else html_sections([(kind, said)])
+    return made
+
+
+def _beside(report: Report, figures: bool) -> list[Part]:
+    """What was measured of the same heads in another way."""
+    parts: list[Part] = []
+    for one in report.about.get("beside", []):
+        parts += [("2", str(one["heading"])), ("list", [str(said) for said in one["words"]])]
+        parts += [("figure", one["figure"])] if figures and one.get("figure") else []
+        table = report.tables.get(one["heading"])
+        parts += [("table", table)] if table is not None and len(table) else []
+    return parts
+
+
+class _Drawn:
+    """A figure of which only the data is left."""
+
+    def __init__(self, data: Any):
+        self._data = data
+
+    def to_json(self) -> str:
+        return json.dumps(self._data)
 
 
 def summary(claims: pd.DataFrame) -> pd.DataFrame:
@@ -242,7 +274,7 @@ def _interval(row: Mapping[Any, Any], name: str) -> str:
 
 def _settings(report: Report) -> list[str]:
     """Everything that made the numbers, a line each."""
-    lines = [f"{name}: {value}" for name, value in report.about.items() if name not in ("left_out", "caveat")]
+    lines = [f"{name}: {value}" for name, value in report.about.items() if name not in ("left_out", "caveat", "beside")]
     for task, about in report.found.about.get("tasks", {}).items():
         shown = {key: _rounded(one) for key, one in about.items() if key not in ("known",)}
         lines.append(f"task {task}: " + "; ".join(f"{key} {one}" for key, one in shown.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,9 +16,44 @@ from interp.figures.page import write_page
 from interp.files import atomic_folder, read_json, write_json, write_text
 from interp.results import HeadScores
 
-__all__ = ["Report"]
+__all__ = ["Report", "Section", "sections_of"]
 
 _FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Section:
+    """What else is told of the same heads: sentences, a table for people, and a figure as plotly's data."""
+
+    heading: str
+    words: tuple[str, ...]
+    frame: pd.DataFrame
+    figure: Any = None
+
+    def told(self) -> dict[str, Any]:
+        """What of it is kept beside the tables."""
+        return {"heading": self.heading, "words": list(self.words), "figure": self.figure}
+
+
+def sections_of(beside: Any) -> list[Section]:
+    """Sections from whatever tells of itself by `heading`, `words`, `frame` (or `summary()`) and `plot()`: none, one or
+    a list. Raises `InputError` for anything else."""
+    given = [] if beside is None else list(beside) if isinstance(beside, (list, tuple)) else [beside]
+    made: list[Section] = []
+    for one in given:
+        lacks = [name for name in ("heading", "words", "frame") if not hasattr(one, name)]
+        if lacks or not isinstance(one.frame, pd.DataFrame):
+            raise InputError(
+                f"beside holds a {type(one).__name__}, which has no {lacks[0] if lacks else 'table in .frame'}. Give "
+                "objects with heading, words, frame and plot(), such as probes.beside_causes(…) returns."
+            )
+        words = (one.words,) if isinstance(one.words, str) else tuple(map(str, one.words))
+        frame = one.summary() if hasattr(one, "summary") else one.frame
+        figure = json.loads(one.plot().to_json()) if hasattr(one, "plot") else None
+        if str(one.heading) in {other.heading for other in made}:
+            raise InputError(f"beside holds two sections called {one.heading!r}. Give each a heading of its own.")
+        made.append(Section(str(one.heading), words, frame, figure))
+    return made
 
 
 @dataclass(frozen=True)
@@ -70,12 +106,12 @@ class Report:
         return text
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
-        """Write a self-contained page without any script."""
-        from interp.figures.document import html_sections
-        from interp.report.render import document
+        """Write a self-contained page, without any script unless a section beside the claims has a figure."""
+        from interp.report.render import document, sections_html
 
-        title, *parts = document(self)
-        return write_page(path, title[1], html_sections(parts), with_plotly=False)
+        title, *parts = document(self, figures=True)
+        drawn = any(kind == "figure" for kind, _ in parts)
+        return write_page(path, title[1], sections_html(parts), with_plotly=drawn)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder: claims.parquet, further tables, about.json and the heads, all or nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ _HOMES = {
     "atlas": "interp.atlas.results:Atlas",
     "atlas_comparison": "interp.atlas.comparison:Comparison",
 }
+# Those of packages that stand above interp, such as probes.
+_HOMES.update({one.name: one.value for one in entry_points(group="interp.results") if one.name not in _HOMES})
 
 
 def register_kind(name: str, home: str) -> None:
