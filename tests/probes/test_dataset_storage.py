@@ -159,6 +159,14 @@ def test_two_writers_of_one_folder_do_not_meet(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_activations_is_refused(tmp_path: Path) -> None:
     stored(tmp_path / "set")
+    moved = [[(token + 1) % 50 for token in row] for row in ROWS]
+    for rows, sites in ((moved, ["resid", "z"]), (ROWS, "resid")):
+        with pytest.raises(InputError, match="another model, other rows or other sites"):
+            dataset(model_of("llama"), rows, odd(rows), sites=sites, storage=tmp_path / "set")
+    other = model_of("llama")
+    other.W_E.data[0, 0] += 1
+    with pytest.raises(InputError, match="another model, other rows or other sites"):
+        dataset(other, ROWS, odd(ROWS), sites=["resid", "z"], storage=tmp_path / "set")
     with pytest.raises(InputError, match="another model, other rows or other sites"):
         dataset(model_of("gpt2"), ROWS, odd(ROWS), storage=tmp_path / "set")
     with pytest.raises(InputError, match="another model, other rows or other sites"):

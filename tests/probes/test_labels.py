@@ -256,6 +256,10 @@ def test_a_capital_is_grouped_by_template_and_a_continent_by_country(drawn: Any)
     per_group = capital.labels.groupby(capital.table["group"])["capital"].nunique()
     assert (per_group == capital.labels["capital"].nunique()).all(), "every class is in every template"
     assert kept_apart(continent.table, "country")
+    table = capital.table[capital.table["where"] == "country"]
+    ends = [name.endswith(piece.strip()) for name, piece in zip(table["country"], table["token"], strict=True)]
+    starts = [name.startswith(piece.strip()) for name, piece in zip(table["country"], table["token"], strict=True)]
+    assert all(ends) and not all(starts), "the last token of a name of several"
     with pytest.raises(InputError, match="relation='colour'"):
         drawn("capital", relation="colour")
 
