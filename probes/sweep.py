@@ -30,7 +30,7 @@ from probes.splits import leak_notes
 __all__ = ["sweep"]
 
 Progress = Callable[[str, int, int], None]
-_CHEAP = 60_000_000  # rows × features of all places, up to which every place is described in bits
+_CHEAP = 12_000_000  # rows × features of all places, up to which every place is described in bits
 
 
 def sweep(
@@ -177,7 +177,7 @@ def _about(dataset: ProbeDataset, sets: list[RowSet], settings: Settings, embedd
         "majority": "share of the commonest class among all rows",
         "control": "random labels per word, as frequent as the classes, same split, mean of "
         f"{max(len(controls) for one in sets for controls in one.controls)}; control_shuffled: the same where rows are "
-        "split without regard to groups",
+        "split without regard to groups, with the λ most often chosen for the labels at that site",
         "embedding": embedding,
         "alphas": list(settings.alphas),
         "lambda": _lambda_rule(settings),
