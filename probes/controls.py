@@ -34,24 +34,34 @@ def control_task(task: Task, types: NDArray, *, seed: int) -> Task | None:
 
 
 def exchange_unit(values: NDArray, groups: NDArray, types: NDArray) -> tuple[str, NDArray]:
-    """The largest unit within which the label does not vary (group, word of a group, else row), and that of each row.
-    Rows of one unit are no independent evidence, so a permutation keeps them together."""
+    """What a permutation keeps together, as rows of one unit are no independent evidence, and the unit of each row:
+    "groups" or "words of groups", whose labels are exchanged where none has more than one; else "classes within
+    groups": each group keeps its labels, but what stands for what is drawn anew."""
     by_group, by_word = pd.factorize(groups)[0], pd.factorize(types)[0]
     both = by_group.astype(np.int64) * (by_word.max() + 1) + by_word
-    for name, unit in (("group", by_group), ("word of a group", np.unique(both, return_inverse=True)[1])):
+    for name, unit in (("groups", by_group), ("words of groups", np.unique(both, return_inverse=True)[1])):
         if pd.Series(values).groupby(unit).nunique().max() == 1:
             return name, unit
-    return "row", np.arange(len(values))
+    return "classes within groups", by_group
 
 
-def permuted(task: Task, unit: NDArray, *, n: int, seed: int) -> list[Task]:
-    """The task with its labels exchanged between units at random, `n` times."""
+def permuted(task: Task, exchange: tuple[str, NDArray], *, n: int, seed: int) -> list[Task]:
+    """The task with its labels exchanged at random, `n` times: between units, or, within groups, one class for another
+    (of numbers: turned about their mean)."""
     generator = np.random.default_rng([seed, *b"permute"])
-    n_units = int(unit.max()) + 1
-    first = np.zeros(n_units, dtype=int)
-    first[unit[::-1]] = np.arange(len(unit))[::-1]
-    labels = task.values[first]
-    return [Task(f"{task.name} permuted", labels[generator.permutation(n_units)][unit], task.classes) for _ in range(n)]
+    name, unit = exchange
+    n_units, made = int(unit.max()) + 1, []
+    for _ in range(n):
+        if name != "classes within groups":
+            values = task.values[np.unique(unit, return_index=True)[1]][generator.permutation(n_units)][unit]
+        elif task.classes:
+            drawn = generator.permuted(np.tile(np.arange(task.n_classes), (n_units, 1)), axis=1)
+            values = drawn[unit, task.values]
+        else:
+            mean = task.values.mean()
+            values = mean + generator.choice([-1.0, 1.0], n_units)[unit] * (task.values - mean)
+        made.append(Task(f"{task.name} permuted", values, task.classes))
+    return made
 
 
 def training_means(values: NDArray, folds: NDArray) -> NDArray:

@@ -21,7 +21,7 @@ from probes.plan import RowSet, Settings
 __all__ = ["Parts", "measure_site", "scores_of"]
 
 Parts = dict[str, NDArray]  # "target.what"
-_MOST_COLUMNS = 400  # of permuted labels at once
+_MOST_COLUMNS = 700  # of permuted labels at once
 
 
 def measure_site(dataset: ProbeDataset, site: str, sets: list[RowSet], settings: Settings, *, bare: bool) -> Parts:
@@ -46,7 +46,7 @@ def measure_site(dataset: ProbeDataset, site: str, sets: list[RowSet], settings:
         _directions(parts, one, held, models, Columns(tuple(tasks)), settings)
         _means(parts, one, blocks())
         if controls:
-            leaky, _ = fit(controls, one.shuffled, settings.estimator, settings.alphas)
+            leaky, _ = fit(controls, one.shuffled, settings.estimator, (_usual(held, one, settings),))
             folds = one.shuffled[one.rows]
             scores = [scores_of(leaky.predicted[:, i], task, folds) for i, task in enumerate(controls)]
             for target, own in _split(scores, one):
@@ -73,6 +73,12 @@ def scores_of(predicted: NDArray, task: Task, folds: NDArray) -> Any:
         return (predicted == task.values).mean(axis=-1)
     base = ((task.values - training_means(task.values, folds)) ** 2).sum()
     return 1 - ((task.values - predicted) ** 2).sum(axis=-1) / base
+
+
+def _usual(held: HeldOut, one: RowSet, settings: Settings) -> float:
+    """The λ that the labels themselves choose most often at this site: what their probes could learn by heart."""
+    counts = np.bincount(held.alpha[..., : len(one.targets)].astype(int).ravel(), minlength=len(settings.alphas))
+    return settings.alphas[int(counts.argmax())]
 
 
 def _permutation_probe(settings: Settings) -> tuple[str, tuple[float, ...]]:

@@ -77,7 +77,7 @@ class RowSet:
         return self.folds[self.rows]
 
     def permutations(self, at: int, settings: Settings) -> list[Task]:
-        return permuted(self.tasks[at], self.units[at][1], n=settings.n_permutations, seed=settings.seed)
+        return permuted(self.tasks[at], self.units[at], n=settings.n_permutations, seed=settings.seed)
 
 
 def plan(dataset: ProbeDataset, targets: Sequence[str], settings: Settings) -> list[RowSet]:

@@ -86,7 +86,7 @@ class ProbeResults:
             numbers = not about["classes"][row["target"]]
             found = directions_of(sites[row["site"]], str(row["target"]), head, numbers=numbers)
             arrays |= {f"{number}.{name}": one for name, one in found.items()}
-        return cls(frame, arrays, about, dataset)
+        return cls(frame, arrays, _plain(about), dataset)
 
     @property
     def targets(self) -> tuple[str, ...]:

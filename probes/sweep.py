@@ -21,6 +21,7 @@ from interp.files import write_atomically
 from probes.data import Place, ProbeDataset
 from probes.description import online_code, v_information
 from probes.fitting.fit import ALPHAS, CLOSED
+from probes.fitting.tasks import Task
 from probes.measure import Parts, measure_site
 from probes.plan import METHOD, RowSet, Settings, plan
 from probes.results import ProbeResults
@@ -30,7 +31,7 @@ from probes.splits import leak_notes
 __all__ = ["sweep"]
 
 Progress = Callable[[str, int, int], None]
-_CHEAP = 60_000_000  # rows × features of all places, up to which every place is described in bits
+_CHEAP = 12_000_000  # rows × features of all places, up to which every place is described in bits
 
 
 def sweep(
@@ -84,7 +85,7 @@ def sweep(
         for target in one.targets
     }
     if rigor == "full":
-        _describe(dataset, sets, frames, settings, report)
+        _describe(dataset, sets, frames, settings, kept, report)
     frame = judged(pd.concat([frames[target] for target in dict.fromkeys(asked)], ignore_index=True), settings)
     about = _about(dataset, sets, settings, embedding)
     return ProbeResults.of(frame, sites, about, dataset)
@@ -118,6 +119,7 @@ def _describe(
     sets: list[RowSet],
     frames: dict[str, pd.DataFrame],
     settings: Settings,
+    kept: _Kept,
     report: Progress,
 ) -> None:
     """Code length and V-information, of every place if that is cheap, else of each target's best and its neighbours."""
@@ -135,15 +137,24 @@ def _describe(
         task = one.tasks[one.targets.index(target)]
         head = frame["head"].iloc[i]
         place = Place(str(frame["site"].iloc[i]), None if pd.isna(head) else int(head))
-        x = torch.from_numpy(np.array(dataset.rows(place, one.rows), dtype=np.float64))
-        at = frame.index[i]
-        try:
-            code = online_code(x, task, one.groups, alphas, seed=settings.seed)
-            frame.loc[at, ["mdl", "mdl_uniform", "compression"]] = [code.bits, code.uniform, code.compression]
-        except InputError:  # too few groups for two blocks: absent
-            pass
-        frame.loc[at, "v_information"] = v_information(x, task, one.of, alphas)[0]
+        key = kept.key(dataset, place.site, f"bits {target} {place.head}")
+        bits = kept.get(key)
+        if bits is None:
+            bits = {"bits": _bits(dataset, place, one, task, alphas, settings.seed)}
+            kept.put(key, bits)
+        frame.loc[frame.index[i], ["mdl", "mdl_uniform", "compression", "v_information"]] = bits["bits"]
     report("describe", len(wanted), len(wanted))
+
+
+def _bits(dataset: ProbeDataset, place: Place, one: RowSet, task: Task, alphas: Sequence[float], seed: int) -> NDArray:
+    """Code length, that without the rows, their ratio, and V-information; NaN for what has too few groups."""
+    x = torch.from_numpy(np.array(dataset.rows(place, one.rows), dtype=np.float64))
+    try:
+        code = online_code(x, task, one.groups, alphas, seed=seed)
+        found = [code.bits, code.uniform, code.compression]
+    except InputError:
+        found = [float("nan")] * 3
+    return np.array([*found, v_information(x, task, one.of, alphas)[0]])
 
 
 def _described(frame: pd.DataFrame, n_rows: int) -> Iterable[int]:
@@ -167,7 +178,7 @@ def _about(dataset: ProbeDataset, sets: list[RowSet], settings: Settings, embedd
     units = {target: unit for one in sets for target, (unit, _) in zip(one.targets, one.units, strict=True)}
     full = settings.rigor == "full"
     said: dict[str, Any] = {
-        **{str(name): value for name, value in dataset.about.items()},
+        **{name: dataset.about[name] for name in ("model", "labels", "definition", "group") if name in dataset.about},
         "estimator": settings.estimator,
         "rigor": settings.rigor,
         "classes": {t: list(task.classes) for one in sets for t, task in zip(one.targets, one.tasks, strict=True)},
@@ -177,7 +188,7 @@ def _about(dataset: ProbeDataset, sets: list[RowSet], settings: Settings, embedd
         "majority": "share of the commonest class among all rows",
         "control": "random labels per word, as frequent as the classes, same split, mean of "
         f"{max(len(controls) for one in sets for controls in one.controls)}; control_shuffled: the same where rows are "
-        "split without regard to groups",
+        "split without regard to groups, with the λ most often chosen for the labels at that site",
         "embedding": embedding,
         "alphas": list(settings.alphas),
         "lambda": _lambda_rule(settings),
@@ -192,13 +203,13 @@ def _about(dataset: ProbeDataset, sets: list[RowSet], settings: Settings, embedd
         "alpha": settings.alpha,
         "n_folds": settings.n_folds,
         "leaks": leak_notes(dataset.table),
+        "data": dict(dataset.about),
     }
     if full:
         probe = settings.estimator if settings.estimator in CLOSED else "ridge"
         said["p"] = (
-            f"{settings.n_permutations} permutations of labels between units "
-            f"({', '.join(sorted(set(units.values())))}), "
-            f"best of all places, {probe} probes"
+            f"{settings.n_permutations} permutations of labels ({', '.join(sorted(set(units.values())))}), best of all "
+            f"places, {probe} probes"
         )
         said["bits"] = "code length (mdl) and V-information by logistic probes with L2 penalty; rows group by group"
     return said

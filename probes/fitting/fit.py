@@ -21,7 +21,7 @@ __all__ = ["ALPHAS", "CLOSED", "ESTIMATORS", "LinearModels", "fit_site", "logist
 
 Blocks = Callable[[], Iterable[tuple[slice, NDArray]]]
 CLOSED = {"ridge": ridge, "lda": lda, "difference": difference_of_means}
-_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 ALPHAS = {"ridge": _GRID, "lda": _GRID, "logistic": _GRID, "difference": (0.0,), "mlp": (1e-3,)}
 ESTIMATORS = tuple(ALPHAS)
 _CHUNK = 50_000_000  # networks × rows × features at once

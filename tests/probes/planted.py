@@ -13,7 +13,8 @@ N_LAYERS, WIDTH, HEADS, D_HEAD = 3, 20, 4, 6
 def planted(
     n_groups: int = 60, *, per_group: int = 4, seed: int = 0, twin: bool = False, numbers: bool = False
 ) -> ProbeDataset:
-    """Words (groups) in singular and plural, two rows each. `number` stands in resid_pre.1 and 2 and in head 2 of z.0; `colour` (three classes) in resid_pre.2 alone; the word itself everywhere. All else is noise."""
+    """Words (groups) in singular and plural, two rows each. `number` stands in resid_pre.1 and 2 and in head 2 of z.0,
+    `colour` (three classes) in resid_pre.2 alone, the word itself everywhere. All else is noise."""
     generator = np.random.default_rng(seed)
     group = np.repeat(np.arange(n_groups), per_group)
     n = len(group)

@@ -245,16 +245,27 @@ def test_control_labels_belong_to_words_and_are_as_frequent() -> None:
 
 def test_labels_are_exchanged_between_the_largest_units_that_share_one() -> None:
     groups, types = np.repeat(np.arange(6), 4), np.array(["x", "y"] * 12)
-    for values, name in (
-        (groups % 2, "group"),
-        ((types == "y").astype(int), "word of a group"),
-        (np.arange(24) % 3, "row"),
-    ):
-        found, unit = exchange_unit(values, groups, types)
-        assert found == name
-        for one in permuted(Task("v", values, ("a", "b", "c")), unit, n=3, seed=0):
-            assert pd.Series(one.values).groupby(unit).nunique().max() == 1
+    for values, name in ((groups % 2, "groups"), ((types == "y").astype(int), "words of groups")):
+        found = exchange_unit(values, groups, types)
+        assert found[0] == name
+        made = permuted(Task("v", values, ("a", "b")), found, n=3, seed=0)
+        assert any((one.values != values).any() for one in made)
+        for one in made:
+            assert pd.Series(one.values).groupby(found[1]).nunique().max() == 1
             assert (np.bincount(one.values) == np.bincount(values)).all()
+
+
+def test_labels_that_vary_within_words_change_sides_group_by_group() -> None:
+    groups = np.repeat(np.arange(50), 6)
+    for values, classes in ((np.arange(300) % 3, ("a", "b", "c")), (np.random.default_rng(0).normal(size=300), ())):
+        found = exchange_unit(values, groups, np.full(300, "the"))
+        assert found[0] == "classes within groups"
+        first, second = permuted(Task("v", values, classes), found, n=2, seed=0)
+        assert (first.values != values).any() and (first.values != second.values).any()
+        for g in range(50):  # what was alike in a group stays alike
+            own, was = first.values[groups == g], values[groups == g]
+            alike = np.isclose(own[:, None], own) == np.isclose(was[:, None], was)
+            assert alike.all()
 
 
 def test_kinds_of_labels_are_told_by_their_values() -> None:

@@ -145,7 +145,7 @@ def test_full_rigor_adds_p_over_places_and_bits(data) -> None:
     assert rows.loc["resid_pre.0", "compression"] < 1.05
     assert rows.loc["resid_pre.1", "v_information"] > 0.8 and rows.loc["resid_pre.0", "v_information"] < 0.1
     assert results.frame.loc[results.frame["target"] == "size", "mdl"].isna().all()
-    assert "word of a group" in results.about["p"]
+    assert "words of groups" in results.about["p"]
 
 
 def test_under_the_null_p_is_rarely_small() -> None:
