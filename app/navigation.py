@@ -22,6 +22,7 @@ def pages() -> dict[str, st.Page]:
         ),
         "lens": st.Page(_FOLDER / "lens.py", title="Lens and attribution", icon=":material/search:", url_path="lens"),
         "flow": st.Page(_FOLDER / "flow.py", title="Flow", icon=":material/account_tree:", url_path="flow"),
+        "probes": st.Page(_FOLDER / "probes.py", title="Probes", icon=":material/sensors:", url_path="probes"),
     }
 
 

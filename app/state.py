@@ -139,6 +139,11 @@ _SETTINGS = {
     "to_last": _Setting(False, _switch, lambda on: "1" if on else "0"),
     "alone": _Setting("rollout", _name),
     "edge": _Setting(None, _edge),
+    # Probes: a run of probes, one of its targets and places, a test of use; None means the first or the best.
+    "probes": _Setting(None, _name),
+    "target": _Setting(None, _name),
+    "place": _Setting(None, _name),
+    "use": _Setting(None, _name),
     "view": _Setting("layer", _name),
 }
 

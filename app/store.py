@@ -27,6 +27,7 @@ __all__ = [
     "effects",
     "largest",
     "name_unreadable",
+    "opened",
     "results",
     "run_store",
     "runs",
@@ -61,7 +62,12 @@ def _scores(found: Any) -> HeadScores:
 
 
 def effects(run: RunInfo) -> Effects:
-    """What a run of interventions found, shared between sessions too."""
+    """What a run of interventions found."""
+    return opened(run)
+
+
+def opened(run: RunInfo) -> Any:
+    """What any run holds, shared between sessions: nothing may write into it."""
     return _results(os.environ.get("INTERP_STORE", "runs"), run.id, str(run.created))
 
 

@@ -15,8 +15,9 @@ __all__ = ["WHOLE", "Whole"]
 
 Progress = Callable[[str, int, int], None]
 WHOLE = "all of it"
-_ATTENTION, _TEST, _TABLE = 1.0, 6.0, 3.0
-_LONGER = {"natural_copies": 3.0, "coreference": 4.0}  # longer prompts, or more of them to an item
+_ATTENTION, _TEST, _TABLE = 2.0, 3.0, 1.0
+# Longer prompts, or more of them to an item.
+_LONGER = {"conflict": 2.5, "fact_recall": 2.0, "few_shot": 2.5, "natural_copies": 2.0, "retrieval": 4.0}
 
 
 class Whole:
