@@ -1,0 +1,136 @@
+"""The Probes page: what a stored run decodes, a text along a probe, and what a test of use said."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from serving import HOSTILE, tiny_model
+
+import probes
+from interp.errors import InputError
+from interp.pairs import PromptPairs
+from interp.runs.store import RunStore
+from probes.projection import project
+from probes.results import ProbeResults
+from probes.used import Use
+
+WORDS = ("the", "cat", "sat", "on", "a", "mat", HOSTILE[0], HOSTILE[1])
+TARGET = f"article {HOSTILE[0]}"
+
+
+@cache
+def probed() -> tuple[ProbeResults, Use]:
+    """Whether a word is one of the first four, on random texts; and a test of that at the first word of pairs."""
+    model, generator = tiny_model(), np.random.default_rng(0)
+    texts = [" ".join(generator.choice(WORDS, size=6)) for _ in range(30)]
+    labels = [["first" if word in WORDS[:4] else "second" for word in text.split()] for text in texts]
+    data = probes.dataset(model, texts, {TARGET: labels}, prepend_bos=False)
+    results = probes.sweep(data, "ridge", n_folds=4)
+    rows = [[int(x) for x in generator.integers(2, 8, size=5)] for _ in range(24)]
+    clean = [[2 + i % 4, *row] for i, row in enumerate(rows)]
+    corrupt = [[6 + i % 2, *row] for i, row in enumerate(rows)]
+    pairs = PromptPairs.from_tokens(
+        clean=clean,
+        corrupt=corrupt,
+        answer=[3] * len(rows),
+        foil=[7] * len(rows),
+        positions={"subject": [[0]] * len(rows), "attractor": [[1]] * len(rows)},
+        items=[f"{i:02}" for i in range(len(rows))],
+        model=model,
+    )
+    use = probes.test_use(results.at("resid_pre.1", TARGET), model, pairs, position="subject", n_random=2)
+    return results, use
+
+
+@pytest.fixture
+def stored(runs: tuple[str, str]) -> dict[str, str]:
+    """The ids of a run of probes and of a test of use in the pages' store."""
+    store = RunStore(os.environ["INTERP_STORE"])
+    results, use = probed()
+    saved = {"probes": store.save(results, spec={}, title="probes"), "use": store.save(use, spec={}, title="use")}
+    return {name: run.info.id for name, run in saved.items()}
+
+
+def html(at) -> str:
+    return "\n".join(element.proto.body for element in at.get("html"))
+
+
+def strip(at) -> dict:
+    (found,) = at.get("bidi_component")
+    return json.loads(found.proto.json)
+
+
+def box(at, label: str):
+    return next(one for one in at.selectbox if one.label == label)
+
+
+def test_without_probes_the_page_says_how_to_make_some(opened) -> None:
+    at = opened("probes")
+    assert not at.exception and "interp probe smollm2-135m --task agreement" in html(at)
+
+
+def test_what_is_decodable_is_drawn_with_control_and_baselines_and_told(opened, stored) -> None:
+    results, _ = probed()
+    at = opened("probes")
+    assert not at.exception, at.exception
+    figure = json.loads(at.get("plotly_chart")[0].proto.spec)
+    names = " ".join(str(one.get("name")) for one in figure["data"])
+    assert "control" in names and "majority" in names and "embedding" in names
+    assert box(at, "Place").value == str(results.best(TARGET).place)
+    assert "Decodable is not used" in html(at)
+    assert HOSTILE[0] not in html(at) and "&lt;img/src=x" in html(at)  # escaped wherever it is said
+
+
+def test_a_text_is_read_along_the_probe_that_is_chosen(opened, stored) -> None:
+    results, _ = probed()
+    at = opened("probes", prompt="the cat sat", bos="0", place="resid_pre.1")
+    found, model = results.at("resid_pre.1", TARGET), tiny_model()
+    with torch.no_grad():
+        _, cache = model.run_with_cache("the cat sat", ["resid_pre.1"], prepend_bos=False)
+    along = cache["resid_pre.1"][0].double().numpy() @ np.asarray(found.direction, dtype=float)
+    means = np.asarray(found.means, dtype=float) @ np.asarray(found.direction, dtype=float)
+    expected = (along - found.threshold) / (means.max() - means.min())
+    assert strip(at)["tokens"] == ["the", "cat", "sat"]
+    assert strip(at)["values"] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert strip(at)["ends"] == [found.classes[int(means.argmin())], found.classes[int(means.argmax())]]
+    box(at, "Place").set_value("resid_pre.2").run()
+    assert strip(at)["values"] != pytest.approx(expected.tolist(), abs=1e-3)
+    assert at.query_params["place"] in ("resid_pre.2", ["resid_pre.2"])
+
+
+def test_the_test_of_use_is_told_in_its_own_sentence_and_drawn(opened, stored) -> None:
+    _, use = probed()
+    at = opened("probes")
+    assert not at.exception
+    assert len(at.get("plotly_chart")) == 2
+    assert use.verdict in html(at) and "random directions" in html(at)
+
+
+def test_what_is_not_there_is_refused_and_the_first_shown(opened, stored) -> None:
+    for name, said in (("place", "has no place"), ("target", "has no target"), ("use", "no test of use")):
+        at = opened("probes", **{name: "nonsense"})
+        assert not at.exception and said in html(at), name
+        assert len(at.get("plotly_chart")) == 2
+
+
+def test_probes_of_a_model_that_is_not_at_hand_are_shown_without_a_text(opened, stored, monkeypatch) -> None:
+    from app import models
+
+    monkeypatch.setattr(models, "installed", lambda: ["other"])
+    at = opened("probes")
+    assert not at.exception and "not at hand" in html(at) and not at.get("bidi_component")
+
+
+def test_a_projection_needs_the_model_that_the_probe_was_fitted_on() -> None:
+    found = probed()[0].at("resid_pre.1", TARGET)
+    with pytest.raises(InputError, match="reads 8 numbers .* Give the model that the probe was fitted on"):
+        project(replace(found, direction=found.direction[:8]), tiny_model(), "the cat")
+    flat = replace(found, means=np.zeros_like(found.means))
+    with pytest.raises(InputError, match="do not lie apart"):
+        project(flat, tiny_model(), "the cat")
