@@ -40,7 +40,7 @@ def exchange_unit(values: NDArray, groups: NDArray, types: NDArray) -> tuple[str
     by_group, by_word = pd.factorize(groups)[0], pd.factorize(types)[0]
     both = by_group.astype(np.int64) * (by_word.max() + 1) + by_word
     for name, unit in (("groups", by_group), ("words of groups", np.unique(both, return_inverse=True)[1])):
-        if pd.Series(values).groupby(unit).nunique().max() == 1:
+        if int(np.max(pd.Series(values).groupby(unit).nunique())) == 1:
             return name, unit
     return "classes within groups", by_group
 

@@ -275,7 +275,8 @@ def _places(model: HookedTransformer, results: Any, layers: Sequence[int] | None
 def _with_best(results: Any, places: Sequence[str], target: str) -> list[str]:
     """The places of all targets, and the residual where this one is decoded better than at any of them."""
     rows = results.to_frame()
-    rows = rows.loc[(rows["target"] == target) & [Site.parse(one).name == "hook_resid_pre" for one in rows["site"]]]
+    enters = np.array([Site.parse(str(one)).name == "hook_resid_pre" for one in rows["site"]], dtype=bool)
+    rows = rows.loc[(rows["target"] == target).to_numpy() & enters]
     if rows.empty:
         return list(places)
     best = rows.loc[rows["score"].idxmax()]

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from interp.errors import InputError
@@ -87,7 +88,7 @@ def plan(dataset: ProbeDataset, targets: Sequence[str], settings: Settings) -> l
         rows = np.flatnonzero(dataset.labelled(target))
         if not len(rows):
             raise InputError(f"No row has a label of {target!r}. Labels and rows may not be aligned.")
-        task = task_of(dataset.labels[target], rows)
+        task = task_of(pd.Series(dataset.labels[target]), rows)
         if not task.classes and settings.estimator in ("lda", "difference", "logistic"):
             raise InputError(
                 f"{target!r} has numbers, and {settings.estimator!r} needs classes. Use "

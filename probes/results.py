@@ -145,24 +145,30 @@ class ProbeResults:
     def describe(self, target: str) -> str:
         """One target in words: how many places decode it, and where best."""
         rows, best = self._of(target), self.best(target)
-        n = int((rows["verdict"] == "decodable").sum())
+        n = rows["verdict"].tolist().count("decodable")
         return (
             f"{target}: {rows['balance'].iloc[0]}; {rows['n'].iloc[0]} rows in {rows['n_groups'].iloc[0]} groups. "
             f"Decodable from {n} of {len(rows)} places. Best at {best.place}: {best.row['why']}."
         )
 
-    def plot(self, target: str | None = None, *, value: str = "score") -> Any:
-        """A plotly figure: `value` by layer with interval, control and baselines; a map where the places are heads."""
-        from interp.figures.probes import accuracy_by_layer, head_map
+    def plot(self, target: str | None = None, *, value: str = "score", heads: bool | None = None) -> Any:
+        """A plotly figure: `value` by layer with interval, control and baselines (of the first kind of tensor that has
+        no heads), or with `heads` a map of the heads. By default whichever there is, layers first."""
+        from interp.figures.probes import accuracy_by_layer, head_map  # type: ignore[import-not-found]
 
         rows = self._of(target)
         title = f"{rows['target'].iloc[0]}: {self._metric(str(rows['target'].iloc[0]))}"
-        if rows["head"].notna().all():
-            return head_map(rows, title=title, value=value)
-        kinds = rows["site"].str.replace(r"blocks\.\d+\.", "", regex=True)
-        return accuracy_by_layer(
-            rows.loc[kinds == kinds.iloc[0]], title=title, value=value, metric=self._metric(target)
-        )
+        whole, split = rows.loc[rows["head"].isna()], rows.loc[rows["head"].notna()]
+        if heads is None:
+            heads = not len(whole)
+        shown = split if heads else whole
+        if not len(shown):
+            raise InputError(f"None of these places {'is a head' if heads else 'is without heads'}.")
+        kinds = shown["site"].str.replace(r"blocks\.\d+\.", "", regex=True)
+        shown = shown.loc[kinds == kinds.iloc[0]]
+        if heads:
+            return head_map(shown, title=title, value=value)
+        return accuracy_by_layer(shown, title=title, value=value, metric=self._metric(target))
 
     def to_markdown(self, path: str | os.PathLike[str] | None = None) -> str:
         """Markdown with every table; also written to `path`."""
@@ -173,7 +179,11 @@ class ProbeResults:
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write a self-contained page: a figure and a table per target, and how it was measured."""
-        figures = [figure_html(self.plot(target), f"target-{i}") for i, target in enumerate(self.targets)]
+        figures = [
+            figure_html(self.plot(target, heads=heads), f"target-{i}-{'heads' if heads else 'layers'}")
+            for i, target in enumerate(self.targets)
+            for heads in sorted(set(self.frame["head"].notna()))
+        ]
         return write_page(path, self._title(), [*figures, *html_sections(self._document()[1:])])
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -241,14 +251,15 @@ class ProbeResults:
     def _of(self, target: str | None) -> pd.DataFrame:
         if target is None and len(self.targets) > 1:
             raise InputError(f"There are {len(self.targets)} targets: {', '.join(self.targets)}. Say which one.")
-        chosen = self.targets[0] if target is None else target
+        chosen = next(iter(self.targets), "") if target is None else target
         if chosen not in self.targets:
             raise InputError(f"There are no probes of {chosen!r}. There are {', '.join(self.targets)}.")
         return self.frame.loc[self.frame["target"] == chosen]
 
     def _metric(self, target: str | None) -> str:
         metrics = set(self.frame["metric"] if target is None else self._of(target)["metric"])
-        return "score" if len(metrics) > 1 else {"accuracy": "accuracy", "r2": "R²"}.get(metrics.pop(), "score")
+        names = {"accuracy": "accuracy", "r2": "R²"}
+        return "score" if len(metrics) > 1 else names.get(str(min(metrics)), "score")
 
     def _found(self, number: int) -> FoundProbe:
         row = {str(name): value for name, value in self.frame.loc[number].to_dict().items()}

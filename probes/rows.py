@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
 from scipy.stats import norm
 from sklearn.metrics import recall_score
 
@@ -60,7 +61,9 @@ def target_rows(
         scaled = np.mean([g / s.sum(axis=0) * size.sum(axis=0) for g, s in each], axis=0)
         s_low, s_high = bootstrap_interval(good - scaled, divisor=size, seed=settings.seed)
     lambdas = [_lambda(_of(sites, place, target, "alpha", axis=1), settings) for place in places]
-    baseline = scores_of(sites[embedding][f"{target}.predicted"], task, one.of) if embedding in sites else None
+    baseline = None
+    if embedding is not None and embedding in sites:
+        baseline = scores_of(sites[embedding][f"{target}.predicted"], task, one.of)
     frame = pd.DataFrame(
         {
             **_whole(target, one, task),
@@ -155,8 +158,7 @@ def _by_group(predicted: NDArray, task: Task, one: RowSet) -> tuple[NDArray, NDA
         size = (task.values - training_means(task.values, one.of)) ** 2
         good = size - (task.values - predicted) ** 2
     codes, names = pd.factorize(one.groups)
-    member = np.zeros((len(names), len(codes)))
-    member[codes, np.arange(len(codes))] = 1
+    member = coo_array((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(len(names), len(codes))).tocsr()
     return member @ good.T, np.broadcast_to((member @ size)[:, None], (len(names), len(predicted)))
 
 

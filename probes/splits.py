@@ -77,7 +77,7 @@ def leak_notes(table: pd.DataFrame) -> list[str]:
     notes = []
     for column, what in (("type", "words"), ("text", "texts")):
         spread = table.groupby(column, sort=False, dropna=True)["group"].nunique()
-        if n := int((spread > 1).sum()):
+        if n := int(np.sum(spread.to_numpy() > 1)):
             example = spread.index[int(np.argmax(spread.to_numpy() > 1))]
             notes.append(
                 f"{n} of {len(spread)} {what} stand in more than one group (e.g. {example!r}): what is fitted on them "

@@ -158,7 +158,7 @@ def _bits(dataset: ProbeDataset, place: Place, one: RowSet, task: Task, alphas: 
 
 
 def _described(frame: pd.DataFrame, n_rows: int) -> Iterable[int]:
-    if int(frame["width"].sum()) * n_rows <= _CHEAP:
+    if int(np.sum(frame["width"].to_numpy())) * n_rows <= _CHEAP:
         return range(len(frame))
     best = int(np.argmax(frame["score"].to_numpy()))
     return range(max(0, best - 1), min(len(frame), best + 2))

@@ -15,7 +15,7 @@ from interp.errors import InputError
 from probes.fitting.moments import Centred, moments
 from probes.fitting.tasks import Columns, Task
 
-__all__ = ["Classifier", "LinearClassifier", "check_alpha", "statistics"]
+__all__ = ["Classifier", "LinearClassifier", "check_alpha", "seen", "statistics", "taken"]
 
 
 class Classifier(ClassifierMixin, BaseEstimator):
@@ -24,7 +24,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     def _taken(self, X: Any, y: Any) -> tuple[NDArray, NDArray]:
         """Rows in float64 and codes of classes; sets `classes_` and `n_features_in_`."""
-        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        rows, labels = taken(self, X, y)
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
@@ -40,7 +40,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> NDArray:
         """Scores `[row class]`; of two classes `[row]`, above 0 for the second."""
         check_is_fitted(self)
-        return self._scores(validate_data(self, X, dtype=np.float64, reset=False))
+        return self._scores(seen(self, X))
 
     def predict(self, X: Any) -> NDArray:
         """The class with the highest score."""
@@ -63,6 +63,18 @@ class LinearClassifier(Classifier):
     def _scores(self, x: NDArray) -> NDArray:
         scores = x @ self.coef_.T + self.intercept_
         return scores[:, 0] if scores.shape[1] == 1 else scores
+
+
+def taken(estimator: BaseEstimator, X: Any, y: Any, **more: Any) -> tuple[NDArray, NDArray]:
+    """Checked rows and labels of `fit`."""
+    found: Any = validate_data(estimator, X, y, dtype=np.float64, **more)
+    return found
+
+
+def seen(estimator: BaseEstimator, X: Any) -> NDArray:
+    """Checked rows, as wide as those of `fit`."""
+    found: Any = validate_data(estimator, X, dtype=np.float64, reset=False)
+    return found
 
 
 def statistics(rows: NDArray, values: NDArray, n_classes: int = 0) -> tuple[Centred, Columns]:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from probes.estimators.base import LinearClassifier, check_alpha, statistics
+from probes.estimators.base import LinearClassifier, check_alpha, seen, statistics, taken
 from probes.fitting.closed import ridge
 from probes.fitting.moments import Centred
 from probes.fitting.tasks import Columns
@@ -45,7 +45,7 @@ class RidgeRegression(RegressorMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> RidgeRegression:
         check_alpha(self.alpha)
-        rows, values = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        rows, values = taken(self, X, y, y_numeric=True)
         coef, intercept = _solve(*statistics(rows, np.asarray(values, dtype=float)), self.alpha)
         self.coef_, self.intercept_ = coef[:, 0], float(intercept[0])
         return self
@@ -53,7 +53,7 @@ class RidgeRegression(RegressorMixin, BaseEstimator):
     def predict(self, X: Any) -> NDArray:
         """Predicted numbers `[row]`."""
         check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_ + self.intercept_
+        return seen(self, X) @ self.coef_ + self.intercept_
 
 
 def _solve(data: Centred, columns: Columns, alpha: float | int) -> tuple[NDArray, NDArray]:

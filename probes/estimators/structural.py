@@ -14,10 +14,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree, shortest_path
 from scipy.stats import spearmanr
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from interp.errors import InputError
+from probes.estimators.base import seen, taken
 
 __all__ = ["StructuralProbe"]
 
@@ -47,7 +48,7 @@ class StructuralProbe(RegressorMixin, BaseEstimator):
             raise InputError(f'task is {self.task!r}. Choose "distance" or "depth".')
         if self.rank < 1 or self.steps < 1:
             raise InputError(f"rank is {self.rank} and steps {self.steps}. Both must be at least 1.")
-        rows, values = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        rows, values = taken(self, X, y, y_numeric=True)
         x = torch.tensor(rows)
         # Features of any size: B is found for rows of mean square 1, then scaled back.
         size = float(x.square().mean().sqrt()) * x.shape[1] ** 0.5 or 1.0
@@ -78,7 +79,7 @@ class StructuralProbe(RegressorMixin, BaseEstimator):
     def project(self, X: Any) -> NDArray:
         """B x `[row rank]`."""
         check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T
+        return seen(self, X) @ self.coef_.T
 
     def predict(self, X: Any) -> NDArray:
         """Predicted depths ‖Bx‖² `[row]`; for distances the squared distances of all rows `[row row]`."""

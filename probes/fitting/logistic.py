@@ -12,7 +12,7 @@ from probes.fitting.lbfgs import lbfgs
 
 __all__ = ["Fits", "Turned", "fit_logistic", "turned"]
 
-_CHUNK = 40_000_000  # rows × problems × classes held at once
+_CHUNK = 10_000_000  # rows × problems × classes held at once
 _NULL = 1e-12  # of the largest eigenvalue: directions in which the rows do not differ
 
 
@@ -71,8 +71,8 @@ def fit_logistic(
         _fit(data, labels[i : i + size], alpha[i : i + size], weights[i : i + size], columns, tol, max_iter)
         for i in range(0, len(labels), size)
     ]
-    coef, intercept, converged = (torch.cat([part[i] for part in parts]) for i in range(3))
-    return Fits(coef, intercept, converged, max(part[3] for part in parts))
+    coef, intercept, converged, n_iter = zip(*parts, strict=True)
+    return Fits(torch.cat(coef), torch.cat(intercept), torch.cat(converged), max(n_iter))
 
 
 def _fit(

@@ -68,22 +68,23 @@ def moments(
 ) -> Moments:
     """Statistics of one tensor, its rows read in blocks. `folds [row]` counts all rows, −1 for those left out; `y
     [labelled row, column]` only those that are not. Raises `InputError` for a value that is not finite."""
-    sums: list[Tensor] | None = None
-    shift, seen = None, 0
+    sums: list[Tensor] = []
+    shift, seen = torch.empty(0, 0), 0
     for part, block in blocks:
         here = folds[part]
         used = np.flatnonzero(here >= 0)
         if not len(used):
             continue
         x = as_rows(block[used], rows=part.start + used, name=name)
-        if shift is None or sums is None:
+        if not sums:
             shift = x[0].clone()
-            sums = _zeros(n_folds, *shift.shape, y.shape[1])
+            sums = _zeros(n_folds, len(shift), shift.shape[1], y.shape[1])
         _add(sums, x - shift, y[seen : seen + len(used)], torch.from_numpy(here[used]))
         seen += len(used)
-    if sums is None or shift is None:
+    if not sums:
         raise InputError("No row has a label, so there is nothing to fit.")
-    return Moments(*sums, shift)
+    n, x, y, xx, xy = sums
+    return Moments(n, x, y, xx, xy, shift)
 
 
 def as_rows(block: NDArray, *, rows: NDArray | None = None, name: str = "the activations") -> Tensor:

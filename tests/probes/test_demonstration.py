@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jaxtyping
 import numpy as np
@@ -14,7 +15,18 @@ import interp
 import probes
 from interp.errors import InputError
 from probes.data import ProbeDataset
-from probes.demonstration import _BEFORE, POINTS, RIGORS, Demonstration, _pairs, at_points, layer_table
+from probes.demonstration import (
+    _BEFORE,
+    POINTS,
+    RIGORS,
+    Demonstration,
+    _headline,
+    _pairs,
+    _places,
+    _with_best,
+    at_points,
+    layer_table,
+)
 
 
 def labelled() -> ProbeDataset:
@@ -58,6 +70,49 @@ def test_its_prompts_are_two_an_item_and_flip_towards_the_foil(smollm2) -> None:
     assert mixed.count("congruent") == mixed.count("incongruent") == 6
 
 
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No check of types: stand-ins are let in, and thousands of short calls are quick."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+class Scored:
+    """Scores of places by target, as a sweep's results hold them."""
+
+    def __init__(self, **scores: dict[str, float]):
+        self.scores = scores
+
+    def to_frame(self) -> pd.DataFrame:
+        sites = {"post": "blocks.3.hook_resid_post"}
+        rows = [
+            {"target": target, "place": place, "site": sites.get(place, f"blocks.{place[-1]}.hook_resid_pre")}
+            | {"layer": 3 if place == "post" else int(place[-1]), "score": score}
+            for target, some in self.scores.items()
+            for place, score in some.items()
+        ]
+        return pd.DataFrame(rows)
+
+    def at(self, place: str, target: str) -> SimpleNamespace:
+        return SimpleNamespace(row={"score": self.scores[target][place]})
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_places_are_chosen_by_decoding_alone() -> None:
+    results = Scored(
+        a={"pre.0": 0.5, "pre.1": 0.995, "pre.2": 1.0, "pre.3": 1.0, "post": 1.0},
+        b={"pre.0": 0.5, "pre.1": 0.6, "pre.2": 0.7, "pre.3": 0.9, "post": 1.0},
+    )
+    model = SimpleNamespace(main=SimpleNamespace(config=SimpleNamespace(n_layers=4)))
+    places = _places(model, results, None, 2)  # type: ignore[arg-type]
+    assert places == ["pre.1", "pre.2"]
+    assert _with_best(results, places, "a") == ["pre.1", "pre.2"]
+    assert _with_best(results, places, "b") == ["pre.1", "pre.2", "pre.3"]  # behind the last layer nothing is read
+    assert _headline(results, places, "a") == "pre.1"
+    assert _headline(results, _with_best(results, places, "b"), "b") == "pre.3"
+    with pytest.raises(InputError, match="enters layer 7"):
+        _places(model, results, [7], 2)
+
+
 def test_every_public_name_of_the_package_is_there() -> None:
     for name in probes.__all__:
         assert getattr(probes, name) is not None
@@ -70,8 +125,7 @@ def test_every_public_name_of_the_package_is_there() -> None:
 
 
 @pytest.fixture
-def shown(smollm2, monkeypatch) -> Demonstration:
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # thousands of short calls
+def shown(smollm2, monkeypatch, unchecked) -> Demonstration:
     monkeypatch.setitem(RIGORS["quick"], "n_random", 2)
     return probes.demonstrate(smollm2, n=6, items=8, layers=[6])
 
