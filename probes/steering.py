@@ -15,8 +15,8 @@ from torch import Tensor
 from interp.causal.bundles import Bundle, Op
 from interp.causal.questions import Question, named_positions
 from interp.causal.reach import felt, start_of
-from interp.causal.sweep import Sweep
 from interp.causal.shelf import record
+from interp.causal.sweep import Sweep
 from interp.causal.texts import Text
 from interp.errors import InputError
 from interp.model.transformer import HookedTransformer

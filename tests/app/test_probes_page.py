@@ -129,7 +129,7 @@ def test_probes_of_a_model_that_is_not_at_hand_are_shown_without_a_text(opened, 
 
 def test_a_projection_needs_the_model_that_the_probe_was_fitted_on() -> None:
     found = probed()[0].at("resid_pre.1", TARGET)
-    with pytest.raises(InputError, match="reads 8 numbers .* Give the model that the probe was fitted on"):
+    with pytest.raises(InputError, match=r"reads 8 numbers .* Give the model that the probe was fitted on"):
         project(replace(found, direction=found.direction[:8]), tiny_model(), "the cat")
     flat = replace(found, means=np.zeros_like(found.means))
     with pytest.raises(InputError, match="do not lie apart"):
