@@ -182,6 +182,26 @@ def test_no_probe_has_seen_the_rows_it_is_tested_on(columns) -> None:
         assert abs((held.predicted[0, 0] == y.values).mean() - 0.5) < 0.2, estimator
 
 
+def test_the_weight_is_chosen_by_the_other_folds_alone_and_of_equals_the_largest() -> None:
+    generator = np.random.default_rng(6)
+    x = generator.normal(size=(N, 1, 25)) * np.geomspace(0.1, 3, 25)
+    y = (x[:, 0, 20] + 3 * generator.normal(size=N) > 0).astype(int)
+    alphas = [1e-3, 1e-1, 1.0, 30.0]
+    held, _ = fit_site(lambda: blocks(x), FOLDS, Columns((Task("y", y, ("a", "b")),)), "ridge", alphas, name="x")
+
+    def hits(share: float, left_out: tuple[int, ...], tested: int) -> int:
+        train, test = ~np.isin(FOLDS, left_out), tested == FOLDS
+        rows = x[train, 0]
+        alpha = share * ((rows - rows.mean(0)) ** 2).sum(0).mean()
+        return int((RidgeClassifier(alpha=alpha).fit(rows, y[train]).predict(x[test, 0]) == y[test]).sum())
+
+    inner = np.array([[sum(hits(a, (i, j), j) for j in range(4) if j != i) for a in alphas] for i in range(4)])
+    best = [max(np.flatnonzero(one == one.max())) for one in inner]
+    assert held.alpha[:, 0, 0].tolist() == best and len(set(best)) > 1
+    whole = inner.sum(axis=0)
+    assert held.whole[0, 0] == max(np.flatnonzero(whole == whole.max()))
+
+
 def test_what_is_left_out_is_every_fold_and_every_pair_of_folds() -> None:
     assert excluded_folds(3, 6) == [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
     assert excluded_folds(3, 1) == [(), (0,), (1,), (2,)] and excluded_folds(2, 6) == [(), (0,), (1,)]

@@ -284,6 +284,8 @@ def test_finished_sites_are_taken_up_again(data, tmp_path) -> None:
     pd.testing.assert_frame_equal(kept.frame, sweep(data, targets="number").frame)
     other = sweep(data, targets="number", keep=tmp_path, seed=1)
     assert not other.frame.equals(kept.frame)
+    turned = {site: x[::-1].copy() for site, x in data.activations.items()}
+    assert not sweep(replace(data, activations=turned), targets="number", keep=tmp_path).frame.equals(kept.frame)
     with pytest.raises(InputError, match="is a file"):
         sweep(data, keep=next(iter(files)))
 
