@@ -54,11 +54,12 @@ class Moments:
         """All rows but those of some folds, by subtracting the folds' sums."""
         out = list(folds)
         sums = (self.n, self.x, self.y, self.xx, self.xy)
-        n, x, y, xx, xy = (
-            total - one[out].sum(dim=0) if out else total for total, one in zip(self._total, sums, strict=True)
-        )
+        left = list(self._total)
+        for fold in out:
+            left = [total - one[fold] for total, one in zip(left, sums, strict=True)]
+        n, x, y, xx, xy = left
         mean, y_mean = x / n, y / n
-        gram = xx - n * mean[:, :, None] * mean[:, None, :]
+        gram = torch.baddbmm(xx, mean[:, :, None], mean[:, None, :], alpha=-float(n))
         cross = xy - n * mean[:, :, None] * y_mean
         return Centred(float(n), mean + self.shift, y_mean, gram, cross)
 
