@@ -144,7 +144,7 @@ else:
     _on_text(run, probe)
     use = _used(run.model, probe)
     with st.expander("All places"):
-        n_places = int((results.frame["target"] == probe.target).sum())
+        n_places = len(results.frame.loc[results.frame["target"] == probe.target])
         table(results.top(probe.target, n_places).drop(columns="target"), height="30rem")
     with st.expander("How it was measured"):
         table(details(dict(results.about)), words=True)

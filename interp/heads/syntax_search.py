@@ -227,7 +227,7 @@ class _Tests:
             for measure, values in zip(IN_SENTENCES, counts, strict=True):
                 items = [f"sentence {i}" for i in mine]
                 parts.append(pd.DataFrame({**address, "measure": measure, "item": items, "value": values[mine]}))
-        return pd.concat(parts, ignore_index=True)[list(ITEM_COLUMNS)]
+        return pd.concat(parts, ignore_index=True).reindex(columns=list(ITEM_COLUMNS))
 
 
 def _best(table: pd.DataFrame) -> pd.DataFrame:
