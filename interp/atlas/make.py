@@ -36,7 +36,7 @@ def atlas(
     """Which head does what: one search for heads of all kinds that suit the model, p corrected over all of them, and
     what they say together: what each head does, how kinds overlap, how stable the sets are, what stays unexplained.
 
-    `rigor`: "quick" takes 32 items and 8 candidates a kind; "full" 100 items, candidates chosen by their exact effect.
+    `rigor`: "quick" takes 32 items and 6 candidates a kind; "full" 100 items, candidates chosen by their exact effect.
     `n` overrides the number of items. `keep`: a folder for what is finished, so that the same call goes on from there.
     `pairs` and `corpus` are the user's own prompts, as for `find_heads`. `found`: head scores that were found before,
     which are then not looked for again. Kinds whose prompts cannot be made for the model are left out, and said so.

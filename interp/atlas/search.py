@@ -21,7 +21,7 @@ from interp.tasks.load import load as load_task
 __all__ = ["RIGORS", "SETTINGS", "caveat_of", "must_be_askable", "must_be_of", "search"]
 
 RIGORS: dict[str, dict[str, Any]] = {
-    "quick": {"n": 32, "top": 8, "screen": "attention", "per_item": 1},
+    "quick": {"n": 32, "top": 6, "screen": "attention", "per_item": 1},
     "full": {"n": 100, "top": 8, "screen": "exact", "per_item": 2},
 }
 SETTINGS = ("n", "seed", "top", "screen", "alpha", "n_random_sets", "per_item")  # of a search, as its `about` has them

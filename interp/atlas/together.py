@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.causal.shelf import shared_recordings
 from interp.circuits.streaming import head_grid
 from interp.heads.ablation import matched_set
 from interp.heads.splits import of_pairs, study_of
 from interp.heads.task_finder import TaskFinder
-from interp.heads.ways import distance, exchanges
+from interp.heads.ways import MEASURES, distance, ways
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.results import HeadScores
@@ -36,8 +37,8 @@ def carried_together(
     report: Progress,
 ) -> pd.DataFrame:
     """A row per task and direction: exchanging all heads that its kinds name with those of the corrupt prompts
-    ("noise"), or bringing them into the corrupt prompts ("denoise"), on the reported items; and the same of
-    random sets of the same layers. Tasks without a named head, or that the model does not do, have none."""
+    ("noise"), or bringing them into the corrupt prompts ("denoise"), on the reported items, where the kinds' own tests
+    exchange them (everywhere, if these differ); and the same of random sets of the same layers. Tasks without a named head, or that the model does not do, have none."""
     rows: list[dict[str, Any]] = []
     known: dict[Any, Any] = {}
     report(STAGE, 0, len(groups))
@@ -77,7 +78,10 @@ def _of_group(
     generator, widths = np.random.default_rng([seed, *b"together"]), head_grid(model).widths
     randoms = [matched_set(named, widths, set(named), generator) for _ in range(settings["n_random_sets"])]
     randoms = [one for one in randoms if len(one) == len(named)]
-    harm = exchanges(study, [named, *randoms], seed)
+    places = {one.test.exchanged_at for one in group}
+    at = {"pos": places.pop()} if len(places) == 1 and "" not in places else None
+    with shared_recordings():
+        harm = ways(study, [named, *randoms], seed, measures=MEASURES[:2], at=at)
     rows = []
     for direction, by_set in harm.items():
         values = study.by_item(by_set[named][:, None])

@@ -49,7 +49,7 @@ def report(
 ) -> Report:
     """Judge every claim on some kinds of heads: *holds*, *does not hold*, or *cannot tell*, by the 95% interval.
 
-    `rigor`: "quick" takes 32 items and 8 candidates a kind, chosen by attention and a first-order estimate, and puts
+    `rigor`: "quick" takes 32 items and 6 candidates a kind, chosen by attention and a first-order estimate, and puts
     one prompt of each item to interventions; "full" 100 items, candidates chosen by their exact effect, and two prompts
     of each. `n` overrides the number of items. `pairs` and `corpus` are the
     user's own prompts, as for `find_heads`. `found` are head scores that were found before (with the same pairs): then
