@@ -1,11 +1,12 @@
 // Tokens reach the page through textContent only.
 export default function (component) {
   const { data, parentElement: root } = component;
+  const strip = root.querySelector(".strip");
   const list = root.querySelector(".tokens");
   const legend = root.querySelector(".legend");
 
   function draw() {
-    const { ramps } = themeOf(root);
+    const { ramps } = themeOf(strip);
     const table = rampTable(ramps.signed);
     const colour = (value) => table[Math.round(((value / data.limit + 1) / 2) * 255)];
     const items = data.tokens.map((token, i) => {
@@ -27,5 +28,5 @@ export default function (component) {
   }
 
   draw();
-  return watch(root, draw);
+  return watch(strip, draw);
 }

@@ -15,7 +15,7 @@ from interp.figures.heads import layer_head_map
 __all__ = ["accuracy_by_layer", "beside_causes", "dose_response", "head_map"]
 
 # Okabe & Ito's colours, which stay apart for the colour-blind; lines differ in dash and marker, too.
-_BLUE, _ORANGE, _GREEN, _GREY, _PINK, _BLACK = "#0072B2", "#D55E00", "#009E73", "#777777", "#CC79A7", "#222222"
+_BLUE, _ORANGE, _GREEN, _GREY, _PINK, _BLACK = "#0072B2", "#D55E00", "#009E73", "#777777", "#CC79A7", "#909090"
 _BASELINES = {"majority": (_GREY, "dot"), "embedding": (_PINK, "dashdot"), "random_init": (_GREEN, "longdash")}
 
 

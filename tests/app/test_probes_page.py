@@ -5,47 +5,16 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from probed import TARGET, probed
 from serving import HOSTILE, tiny_model
 
-import probes
 from interp.errors import InputError
-from interp.pairs import PromptPairs
 from interp.runs.store import RunStore
 from probes.projection import project
-from probes.results import ProbeResults
-from probes.used import Use
-
-WORDS = ("the", "cat", "sat", "on", "a", "mat", HOSTILE[0], HOSTILE[1])
-TARGET = f"article {HOSTILE[0]}"
-
-
-@cache
-def probed() -> tuple[ProbeResults, Use]:
-    """Whether a word is one of the first four, on random texts; and a test of that at the first word of pairs."""
-    model, generator = tiny_model(), np.random.default_rng(0)
-    texts = [" ".join(generator.choice(WORDS, size=6)) for _ in range(30)]
-    labels = [["first" if word in WORDS[:4] else "second" for word in text.split()] for text in texts]
-    data = probes.dataset(model, texts, {TARGET: labels}, prepend_bos=False)
-    results = probes.sweep(data, "ridge", n_folds=4)
-    rows = [[int(x) for x in generator.integers(2, 8, size=5)] for _ in range(24)]
-    clean = [[2 + i % 4, *row] for i, row in enumerate(rows)]
-    corrupt = [[6 + i % 2, *row] for i, row in enumerate(rows)]
-    pairs = PromptPairs.from_tokens(
-        clean=clean,
-        corrupt=corrupt,
-        answer=[3] * len(rows),
-        foil=[7] * len(rows),
-        positions={"subject": [[0]] * len(rows), "attractor": [[1]] * len(rows)},
-        items=[f"{i:02}" for i in range(len(rows))],
-        model=model,
-    )
-    use = probes.test_use(results.at("resid_pre.1", TARGET), model, pairs, position="subject", n_random=2)
-    return results, use
 
 
 @pytest.fixture
