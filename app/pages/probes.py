@@ -39,9 +39,12 @@ def _results(found: ProbeResults) -> FoundProbe:
     plain(found.describe(target))
     left, right = st.columns([5, 4], gap="medium")
     with left:
-        figure = found.plot(target)
-        figure.update_layout(title=None, margin={"t": 16, "l": 8, "r": 8, "b": 8})
-        st.plotly_chart(figure, key="decoded", config={"displaylogo": False})
+        of_heads = rows["head"].notna()
+        for heads in (False, True):
+            if (of_heads == heads).to_numpy().any():
+                figure = found.plot(target, heads=heads)
+                figure.update_layout(title=None, margin={"t": 16, "l": 8, "r": 8, "b": 8})
+                st.plotly_chart(figure, key=f"decoded {heads}", config={"displaylogo": False})
     with right:
         table(found.top(target, _ROWS).drop(columns="target"), height="24rem")
     notice("Decodable is not used: what a probe reads, the model may never read. Below, where it was tested.")

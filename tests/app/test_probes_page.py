@@ -56,6 +56,17 @@ def test_what_is_decodable_is_drawn_with_control_and_baselines_and_told(opened, 
     assert HOSTILE[0] not in html(at) and "&lt;img/src=x" in html(at)  # escaped wherever it is said
 
 
+def test_probes_of_heads_are_drawn_as_a_map(opened, stored) -> None:
+    store = RunStore(os.environ["INTERP_STORE"])
+    results, _ = probed(sites="z")
+    assert results.frame["head"].notna().any()
+    run = store.save(results, spec={}, title="of heads").info.id
+    at = opened("probes", probes=run, prompt="the cat sat", bos="0")
+    assert not at.exception
+    kinds = [one["type"] for chart in at.get("plotly_chart") for one in json.loads(chart.proto.spec)["data"]]
+    assert "heatmap" in kinds and len(strip(at)["values"]) == 3
+
+
 def test_a_text_is_read_along_the_probe_that_is_chosen(opened, stored) -> None:
     results, _ = probed()
     at = opened("probes", prompt="the cat sat", bos="0", place="resid_pre.1")

@@ -19,12 +19,12 @@ TARGET = f"article {HOSTILE[0]}"
 
 
 @cache
-def probed() -> tuple[ProbeResults, Use]:
+def probed(sites: str = "resid") -> tuple[ProbeResults, Use]:
     """Whether a word is one of the first four, on random texts; and a test of that at the first word of pairs."""
     model, generator = tiny_model(), np.random.default_rng(0)
     texts = [" ".join(generator.choice(WORDS, size=6)) for _ in range(30)]
     labels = [["first" if word in WORDS[:4] else "second" for word in text.split()] for text in texts]
-    data = probes.dataset(model, texts, {TARGET: labels}, prepend_bos=False)
+    data = probes.dataset(model, texts, {TARGET: labels}, sites=sites, prepend_bos=False)
     results = probes.sweep(data, "ridge", n_folds=4)
     rows = [[int(x) for x in generator.integers(2, 8, size=5)] for _ in range(24)]
     clean = [[2 + i % 4, *row] for i, row in enumerate(rows)]
@@ -38,5 +38,5 @@ def probed() -> tuple[ProbeResults, Use]:
         items=[f"{i:02}" for i in range(len(rows))],
         model=model,
     )
-    use = probes.test_use(results.at("resid_pre.1", TARGET), model, pairs, position="subject", n_random=2)
-    return results, use
+    tested = results.at("resid_pre.1", TARGET) if sites == "resid" else results.best(TARGET)
+    return results, probes.test_use(tested, model, pairs, position="subject", n_random=2)
