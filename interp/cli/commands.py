@@ -54,8 +54,18 @@ app.command("walkthrough")(walkthrough)
 app.add_typer(runs, name="runs")
 app.add_typer(tasks, name="tasks")
 app.command("app")(open_app)
-for _more in sorted(entry_points(group="interp.commands")):  # of packages that stand above interp, such as probes
-    app.command(_more.name)(_more.load())
+
+
+def _take_more() -> None:
+    """Add the commands of packages that stand above interp, such as probes; one that cannot be loaded is named."""
+    for one in sorted(entry_points(group="interp.commands")):
+        try:
+            app.command(one.name)(one.load())
+        except (ImportError, AttributeError) as error:
+            print(f"The command {one.name} ({one.value}) cannot be loaded: {error}", file=sys.stderr)
+
+
+_take_more()
 
 
 @app.callback()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 HEAVY = ("torch", "transformers", "transformer_lens", "streamlit", "plotly", "pandas", "numpy", "pyarrow")
 WATCH = f"""
@@ -101,3 +102,32 @@ def test_models_says_what_can_be_loaded(run):
     assert "llama" in llama["model_types"] and llama["gguf"] and llama["refuses"]
     text = run("models").out
     assert "smollm2-135m" in text and "llama" in text and llama["refuses"][0] in text
+
+
+def test_commands_of_other_packages_are_taken_and_a_broken_one_is_named(monkeypatch, capsys):
+    from interp.cli import commands
+
+    class Entry:
+        def __init__(self, name: str, loads: bool) -> None:
+            self.name, self.value, self.loads = name, f"{name}.cli:run", loads
+
+        def __lt__(self, other: object) -> bool:
+            return False
+
+        def load(self):
+            if not self.loads:
+                raise ImportError("no such module")
+            return lambda: print("it runs")
+
+    monkeypatch.setattr(commands, "app", typer.Typer())
+    monkeypatch.setattr(commands, "entry_points", lambda group: [Entry("broken", False), Entry("good", True)])
+    commands._take_more()
+    assert [one.name for one in commands.app.registered_commands] == ["good"]
+    assert "The command broken (broken.cli:run) cannot be loaded: no such module" in capsys.readouterr().err
+
+
+def test_the_installed_package_brings_the_command_probe():
+    from importlib.metadata import entry_points
+
+    found = {one.name: one.value for one in entry_points(group="interp.commands")}
+    assert found.get("probe") == "probes.cli:probe"
