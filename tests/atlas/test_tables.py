@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from interp.atlas.stability import resample
-from interp.atlas.tables import overlap_table
+from interp.atlas.tables import overlap_table, unexplained_table
 from interp.heads.base import finder
 from interp.results import HeadScores
 from interp.results.heads import all_items, item_rows
@@ -49,6 +49,19 @@ def test_overlap_is_counted_and_held_against_chance():
     assert row["rank_correlation"] == pytest.approx(ranks[0].corr(ranks[1]))
     empty = table.set_index(["kind", "other"]).loc[("induction", "name_mover")]
     assert math.isnan(empty["p"]) and empty["jaccard"] == 0
+
+
+def test_heads_that_matter_and_have_no_name_stand_by_their_largest_effect():
+    found = scores({"name_mover": [], "s_inhibition": []})
+    effects = {("name_mover", 1): 0.1, ("s_inhibition", 1): 0.9, ("name_mover", 2): 0.5, ("name_mover", 7): -0.7}
+    rows = [
+        {**row, "effect": effect, "verdict": "" if math.isnan(effect) else "matters for ioi"}
+        for row in found.frame.to_dict("records")
+        for effect in [effects.get((row["kind"], row["head"]), math.nan)]  # the others were not tested
+    ]
+    together = pd.DataFrame(columns=["task", "direction", "effect"])
+    (rest,) = unexplained_table(HeadScores(pd.DataFrame(rows), pd.DataFrame(), {}), together).to_dict("records")
+    assert rest["heads that matter and are not named"] == "0.1 0.7 0.2"
 
 
 def with_items(effects: dict[int, np.ndarray], *, p: float = 0.001, supports: bool = True) -> HeadScores:
