@@ -10,6 +10,7 @@ import pytest
 
 import interp
 from interp.atlas.results import Atlas
+from interp.atlas.stability import resample
 from interp.errors import InputError, StorageError
 from interp.heads import find
 from interp.results.heads import head_of
@@ -80,6 +81,15 @@ def test_the_kept_items_are_what_lies_behind_every_mean(made):
                 checked += 1
         assert math.isnan(row["effect"]) or (*at, "score") in means.index
     assert checked > 100
+
+
+def test_every_named_head_is_resampled_also_of_a_kind_that_is_named_without_a_test(names):
+    limits = {"sink": {"score": 0.01, "writing": 1e9}}
+    found = interp.find_heads(names.model, "sink", pairs=pairs_of(names), top=1, cutoffs=limits)
+    named = {head_of(row) for row in found.frame.to_dict("records") if row["verdict"] == "sink"}
+    assert len(named) > found.frame["effect"].notna().sum()
+    again = resample(found, "sink")
+    assert again.named == named and set(again.again) == {head_of(row) for row in found.frame.to_dict("records")}
 
 
 def test_an_atlas_is_saved_loaded_stored_and_written_alike(made, tmp_path):

@@ -64,14 +64,17 @@ def test_heads_that_matter_and_have_no_name_stand_by_their_largest_effect():
     assert rest["heads that matter and are not named"] == "0.1 0.7 0.2"
 
 
-def with_items(effects: dict[int, np.ndarray], *, p: float = 0.001, supports: bool = True) -> HeadScores:
+def with_items(
+    effects: dict[int, np.ndarray], *, p: float = 0.001, supports: bool = True, named: bool = True
+) -> HeadScores:
     """Name movers whose score and writing pass, with these effects by item."""
     limits = {"score": 0.3, "writing": 0.0, "effect": 0.05}
     rows, items = [], []
     for head, effect in effects.items():
         at = Head(0, head)
         row = {"kind": "name_mover", "stack": "", "sublayer": "attn", "layer": 0, "head": head, "score": 0.9}
-        row |= {"writing": 1.0, "effect": effect.mean(), "control": 0.0, "p_corrected": p, "reason": "", "verdict": ""}
+        row |= {"writing": 1.0, "effect": effect.mean(), "control": 0.0, "p_corrected": p, "reason": ""}
+        row["verdict"] = "name_mover" if named and effect.mean() >= limits["effect"] else ""
         rows.append({**row, "denoise_effect": 0.0, "denoise_control": 0.0, "denoise_p_corrected": 1.0})
         names = [f"item {i}" for i in range(len(effect))]
         half = effect if supports else 0 * effect
@@ -106,10 +109,11 @@ def test_shares_of_resamples_are_those_of_a_plain_loop():
     assert found.again["0.0"] == pytest.approx(np.mean(loop), abs=0.03) and 0.1 < np.mean(loop) < 0.99
 
 
-@pytest.mark.parametrize("fault", ["p", "support"])
+@pytest.mark.parametrize("fault", ["p", "support", "verdict"])
 def test_a_head_that_failed_otherwise_is_never_named(fault):
     firm = {0: np.full(N_ITEMS, 0.5)}
-    found = resample(with_items(firm, p=0.2 if fault == "p" else 0.001, supports=fault != "support"), "name_mover")
+    options = {"p": {"p": 0.2}, "support": {"supports": False}, "verdict": {"named": False}}[fault]
+    found = resample(with_items(firm, **options), "name_mover")
     assert not found.named and found.again == {"0.0": 0} and math.isnan(found.jaccard)
     assert resample(with_items(firm), "name_mover").again == {"0.0": 1}
 
