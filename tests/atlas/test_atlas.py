@@ -83,9 +83,9 @@ def test_the_kept_items_are_what_lies_behind_every_mean(made):
     assert checked > 100
 
 
-def test_every_named_head_is_resampled_also_of_a_kind_that_is_named_without_a_test(names):
+def test_every_named_head_is_resampled_also_of_a_kind_that_is_named_without_a_test(untrained, names):
     limits = {"sink": {"score": 0.01, "writing": 1e9}}
-    found = interp.find_heads(names.model, "sink", pairs=pairs_of(names), top=1, cutoffs=limits)
+    found = interp.find_heads(untrained, "sink", pairs=pairs_of(names), top=1, cutoffs=limits)
     named = {head_of(row) for row in found.frame.to_dict("records") if row["verdict"] == "sink"}
     assert len(named) > found.frame["effect"].notna().sum()
     again = resample(found, "sink")
