@@ -105,6 +105,14 @@ def test_an_atlas_is_saved_loaded_stored_and_written_alike(made, tmp_path):
         Atlas.load(tmp_path / "atlas")
 
 
+def test_a_kind_that_scores_no_head_is_left_out_and_says_why(names):
+    found = interp.atlas(names.model, ["backup", "s_inhibition"], n=12)
+    assert found.scores.kinds == ["s_inhibition"] and "no name mover" in found.about["left_out"]["backup"]
+    assert "left out: no name mover" in found.kinds.set_index("kind").loc["backup", "problem"]
+    with pytest.raises(InputError, match="backup: no name mover was found"):
+        interp.atlas(names.model, "backup", n=12)
+
+
 def test_drawing_asks_for_what_there_is(made):
     grid = np.array(made.plot().data[0].z, dtype=float)
     assert grid[1, 2] == grid[2, 1] == 1 and np.nansum(grid) == 2
