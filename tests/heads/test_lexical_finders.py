@@ -185,10 +185,17 @@ def test_a_word_is_retrieved_where_nothing_is_looked_at_more_not_even_the_first_
     at = 1 + pattern[:, 1:].argmax(-1)  # where the first head looks most, but for the first token
     words = rows[torch.arange(len(rows)), at].tolist()
     pairs = PromptPairs.from_tokens(rows, rows, words, [1] * 16, positions={"needle": [[i] for i in at.tolist()]})
-    found = finder("retrieval").behaviour(Study(model, {"value": pairs}, ("END",)))
+    one, study = finder("retrieval"), Study(model, {"value": pairs}, ("END",))
+    found = one.behaviour(study)
     assert found.beside["without_first"][:, 0, 0].tolist() == [1.0] * 16
     retrieved = (pattern.argmax(-1) == at).double().tolist()
     assert found.score[:, 0, 0].tolist() == retrieved and 0 < sum(retrieved) < 16
+    others = [[token for token in row if token != word] for row, word in zip(rows.tolist(), words, strict=True)]
+    own, *rest = (
+        study.writes("END", "needle", up=[[token] for token in tokens])
+        for tokens in (words, *zip(*others, strict=True))
+    )
+    np.testing.assert_allclose(one.writing.measure(study), own - np.mean(rest, axis=0), atol=1e-5)
 
 
 # Related words
