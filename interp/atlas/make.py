@@ -10,6 +10,7 @@ from interp.atlas.results import Atlas
 from interp.atlas.search import RIGORS, SETTINGS, caveat_of, must_be_askable, must_be_of, search
 from interp.atlas.together import STAGE, carried_together
 from interp.atlas.whole import Whole
+from interp.errors import InputError
 from interp.heads.base import finder
 from interp.heads.splits import as_pairs
 from interp.heads.task_finder import TaskFinder
@@ -39,7 +40,8 @@ def atlas(
     `rigor`: "quick" takes 32 items and 6 candidates a kind; "full" 100 items, candidates chosen by their exact effect.
     `n` overrides the number of items. `keep`: a folder for what is finished, so that the same call goes on from there.
     `pairs` and `corpus` are the user's own prompts, as for `find_heads`. `found`: head scores that were found before,
-    which are then not looked for again. Kinds whose prompts cannot be made for the model are left out, and said so.
+    which are then not looked for again. Kinds whose prompts cannot be made for the model, or that score no head, are
+    left out, and said so.
     Raises `InputError` for an unknown kind or rigor, and where no kind is left.
     """
     start, say = time.perf_counter(), Whole(progress, [(STAGE, _COST_OF_TOGETHER)])
@@ -52,6 +54,11 @@ def atlas(
     else:
         must_be_of(model, found, given)
         rigor = "of the heads that were given"
+    without = {kind: why for kind, why in found.about.get("problems", {}).items() if kind not in found.kinds}
+    if not found.kinds:
+        said = "; ".join(f"{kind}: {why}" for kind, why in without.items())
+        raise InputError(f"No head has a score to make an atlas of. {said or 'Name other kinds'}.")
+    left_out |= without
     asked = {name: found.about[name] for name in SETTINGS}
     groups: dict[Any, list[TaskFinder]] = {}
     for one in (finder(kind) for kind in found.kinds):

@@ -16,7 +16,7 @@ from interp.heads.syntax import SyntaxFinder
 from interp.heads.syntax_search import IN_SENTENCES
 from interp.heads.task_finder import TaskFinder
 from interp.results import HeadScores
-from interp.results.heads import head_of
+from interp.results.heads import head_of, is_kind
 from interp.sites import Head
 
 __all__ = ["Resampled", "resample"]
@@ -28,7 +28,7 @@ _N_RESAMPLES = 500
 @dataclass(frozen=True)
 class Resampled:
     """One kind under resampling of its items. `named` are the heads that pass all cutoffs of size on all items;
-    `again` says of each tested head in which share of resamples it does, `overlaps` are the Jaccard indices of the
+    `again` says of each head with items in which share of resamples it does, `overlaps` are the Jaccard indices of the
     resamples' sets with `named` (none where nothing is named or no items were kept)."""
 
     named: frozenset[str] = frozenset()
@@ -47,9 +47,9 @@ class Resampled:
 
 
 def resample(found: HeadScores, kind: str, *, n_resamples: int = _N_RESAMPLES, seed: int = 0) -> Resampled:
-    """Name a kind's tested heads again, by its cutoffs of size alone, on resamples of the items. Whether a head goes
-    beyond its controls, and p, are taken as they were found: a head that failed by these is never named. What was
-    kept as one number only (the writing of kinds known by a pattern, a joint effect) does not vary."""
+    """Name a kind's heads again, by its cutoffs of size alone, on resamples of the items. Whether a head goes beyond
+    its controls, p, and whether the task is done are taken as they were found: a head that failed by these is never
+    named. What was kept as one number only (the writing of kinds known by a pattern, a joint effect) does not vary."""
     items = found.items.loc[found.items["kind"] == kind] if len(found.items) else found.items
     one, limits = finders().get(kind), found.about.get("cutoffs", {}).get(kind, {})
     if not len(items) or one is None:
@@ -60,6 +60,9 @@ def resample(found: HeadScores, kind: str, *, n_resamples: int = _N_RESAMPLES, s
     by_head = [{name: mean[:, i] for name, mean in means.items()} for i in range(len(heads))]
     alpha = float(found.about.get("alpha", 0.05))
     passes = np.stack([_passes(one, rows[head], m, limits, alpha) for head, m in zip(heads, by_head, strict=True)])
+    passes &= np.array([not good or is_kind(rows[head]) for head, good in zip(heads, passes[:, 0], strict=True)])[
+        :, None
+    ]
     first, again = passes[:, 0], passes[:, 1:]
     named = frozenset(head for head, good in zip(heads, first, strict=True) if good)
     overlaps = (again & first[:, None]).sum(axis=0) / np.maximum((again | first[:, None]).sum(axis=0), 1)

@@ -140,11 +140,10 @@ def unexplained_table(found: HeadScores, together: pd.DataFrame) -> pd.DataFrame
     for behaviour, kinds in groups.items():
         records = [row for kind in kinds for row in found.of(kind).to_dict("records")]
         named = {head_of(row) for row in records if outcome(row) == NAMED}
-        matter = {
-            head_of(row): row["effect"]
-            for row in sorted(records, key=lambda row: abs(row.get("effect") or 0.0))
-            if outcome(row) == MATTERS and head_of(row) not in named
-        }
+        matter: dict[str, float] = {}
+        for row in records:
+            if outcome(row) == MATTERS and (head := head_of(row)) not in named:
+                matter[head] = max(matter.get(head, 0.0), abs(row["effect"]))
         mine = together.loc[(together["task"] == behaviour) & (together["direction"] == "noise")].to_dict("records")
         task = found.about.get("tasks", {}).get(behaviour, {})
         undone = {str(row["reason"]) for row in records if str(row["reason"]).startswith("cannot tell")}
@@ -157,7 +156,7 @@ def unexplained_table(found: HeadScores, together: pd.DataFrame) -> pd.DataFrame
                 "carried_low": mine[0]["effect_low"] if mine else math.nan,
                 "carried_high": mine[0]["effect_high"] if mine else math.nan,
                 "left": 1 - mine[0]["effect"] if mine and mine[0]["effect"] >= 0 else math.nan,
-                "heads that matter and are not named": " ".join(reversed(list(matter))),
+                "heads that matter and are not named": " ".join(sorted(matter, key=lambda head: -matter[head])),
                 "cannot tell": "" if task.get("is done", True) else next(iter(undone), "the model does not do it"),
             }
         )

@@ -67,13 +67,15 @@ class _Shelf:
     def record(
         self, model: HookedTransformer, texts: Sequence[Text], sites: frozenset[str], resid: frozenset[tuple[str, int]]
     ) -> Recording:
-        missing = [text for text in dict.fromkeys(texts) if not self._has(model, text, sites, resid)]
-        fresh = None
+        held = {text: self._held(model, text, sites, resid) for text in dict.fromkeys(texts)}
+        there = {text: place for text, place in held.items() if place is not None}  # also when it is dropped below
+        missing = [text for text in held if text not in there]
         if missing:
             fresh = self._run(model, missing, sites, resid)
             if missing == list(texts):
                 return fresh
-        found = [self._find(model, text, fresh, missing) for text in texts]
+            there |= {text: (fresh, i) for i, text in enumerate(missing)}
+        found = [there[text] for text in texts]
         first = found[0][0]
         if all(one is first for one, _ in found) and [i for _, i in found] == list(range(len(first.texts))):
             return first
@@ -97,23 +99,16 @@ class _Shelf:
                 self.where = {text: at for text, at in self.where.items() if at[0] != dropped}
         return made
 
-    def _has(
+    def _held(
         self, model: HookedTransformer, text: Text, sites: frozenset[str], resid: frozenset[tuple[str, int]]
-    ) -> bool:
-        number, _ = self.where.get((id(model), text), (0, 0))
+    ) -> tuple[Recording, int] | None:
+        """The recording that holds all that is asked of a text, and the text's number in it."""
+        number, i = self.where.get((id(model), text), (0, 0))
         if not number:
-            return False
+            return None
         one = self.held[number][0]
         self.held.move_to_end(number)
-        return sites <= one.values.keys() and resid <= one.resid.keys()
-
-    def _find(
-        self, model: HookedTransformer, text: Text, fresh: Recording | None, missing: Sequence[Text]
-    ) -> tuple[Recording, int]:
-        if fresh is not None and text in missing:
-            return fresh, missing.index(text)
-        number, i = self.where[id(model), text]
-        return self.held[number][0], i
+        return (one, i) if sites <= one.values.keys() and resid <= one.resid.keys() else None
 
 
 def _assembled(

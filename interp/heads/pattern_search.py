@@ -94,7 +94,7 @@ def search_patterns(
         tested = _tested_by_item(tested, pairs[1].items) if pairs else tested
         effects = _effects(plan, tested.harm, n_kinds, seed)
         frames += [_frame(one, grid, measured[one.name], effects, seed) for one in group]
-        items += [_items(one.name, plan, measured[one.name], tested.harm, seed) for one in group]
+        items += [_items(one, plan, measured[one.name], tested.harm, seed) for one in group]
         sets += [
             _set_row(one, plan, tested, measured[one.name], n_kinds, seed) | {"metric": metric, "unit": unit}
             for one in group
@@ -110,15 +110,19 @@ def search_patterns(
 
 
 def _items(
-    kind: str, plan: AblationPlan, measured: _Measured, harm: Mapping[HeadSet, np.ndarray], seed: int
+    one: Finder, plan: AblationPlan, measured: _Measured, harm: Mapping[HeadSet, np.ndarray], seed: int
 ) -> pd.DataFrame:
     """Score and harm of the heads tested alone, a row per prompt: each is an item of its own, those of the score are
-    not those of the harm, and another seed has others."""
+    not those of the harm, and another seed has others. Of a kind that asks for no harm, the score of every head."""
+    scored = list(plan.singles)
+    if one.effect_cutoff is None:
+        there = np.argwhere(~np.isnan(measured.report).all(axis=0)).tolist()
+        scored = [Head(layer, head, "attn", plan.singles[0].stack) for layer, head in there]
     parts = []
-    for head in plan.singles:
-        score = measured.report[:, head.layer, head.head]
-        for name, values in (("score", score), ("ablation", harm[(head,)])):
-            parts.append(item_rows(kind, head, name, [f"{name} {seed}:{i}" for i in range(len(values))], values))
+    for name, heads in (("score", scored), ("ablation", plan.singles)):
+        for head in heads:
+            values = measured.report[:, head.layer, head.head] if name == "score" else harm[(head,)]
+            parts.append(item_rows(one.name, head, name, [f"{name} {seed}:{i}" for i in range(len(values))], values))
     return all_items(parts)
 
 
@@ -154,7 +158,7 @@ def _measure_pairs(
     rules = {one.name: one.rule for one in found}
     by_half = []
     for half in pairs:
-        batch = pad_rows([list(row) for row in half.clean], _pad(model), "left", model.device)
+        batch = pad_rows([list(row) for row in half.clean], _pad(model), "right", model.device)  # rules count from 0
         shares = attention_shares(model, batch, rules)
         by_half.append({name: _of_items(x.double().numpy(), half.items) for name, x in shares.items()})
     for one in found:

@@ -43,14 +43,15 @@ class AblationPlan:
 def make_plan(
     grid: HeadGrid, scores: Mapping[str, Scores], *, top: int, test_all: bool, n_random_sets: int, seed: int
 ) -> AblationPlan:
-    """Choose the `top` heads of each kind by mean score `[prompt layer head]`, and controls from the same layers.
+    """Choose the `top` heads of each kind by mean score `[prompt layer head]` over the prompts that have one, and
+    controls from the same layers.
 
     With `test_all` every head is tested, and all other heads of a layer are its controls.
     """
     generator = np.random.default_rng([seed, *b"controls"])
-    tops = {kind: _best(one.mean(axis=0), top, grid) for kind, one in scores.items()}
+    tops = {kind: _best(_mean(one), top, grid) for kind, one in scores.items()}
     if test_all:
-        scored = ~np.isnan(next(iter(scores.values())).mean(axis=0))
+        scored = ~np.isnan(next(iter(scores.values()))).all(axis=0)
         singles = tuple(_head(grid, layer, i) for layer, i in np.argwhere(scored).tolist())
         controls = {layer: tuple(head for head in singles if head.layer == layer) for layer in range(grid.n_layers)}
     else:
@@ -78,6 +79,12 @@ def stability(scores: Scores, top: int, *, n_resamples: int = 200, seed: int = 0
         again = set(np.argsort(-mean, kind="stable")[:top])
         overlaps.append(len(chosen & again) / len(chosen | again))
     return float(np.mean(overlaps))
+
+
+def _mean(scores: Scores) -> Scores:
+    """Over prompts; NaN where none has a score."""
+    n = (~np.isnan(scores)).sum(axis=0)
+    return np.divide(np.nansum(scores, axis=0), n, out=np.full(n.shape, np.nan), where=n > 0)
 
 
 def _best(mean: Scores, top: int, grid: HeadGrid) -> tuple[Head, ...]:

@@ -10,6 +10,7 @@ import pytest
 
 import interp
 from interp.atlas.results import Atlas
+from interp.atlas.stability import resample
 from interp.errors import InputError, StorageError
 from interp.heads import find
 from interp.results.heads import head_of
@@ -82,6 +83,15 @@ def test_the_kept_items_are_what_lies_behind_every_mean(made):
     assert checked > 100
 
 
+def test_every_named_head_is_resampled_also_of_a_kind_that_is_named_without_a_test(untrained, names):
+    limits = {"sink": {"score": 0.01, "writing": 1e9}}
+    found = interp.find_heads(untrained, "sink", pairs=pairs_of(names), top=1, cutoffs=limits)
+    named = {head_of(row) for row in found.frame.to_dict("records") if row["verdict"] == "sink"}
+    assert len(named) > found.frame["effect"].notna().sum()
+    again = resample(found, "sink")
+    assert again.named == named and set(again.again) == {head_of(row) for row in found.frame.to_dict("records")}
+
+
 def test_an_atlas_is_saved_loaded_stored_and_written_alike(made, tmp_path):
     again = Atlas.load(made.save(tmp_path / "atlas"))
     assert again.to_markdown() == made.to_markdown() and again.about == made.about
@@ -93,6 +103,14 @@ def test_an_atlas_is_saved_loaded_stored_and_written_alike(made, tmp_path):
     (tmp_path / "atlas" / "together.parquet").write_bytes(b"damaged")
     with pytest.raises(StorageError, match="Cannot read the tables"):
         Atlas.load(tmp_path / "atlas")
+
+
+def test_a_kind_that_scores_no_head_is_left_out_and_says_why(names):
+    found = interp.atlas(names.model, ["backup", "s_inhibition"], n=12)
+    assert found.scores.kinds == ["s_inhibition"] and "no name mover" in found.about["left_out"]["backup"]
+    assert "left out: no name mover" in found.kinds.set_index("kind").loc["backup", "problem"]
+    with pytest.raises(InputError, match="backup: no name mover was found"):
+        interp.atlas(names.model, "backup", n=12)
 
 
 def test_drawing_asks_for_what_there_is(made):

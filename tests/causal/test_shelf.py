@@ -81,6 +81,18 @@ def test_what_has_no_room_is_run_again_and_the_oldest_goes_first(model_of: Model
     assert ran == [one, one]
 
 
+def test_what_is_dropped_to_make_room_is_still_there_for_the_call_that_needs_it(model_of: ModelOf) -> None:
+    model, (one, two) = model_of("llama"), (texts_of([6], seed) for seed in (1, 2))
+    both = run_texts(model, [*one, *two]).final
+    with shelf.shared_recordings():
+        size = shelf._bytes(shelf.record(model, one))
+    with shelf.shared_recordings(size + size // 2):  # room for one of them
+        shelf.record(model, one)
+        found = shelf.record(model, [*one, *two]).final
+    assert found is not None and both is not None
+    torch.testing.assert_close(found, both, atol=1e-5, rtol=1e-5)
+
+
 def test_patterns_noise_and_encoders_are_not_kept(model_of: ModelOf, ran: list[list[Text]]) -> None:
     model, (text,) = model_of("llama"), texts_of([5], 1)
     noisy = Text(text.tokens, text.reads, noise=torch.ones(5, model.cfg.d_model))

@@ -17,10 +17,12 @@ from interp.heads.base import Finder, finder, finders
 from interp.heads.causes import CAUSES
 from interp.heads.find import BASIC_KINDS
 from interp.heads.patterns import attention_shares, prefix_match, previous_token
+from interp.heads.splits import halves
 from interp.heads.task_finder import TaskFinder
 from interp.model.config import ModelConfig
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
 from interp.sites import Head
 from interp.tasks.base import definitions
 from interp.tasks.repeated_tokens import common_vocabulary, single_repeats, tiled
@@ -341,3 +343,32 @@ def test_heads_without_controls_get_no_p_and_no_causal_verdict(random_rows):
     scores = interp.find_heads(HookedTransformer(cfg), ["induction"], n=6, top=2, n_random_sets=2)
     assert scores.frame[["control", "p", "p_corrected"]].isna().all().all()
     assert scores.sets["p"].isna().all() and not scores.frame["verdict"].str.startswith("induction").any()
+
+
+def test_pairs_of_any_length_are_scored_and_one_that_asks_nothing_does_not_spoil_the_others(
+    random_model: HookedTransformer,
+) -> None:
+    lengths = [4, 6, 5, 7, 4, 6, 5, 8] * 2
+    rows = [[2, *range(5, 5 + n), *(5, 6) * (i % 4 != 3)] for i, n in enumerate(lengths)]  # every fourth: no repeat
+    other = [[*row[:-1], row[-1] + 1] for row in rows]
+    n = len(rows)
+    names = {"answer": [20] * n, "foil": [21] * n, "items": [f"item {i}" for i in range(n)]}
+    pairs = PromptPairs.from_tokens(rows, other, **names)
+    found = interp.find_heads(random_model, ["sink", "duplicate_token"], pairs=pairs, top=2, n_random_sets=1)
+    _, report = halves(pairs, 0)
+    for kind, rule in (("sink", lambda row, q: [0]), ("duplicate_token", lambda row, q: _copies(row, q))):
+        mine = found.of(kind)
+        assert mine["effect"].notna().sum() >= 2  # candidates are chosen and tested
+        for row in mine.to_dict("records"):
+            shares = []
+            for tokens in (rows[i] for i in report):
+                site = f"blocks.{row['layer']}.attn.hook_pattern"
+                pattern = random_model.run_with_cache(torch.tensor([tokens]), [site])[1][site][0, row["head"]].detach()
+                asked = {q: keys for q in range(1, len(tokens)) if (keys := rule(tokens, q))}
+                if asked:
+                    shares.append(np.mean([float(pattern[q, keys].sum()) for q, keys in asked.items()]))
+            assert row["score"] == pytest.approx(np.mean(shares), abs=1e-5)
+
+
+def _copies(row: list[int], q: int) -> list[int]:
+    return [k for k in range(q) if row[k] == row[q]]

@@ -15,6 +15,7 @@ from interp import planted
 from interp.circuits.ov_tokens import token_ov_logits
 from interp.errors import InputError
 from interp.heads import function_vector
+from interp.heads.base import finder
 from interp.heads.semantic_relation import attention_gained
 from interp.heads.study import Study
 from interp.model.config import ModelConfig
@@ -173,6 +174,28 @@ def test_where_a_head_looks_most_is_what_its_pattern_says():
                 assert study.looks_at(name)[i, layer].tolist() == pattern.argmax(-1).tolist()
                 rest = 1 + pattern[:, 1:].argmax(-1)
                 assert study.looks_at(name, first=False)[i, layer].tolist() == rest.tolist()
+
+
+def test_a_word_is_retrieved_where_nothing_is_looked_at_more_not_even_the_first_token():
+    model = HookedTransformer(
+        ModelConfig.decoder_only(n_layers=2, d_model=32, n_heads=4, n_key_value_heads=2, d_vocab=60, n_ctx=32), seed=2
+    )
+    rows = torch.stack([torch.randperm(58, generator=torch.Generator().manual_seed(i))[:6] + 2 for i in range(16)])
+    pattern = model.run_with_cache(rows)[1]["pattern", 0][:, 0, -1]
+    at = 1 + pattern[:, 1:].argmax(-1)  # where the first head looks most, but for the first token
+    words = rows[torch.arange(len(rows)), at].tolist()
+    pairs = PromptPairs.from_tokens(rows, rows, words, [1] * 16, positions={"needle": [[i] for i in at.tolist()]})
+    one, study = finder("retrieval"), Study(model, {"value": pairs}, ("END",))
+    found = one.behaviour(study)
+    assert found.beside["without_first"][:, 0, 0].tolist() == [1.0] * 16
+    retrieved = (pattern.argmax(-1) == at).double().tolist()
+    assert found.score[:, 0, 0].tolist() == retrieved and 0 < sum(retrieved) < 16
+    others = [[token for token in row if token != word] for row, word in zip(rows.tolist(), words, strict=True)]
+    own, *rest = (
+        study.writes("END", "needle", up=[[token] for token in tokens])
+        for tokens in (words, *zip(*others, strict=True))
+    )
+    np.testing.assert_allclose(one.writing.measure(study), own - np.mean(rest, axis=0), atol=1e-5)
 
 
 # Related words
