@@ -62,6 +62,8 @@ def sweep(
     Raises `InputError` for labels that cannot be tested on held-out groups (one class, a class of one group, fewer
     groups than folds) and for activations that are not finite, naming place and row.
     """
+    if not isinstance(dataset, ProbeDataset):
+        raise InputError(f"Probes are fitted on what probes.dataset(…) gives, not on a {type(dataset).__name__}.")
     more = {"rigor": rigor, "n_folds": n_folds, "seed": seed, "alpha": alpha}
     settings = Settings.of(estimator, alphas, **more, n_controls=n_controls, n_permutations=n_permutations)
     asked = [targets] if isinstance(targets, str) else list(dataset.targets if targets is None else targets)
@@ -198,8 +200,8 @@ def _about(dataset: ProbeDataset, sets: list[RowSet], settings: Settings, embedd
         + ("; of a network: the difference of class means" if settings.estimator == "mlp" else ""),
         "verdict": f"decodable: the interval lies above the majority and the score above the control"
         f"{'' if full else ', the first also when corrected for the number of places'}"
-        f"{f', and p is at most {settings.alpha:g}' if full else ''}; the whole interval less than {MARGIN:g} above it: "
-        "not decodable. "
+        f"{f', and p is at most {settings.alpha:g}' if full else ''}; the whole interval less than {MARGIN:g} above "
+        "it: not decodable. "
         "None of this says that the model uses it",
         "seed": settings.seed,
         "alpha": settings.alpha,
