@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ def align(
     model: HookedTransformer, texts: Texts, labels: Any, *, positions: Any, pairs: PromptPairs | None, bos: bool | None
 ) -> Labelled:
     """One row for each labelled token, in the order of texts and positions. The type of a row is its token."""
+    if isinstance(labels, list | tuple | np.ndarray | pd.Series) and len(labels) == len(texts):
+        labels = {"label": list(labels)}  # as a table calls its only target
     if isinstance(labels, pd.DataFrame):
         if positions is not None:
             raise InputError("A table of labels says its positions itself. Leave positions= out.")
@@ -34,8 +37,9 @@ def align(
         found, more = _from_mapping(model, texts, labels, positions, pairs), {}
     else:
         raise InputError(
-            f"labels={labels!r} labels nothing. Give a mapping from targets to labels of each text, a table with the "
-            "columns text, pos and label, or the name of a task or label set in place of the texts."
+            f"labels={labels!r} are no labels of {len(texts)} texts. Give one for each text (or a list, one per "
+            "position), a mapping from targets to such labels, a table with the columns text, pos and label, or the "
+            "name of a task or label set in place of the texts."
         )
     order = np.lexsort((found["pos"], found["text"]))
     text, pos = (np.asarray(found.pop(name), dtype=np.int64)[order] for name in ("text", "pos"))
@@ -201,9 +205,12 @@ def _from_table(
         lacks = f"no column {missing[0]!r}" if missing else "no column of labels"
         raise InputError(f"The table of labels has {lacks}. It needs text, pos, and label (or one for each target).")
     numbers = {text: number for number, text in enumerate(texts.texts)}
+    several = {text for text, n in Counter(texts.texts).items() if n > 1}
     rows: dict[int, TextRow] = {}
     text, pos = [], []
     for line, (one, place) in enumerate(zip(frame["text"].tolist(), frame["pos"].tolist(), strict=True)):
+        if isinstance(one, str) and one in several:
+            raise InputError(f"Row {line} of the labels is of text {one!r}, which is there twice. Give its number.")
         number = numbers.get(one, -1) if isinstance(one, str) else one
         if not is_index(number) or not 0 <= number < len(texts):
             raise InputError(f"Row {line} of the labels is of text {one!r}; there are texts 0 to {len(texts) - 1}.")

@@ -27,7 +27,8 @@ def probe(
     labels: Annotated[str | None, typer.Option(help="A label set, e.g. part_of_speech; decoded, not tested.")] = None,
     texts: Annotated[Path | None, typer.Option(exists=True, help="Your own texts, one a line.")] = None,
     labels_csv: Annotated[
-        Path | None, typer.Option("--labels-csv", exists=True, help="Their labels: columns text, pos, label or others.")
+        Path | None,
+        typer.Option("--labels-csv", exists=True, help="Their labels: columns text, pos, label or others; group."),
     ] = None,
     sites: Annotated[list[str] | None, typer.Option(help="resid, z, mlp_out, …; repeat for several.")] = None,
     estimator: Annotated[str, typer.Option(help=f"{', '.join(ESTIMATORS)}.")] = "ridge",
@@ -125,12 +126,18 @@ def _own(texts: Path | None, labels: Path | None) -> tuple[list[str], Any]:
 
     assert texts is not None and labels is not None
     try:
-        lines = [line for line in texts.read_text(encoding="utf-8").splitlines() if line.strip()]
-        table = pd.read_csv(labels, encoding="utf-8")
+        # By line feeds alone: other characters that end lines may stand in a text. "NA" and "None" are labels.
+        lines = texts.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+        table = pd.read_csv(labels, encoding="utf-8-sig", keep_default_na=False, na_values=["", "NaN", "nan"])
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise InputError(
             f"Cannot read {texts} and {labels}: {error}. Give UTF-8 text, and CSV with a header."
         ) from error
+    blank = next((i for i, line in enumerate(lines) if not line.strip()), None)
+    if blank is not None:
+        raise InputError(
+            f"Line {blank} of {texts} (from 0) is blank. Take it out, so that the lines' numbers are clear."
+        )
     if "text" not in table or not len(table):
         raise InputError(f"{labels} needs a row per label and a column text: the number of its line, from 0.")
     return lines, table
@@ -162,7 +169,11 @@ def _show(made: Any, results: Any, ids: list[str], *, as_json: bool) -> None:
         if len(table) > _ROWS:
             table = results.top(target, _ROWS)
         print_frame(table, title=target, left=("place", "verdict"))
+    for note in results.about.get("leaks", ()):
+        print_said(note)
     if not hasattr(made, "uses"):
+        for target in results.targets:
+            print_said(results.describe(target))
         print_said("Decodable is not used: probes.test_use(results.at(place), model, pairs) tests whether it is.")
         return
     print_frame(made.summary(), title="Decoded and used", left=("target", "place", "verdict"))

@@ -63,6 +63,15 @@ class ProbeDataset:
             raise InputError(f"The table of rows has no column {missing[0]!r}. It needs {', '.join(_COLUMNS)}.")
         if not self.activations or not len(self.labels.columns):
             raise InputError("There is nothing to probe: give at least one site and one label.")
+        if not self.labels.columns.is_unique or not all(isinstance(one, str) for one in self.labels.columns):
+            raise InputError(
+                f"The labels are called {list(self.labels.columns)}. Give each a name of its own, as text."
+            )
+        for name, x in self.activations.items():
+            if np.ndim(x) not in (2, 3) or 0 in np.shape(x)[1:]:
+                raise InputError(
+                    f"{name} has the shape {np.shape(x)}. Activations are [row width] or [row head width]."
+                )
         wrong = {name: len(x) for name, x in self.activations.items() if len(x) != len(self.table)}
         if len(self.labels) != len(self.table) or wrong:
             raise InputError(
@@ -72,6 +81,9 @@ class ProbeDataset:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def __repr__(self) -> str:
+        return f"ProbeDataset({len(self)} rows, {', '.join(self.targets)}, {len(self.places)} places)"
 
     @property
     def places(self) -> tuple[Place, ...]:

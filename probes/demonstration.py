@@ -162,6 +162,9 @@ def demonstrate(
     if rigor not in RIGORS:
         raise InputError(f"rigor is {rigor!r}. Choose quick or full.")
     chosen, say = RIGORS[rigor], progress or (lambda stage, done, total: None)
+    for name, count in (("n", n), ("items", items)):
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise InputError(f"{name} is {count!r}. Give a whole number, at least 1, or leave it out.")
     data = probes.dataset(
         model,
         "agreement",

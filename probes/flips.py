@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from interp.errors import InputError
 from probes.data import Place, ProbeDataset
 from probes.erasure import INLP, LEACE, Eraser
+from probes.fitting.tasks import task_of
 from probes.steering import Change
 
 __all__ = ["Flips", "FoundLike", "erasers", "random_directions"]
@@ -80,7 +82,13 @@ class Flips:
         own = made.read(clean) if labels is None else _indices(labels, classes, len(clean))
         there = made.read(corrupt)
         other = np.where(there != own, there, (own + 1) % len(classes))
-        return cls(classes, means, units, made.threshold, own, other, centre)
+        made = cls(classes, means, units, made.threshold, own, other, centre)
+        if not (np.linalg.norm(made.shift, axis=1) > 0).all():  # also where they are NaN
+            raise InputError(
+                f"The class means of {found.target} at {found.place} do not lie apart along the probe's direction, so "
+                "that there is no distance to steer by."
+            )
+        return made
 
     def read(self, x: Rows) -> NDArray[np.integer]:
         """The class of each vector `[row width]`: by the threshold for two classes, else the nearest class mean within
@@ -143,10 +151,9 @@ def erasers(found: FoundLike, seed: int) -> tuple[dict[str, Eraser], str]:
         return {}, "the probe carries no activations to fit an eraser on (results.with_dataset(…) gives them)"
     data = found.dataset
     rows = np.flatnonzero(data.labelled(found.target))
-    x, y = data.rows(found.place, rows).astype(float), data.labels[found.target].to_numpy()[rows]
-    numbers = np.issubdtype(y.dtype, np.number)
-    classes = y > np.median(y) if numbers else y.astype(str)
-    y = y.astype(float) if numbers else classes
+    x, task = data.rows(found.place, rows).astype(float), task_of(pd.Series(data.labels[found.target]), rows)
+    classes = np.array(task.classes)[task.values] if task.classes else task.values > np.median(task.values)
+    y = classes if task.classes else task.values
     groups = data.table["group"].to_numpy()[rows]
     inlp = INLP(max_steps=_INLP_STEPS, margin=_INLP_MARGIN, seed=seed)
     if len(set(groups.tolist())) >= 4:

@@ -53,12 +53,12 @@ def dataset(
     """Labels with the activations at their tokens, from one forward pass over the texts for all sites.
 
     `given` is the name of a label set (`probes.label_sets()`) or of a task that has one; a drawn `Task`; `PromptPairs`
-    (their clean side); texts; or rows of token ids. The last four take `labels`: a mapping from targets to labels of
-    each text, one per token or one per position of `positions`; or a table with the columns text, pos (an index, a
-    word, or characters) and label, or one column per target. Of a task they may also be names of its labels. Numbers
-    are targets of a regression, everything else names classes, None is no label. `positions`: "all" (tokens of the
-    text itself; of BOS and the like too where they are labelled), "last", indices, a function of a text's tokens, or a
-    named position of pairs.
+    (their clean side); texts; or rows of token ids. The last four take `labels`: those of each text, one per token
+    or one per position of `positions`; a mapping from targets to such lists; or a table with the columns text, pos
+    (an index, a word, or characters) and label, or one column per target. Of a task they may also be names of its
+    labels. Numbers are targets of a regression, everything else names classes, None is no label. `positions`: "all"
+    (tokens of the text itself; of BOS and the like too where they are labelled), "last", indices, a function of a
+    text's tokens, or a named position of pairs.
 
     `groups` are never split between fitting and testing, `types` are what the control task labels at random: one per
     text or per row, or a column of the table; by default the label set's, items for tasks, and else the word itself.

@@ -60,7 +60,7 @@ def measure_site(dataset: ProbeDataset, site: str, sets: list[RowSet], settings:
                 for start in range(0, len(permuted), size):
                     some = [one.tasks[i], *permuted[start : start + size]]
                     found, _ = fit(some, one.folds, name, alphas)
-                    every = [scores_of(found.predicted[:, j], task, one.of) for j, task in enumerate(some)]
+                    every = [_excess(found.predicted[:, j], task, one.of) for j, task in enumerate(some)]
                     parts[f"{target}.observed"] = every[0]
                     merits += every[1:]
                 parts[f"{target}.permuted"] = np.stack(merits)
@@ -73,6 +73,12 @@ def scores_of(predicted: NDArray, task: Task, folds: NDArray) -> Any:
         return (predicted == task.values).mean(axis=-1)
     base = ((task.values - training_means(task.values, folds)) ** 2).sum()
     return 1 - ((task.values - predicted) ** 2).sum(axis=-1) / base
+
+
+def _excess(predicted: NDArray, task: Task, folds: NDArray) -> Any:
+    """The score above that of the commonest class: permuted labels may be of other frequencies than the labels."""
+    constant = np.bincount(task.values).max() / len(task.values) if task.classes else 0.0
+    return scores_of(predicted, task, folds) - constant
 
 
 def _usual(held: HeldOut, one: RowSet, settings: Settings) -> float:

@@ -21,7 +21,7 @@ from probes.splits import grouped_folds, missing_class, random_folds
 __all__ = ["RowSet", "Settings", "plan"]
 
 _MIXED = 32  # classes of several labels together, beyond which a joint split is not tried
-METHOD = 1  # raised whenever the same call would give other numbers
+METHOD = 2  # raised whenever the same call would give other numbers
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,10 @@ class Settings:
             raise InputError(f'rigor is {self.rigor!r}. Choose "quick" or "full".')
         if not 0 < self.alpha < 1:
             raise InputError(f"alpha is {self.alpha!r}. Give a probability between 0 and 1, e.g. 0.05.")
-        if self.n_controls < 1 or self.n_permutations < 1:
-            raise InputError("n_controls and n_permutations must be at least 1.")
+        for name, least in (("n_controls", 1), ("n_permutations", 1), ("n_folds", 2), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise InputError(f"{name} is {value!r}. Give a whole number, at least {least}.")
         wrong = [one for one in self.alphas if not np.isfinite(one) or one <= 0]
         if self.estimator != "difference" and (wrong or not self.alphas):
             raise InputError(f"alphas are {list(self.alphas)}. Give weights of the penalty, each a number above 0.")
@@ -54,7 +56,11 @@ class Settings:
     def of(cls, estimator: str, alphas: Sequence[float] | None, **more: Any) -> Settings:
         """With the estimator's own grid where none is given; λ in ascending order."""
         given = ALPHAS.get(estimator, ()) if alphas is None or estimator == "difference" else alphas
-        return cls(estimator, tuple(sorted({float(one) for one in given})), **more)
+        try:
+            weights = tuple(sorted({float(one) for one in given}))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"alphas are {given!r}. Give a list of numbers above 0.") from error
+        return cls(estimator, weights, **more)
 
 
 @dataclass(frozen=True, eq=False)

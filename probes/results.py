@@ -154,7 +154,7 @@ class ProbeResults:
     def plot(self, target: str | None = None, *, value: str = "score", heads: bool | None = None) -> Any:
         """A plotly figure: `value` by layer with interval, control and baselines (of the first kind of tensor that has
         no heads), or with `heads` a map of the heads. By default whichever there is, layers first."""
-        from interp.figures.probes import accuracy_by_layer, head_map  # type: ignore[import-not-found]
+        from interp.figures.probes import accuracy_by_layer, head_map
 
         rows = self._of(target)
         title = f"{rows['target'].iloc[0]}: {self._metric(str(rows['target'].iloc[0]))}"

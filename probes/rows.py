@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
-from scipy.stats import norm
+from scipy.stats import norm, t
 from sklearn.metrics import recall_score
 
 from interp.stats import bootstrap_interval
@@ -50,7 +50,7 @@ def target_rows(
     guessed = np.stack([_of(sites, place, target, "controls", axis=1) for place in places]) if controls else None
     score = scores_of(predicted, task, one.of)
     good, size = _by_group(predicted, task, one)
-    low, high = bootstrap_interval(good, divisor=size, seed=settings.seed)
+    low, high = _interval(good, size, task, settings.seed)
     nothing = np.full(len(places), _NAN)
     control, selectivity, s_low, s_high = nothing, nothing, nothing, nothing
     if guessed is not None:
@@ -113,7 +113,7 @@ def _verdict(row: Mapping[Any, Any], settings: Settings, n_places: int) -> tuple
     ]
     more = f". But {' and '.join(notes)}" if notes else ""
     if not low > floor:
-        if score <= floor or high < floor + MARGIN:
+        if high < floor + MARGIN:
             return "not decodable", f"{said}: no better than that"
         return "cannot tell", f"{said}: the interval holds the baseline. More groups would narrow it"
     if settings.rigor == "quick" and not _corrected(row, settings.alpha / n_places) > floor:
@@ -131,9 +131,22 @@ def _verdict(row: Mapping[Any, Any], settings: Settings, n_places: int) -> tuple
 
 
 def _corrected(row: Mapping[Any, Any], alpha: float) -> float:
-    """A lower bound of the score at another level, by the bootstrap's spread and the normal distribution: so far out,
-    resamples are too few."""
-    return row["score"] - norm.ppf(1 - alpha) / norm.ppf(0.975) * (row["score"] - row["score_low"])
+    """A lower bound of the score at another level, by the bootstrap's spread and Student's distribution over groups: so
+    far out resamples are too few, and of few groups they differ too little."""
+    n = int(row["n_groups"])
+    wider = t.ppf(1 - alpha, n - 1) / norm.ppf(0.975) * np.sqrt(n / (n - 1))
+    return row["score"] - wider * (row["score"] - row["score_low"])
+
+
+def _interval(good: NDArray, size: NDArray, task: Task, seed: int) -> tuple[NDArray, NDArray]:
+    """By bootstrap over groups `[group place]`. Where all rows are right (or none), resamples never differ: the ends
+    are then those of the exact binomial over groups."""
+    low, high = bootstrap_interval(good, divisor=size, seed=seed)
+    if task.classes:
+        end = 0.025 ** (1 / len(good))  # as many groups in a row have this chance to be alike
+        low = np.where((good == size).all(axis=0), end, low)
+        high = np.where((good == 0).all(axis=0), 1 - end, high)
+    return low, high
 
 
 def _whole(target: str, one: RowSet, task: Task) -> dict[str, Any]:

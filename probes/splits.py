@@ -103,8 +103,9 @@ def _check_counts(n_folds: int, n: int, what: str, name: str) -> None:
     if n_folds < 2:
         raise InputError(f"n_folds is {n_folds}. At least 2 are needed: one to test on, one to fit on.")
     if n < n_folds:
+        hint = " (groups= of probes.dataset says what belongs together)" if what == "groups" else ""
         raise InputError(
-            f"{name!r} has rows of {n} {what}, too few for {n_folds} folds. Give more {what} or fewer folds."
+            f"{name!r} has rows of {n} {what}, too few for {n_folds} folds. Give more {what}{hint} or fewer folds."
         )
 
 

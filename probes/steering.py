@@ -187,7 +187,11 @@ def _positions(question: Question, site: Site, name: str) -> list[tuple[int, ...
 
 def _own(values: Tensor, place: Place) -> Tensor:
     """The place's own vectors, of all heads' or of everything's."""
-    return values if place.head is None else values[:, place.head]
+    if place.head is None:
+        return values
+    if not 0 <= place.head < values.shape[1]:
+        raise InputError(f"There is no head {place.head} at {place.site}: it has 0 to {values.shape[1] - 1}.")
+    return values[:, place.head]
 
 
 def _units(site: Site) -> tuple[str, ...]:

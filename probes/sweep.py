@@ -62,6 +62,8 @@ def sweep(
     Raises `InputError` for labels that cannot be tested on held-out groups (one class, a class of one group, fewer
     groups than folds) and for activations that are not finite, naming place and row.
     """
+    if not isinstance(dataset, ProbeDataset):
+        raise InputError(f"Probes are fitted on what probes.dataset(…) gives, not on a {type(dataset).__name__}.")
     more = {"rigor": rigor, "n_folds": n_folds, "seed": seed, "alpha": alpha}
     settings = Settings.of(estimator, alphas, **more, n_controls=n_controls, n_permutations=n_permutations)
     asked = [targets] if isinstance(targets, str) else list(dataset.targets if targets is None else targets)
@@ -184,7 +186,8 @@ def _about(dataset: ProbeDataset, sets: list[RowSet], settings: Settings, embedd
         "classes": {t: list(task.classes) for one in sets for t, task in zip(one.targets, one.tasks, strict=True)},
         "split": f"{n} of whole groups, classes spread evenly where groups allow it",
         "score": "accuracy (of numbers R² against the mean of the training rows) on held-out rows, all folds together",
-        "interval": "95%, bootstrap over groups, of one place; not corrected for the number of places",
+        "interval": "95%, bootstrap over groups (exact binomial where all rows are right), of one place; not "
+        "corrected for the number of places",
         "majority": "share of the commonest class among all rows",
         "control": "random labels per word, as frequent as the classes, same split, mean of "
         f"{max(len(controls) for one in sets for controls in one.controls)}; control_shuffled: the same where rows are "
@@ -197,7 +200,8 @@ def _about(dataset: ProbeDataset, sets: list[RowSet], settings: Settings, embedd
         + ("; of a network: the difference of class means" if settings.estimator == "mlp" else ""),
         "verdict": f"decodable: the interval lies above the majority and the score above the control"
         f"{'' if full else ', the first also when corrected for the number of places'}"
-        f"{f', and p is at most {settings.alpha:g}' if full else ''}; at most {MARGIN:g} above it: not decodable. "
+        f"{f', and p is at most {settings.alpha:g}' if full else ''}; the whole interval less than {MARGIN:g} above "
+        "it: not decodable. "
         "None of this says that the model uses it",
         "seed": settings.seed,
         "alpha": settings.alpha,

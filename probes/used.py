@@ -153,10 +153,19 @@ def test_use(
     Exact. Cost: 5 passes over the pairs, and about 90 cells a prompt, which run only the layers and tokens they reach.
     Raises `InputError` for positions that the pairs do not name and places that cannot be edited.
     """
-    if len(doses) == 0 or decisive <= 0 or n_random < 1:
+    if not isinstance(found, FoundLike):
+        raise InputError(f"A test of use takes one probe, results.at(place), not a {type(found).__name__}.")
+    if len(doses) == 0 or not all(map(is_finite, (*doses, decisive))) or decisive <= 0 or n_random < 1:
         raise InputError(
             f"doses={tuple(doses)}, decisive={decisive}, n_random={n_random}: give doses, and the rest above 0."
         )
+    if not min_effect > 0 or not 0 < alpha < 1 or min_items < 1:
+        raise InputError(
+            f"min_effect={min_effect}, alpha={alpha}, min_items={min_items}: give a share above 0, a probability, 1 "
+            "item or more."
+        )
+    if wrong_position == position:
+        raise InputError(f"The wrong position is the position itself, {position!r}. Give another, or None.")
     doses = tuple(sorted({*map(float, doses), float(decisive)}))
     question = pose(model, pairs, "logit_diff" if metric is None else metric)
     site = site_of(model, found.place)
@@ -188,6 +197,10 @@ def test_use(
 
 
 test_use.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name
+
+
+def is_finite(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and bool(np.isfinite(value))
 
 
 def _about(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.errors import InputError
 from probes.fitting.moments import Centred
 from probes.fitting.tasks import Columns
 
@@ -97,7 +98,9 @@ def _solved(data: Centred, right: Tensor, alphas: Sequence[float]) -> Tensor:
     parts, gram, own = [], data.gram.clone(), data.gram.diagonal(dim1=-2, dim2=-1)
     for alpha in alphas:
         gram.diagonal(dim1=-2, dim2=-1).copy_(own + alpha * data.scale[:, None])
-        factor = torch.linalg.cholesky(gram)
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if failed.any():
+            raise InputError(f"λ = {alpha:g} is too small for features that depend on each other. Give larger alphas.")
         if len(gram[0]) > _LARGE:  # measured: there two triangular solves are faster than cholesky_solve
             half = torch.linalg.solve_triangular(factor, right, upper=False)
             parts.append(torch.linalg.solve_triangular(factor.mT, half, upper=True))

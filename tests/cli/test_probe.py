@@ -73,7 +73,7 @@ def test_the_demonstration_is_printed_stored_and_written(run, tmp_path) -> None:
 
 
 def test_label_sets_and_texts_of_the_users_are_decoded_and_called_untested(run, tmp_path) -> None:
-    (tmp_path / "t.txt").write_text("A cat sat.\n\nTwo dogs ran.\n")
+    (tmp_path / "t.txt").write_text("A cat sat.\nTwo dogs ran.\n\n")
     (tmp_path / "l.csv").write_text("text,pos,label\n0,1,one\n1,1,several\n")
     named = run("probe", "m", "--labels", "part_of_speech", "-n", "7", "--sites", "resid", "--sites", "z", code=FAKE)
     assert named.code == 0 and "Decodable is not used" in named.out, named.err
@@ -114,3 +114,31 @@ def test_its_help_loads_no_torch(run) -> None:
     found = run("probe", "--help", code=COMMAND + loud)
     assert found.code == 0 and "--labels-csv" in found.out
     assert found.err.strip().endswith("False")
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [("A cat sat.\n\nTwo dogs ran.\n", "Line 1 of t.txt (from 0) is blank"), ("", "Line 0 of t.txt")],
+)
+def test_blank_lines_would_leave_open_which_text_a_number_means(run, tmp_path, lines, said) -> None:
+    (tmp_path / "t.txt").write_text(lines)
+    (tmp_path / "l.csv").write_text("text,pos,label\n0,1,one\n1,1,several\n")
+    found = run("probe", "m", "--texts", "t.txt", "--labels-csv", "l.csv", code=FAKE)
+    assert found.code == 2 and said in found.err
+
+
+def test_the_users_files_are_read_as_they_are(tmp_path) -> None:
+    import interp.cli  # loads the command  # noqa: F401
+    from probes.cli import _own
+
+    (tmp_path / "t.txt").write_bytes("\ufeffA\u2028cat\x0csat.\r\nTwo dogs ran.\n".encode())
+    (tmp_path / "l.csv").write_bytes("\ufefftext,pos,label,size\n0,1,NA,1\n1,1,None,\n".encode())
+    lines, table = _own(tmp_path / "t.txt", tmp_path / "l.csv")
+    assert lines == ["A\u2028cat\x0csat.", "Two dogs ran."]
+    assert table["label"].tolist() == ["NA", "None"] and table["size"].isna().tolist() == [False, True]
+
+
+def test_no_demonstration_of_nothing(run) -> None:
+    loaded = COMMAND + "\nimport interp, interp.planted\nmodel = interp.planted.make('agreement', n=4).model\n"
+    found = run("probe", "m", "--task", "agreement", "-n", "0", code=loaded + "interp.load = lambda name: model\n")
+    assert found.code == 2 and "n is 0" in found.err

@@ -165,8 +165,9 @@ def test_words_that_the_text_does_not_hold_are_refused(
         ({"x": ["a", "b"]}, {"positions": "subject"}, "is no place"),
         ({"x": ["a", "b"]}, {"positions": 1.5}, "names no places"),
         ({"x": ["a", "b"]}, {"positions": lambda pieces: "here"}, "gave 'here' for text 0"),
-        ({}, {}, "labels nothing"),
-        (None, {}, "labels nothing"),
+        ({}, {}, "are no labels of 2 texts"),
+        (["a", "b", "c"], {}, "are no labels of 2 texts"),
+        (None, {}, "are no labels of"),
         ({"text": ["a", "b"]}, {"positions": "last"}, "cannot be called 'text'"),
         (pd.DataFrame({"text": [0], "pos": [0]}), {}, "no column of labels"),
         (pd.DataFrame({"text": [0], "label": ["a"]}), {}, "no column 'pos'"),
@@ -251,3 +252,17 @@ def test_labels_of_a_drawn_task_are_taken_by_name(reader: HookedTransformer) -> 
         dataset(reader, task, "nothing", positions="END")
     with pytest.raises(InputError, match="no label set of its own"):
         dataset(reader, task)
+
+
+def test_labels_of_texts_come_as_a_plain_list_too(reader: HookedTransformer) -> None:
+    found = dataset(reader, TEXTS, ["a", "b"], positions="last", sites="resid_pre.0")
+    assert found.targets == ("label",) and found.labels["label"].tolist() == ["a", "b"]
+    each = dataset(reader, TEXTS, by_token(reader)["long"], sites="resid_pre.0")
+    assert each.labels["label"].tolist() == [label for some in by_token(reader)["long"] for label in some]
+
+
+def test_a_text_that_is_there_twice_is_named_by_its_number(reader: HookedTransformer) -> None:
+    table = pd.DataFrame({"text": [TEXTS[0]], "pos": [1], "label": ["a"]})
+    with pytest.raises(InputError, match="there twice"):
+        dataset(reader, [*TEXTS, TEXTS[0]], table, sites="resid_pre.0")
+    assert dataset(reader, TEXTS, table, sites="resid_pre.0").table["text"].tolist() == [0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import check_estimator
@@ -10,7 +12,6 @@ from interp.errors import InputError
 from probes.estimators import StructuralProbe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-NO_TREE = "y are heads of trees here; scikit-learn's checks give numbers that are no trees"
 
 
 def trees(n_sentences: int = 30, d: int = 24, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
@@ -68,9 +69,30 @@ def test_depths_need_their_sentences() -> None:
         StructuralProbe(steps=2).fit(x, depths).evaluate(x, depths)
 
 
-def test_the_contract_of_scikit_learn_fails_for_distances_only_where_no_trees_are_given() -> None:
-    checked = check_estimator(StructuralProbe(task="distance", steps=5), on_fail=None, on_skip=None)
-    failed = [one for one in checked if one["status"] == "failed"]
-    for one in failed:
-        assert isinstance(one["exception"], InputError | AssertionError), (one["check_name"], NO_TREE)
-    assert any(one["status"] == "passed" for one in checked)
+class Chained(StructuralProbe):
+    """Takes what scikit-learn's checks give for heads: numbers that are no trees stand for a chain of all words."""
+
+    def fit(self, X: Any, y: Any) -> StructuralProbe:
+        try:
+            return super().fit(X, y)
+        except InputError as error:
+            if "head" not in str(error):
+                raise
+        return super().fit(X, np.arange(len(np.asarray(y))) - 1.0)
+
+
+NOT_FOR_DISTANCES = {
+    "check_fit_score_takes_y": "it scores against numbers that are no trees",
+    "check_pipeline_consistency": "the same",
+    "check_regressors_train": "a prediction is a distance for every two words, not a number for each",
+    "check_methods_sample_order_invariance": "the same",
+    "check_methods_subset_invariance": "the same",
+    "check_fit2d_1sample": "one word has no distances, which is said in these words",
+}
+
+
+def test_distances_keep_the_contract_of_scikit_learn_but_for_what_one_number_a_row_would_need() -> None:
+    probe = Chained(task="distance", steps=5)
+    checked = check_estimator(probe, expected_failed_checks=NOT_FOR_DISTANCES, on_fail="raise", on_skip=None)
+    assert {one["check_name"] for one in checked if one["status"] == "xfail"} == set(NOT_FOR_DISTANCES)
+    assert sum(one["status"] == "passed" for one in checked) > 40

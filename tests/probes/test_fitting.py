@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
 from interp.errors import InputError
 from probes.controls import control_task, exchange_unit, permuted
-from probes.description import online_code, v_information
+from probes.description import _blocks, online_code, v_information
 from probes.estimators import DifferenceOfMeans
 from probes.fitting.closed import difference_of_means, lda, ridge
 from probes.fitting.fit import fit_site, logistic_models
@@ -324,3 +326,46 @@ def test_bits_need_classes_and_groups() -> None:
     ):
         with pytest.raises(InputError, match=r"classes|groups"):
             refused()
+
+
+def test_the_code_is_as_long_as_summed_by_hand() -> None:
+    """t₁ log2 K − Σ log2 p(block | before) by scikit-learn's fits, for the λ of the shortest code, and log2 of how many
+    λ there are."""
+    generator = np.random.default_rng(8)
+    y = generator.integers(0, 3, 160)
+    x = generator.normal(size=(160, 4))
+    x[:, 0] += 2 * y
+    groups, alphas = np.arange(160), [1e-2, 1e-1, 1.0, 10.0]
+    code = online_code(torch.from_numpy(x), Task("y", y, ("a", "b", "c")), groups, alphas)
+    order, ends = _blocks(groups, 3, 0)
+    assert tuple(ends) == code.blocks == (10, 20, 40, 80, 160)
+    x, y, lengths = x[order], y[order], []
+    for share in alphas:
+        bits = 10 * np.log2(3)
+        for start, end in pairwise(ends):
+            seen = x[:start]
+            alpha = share * ((seen - seen.mean(0)) ** 2).sum(0).mean()
+            model = LogisticRegression(C=1 / alpha, solver="newton-cholesky", tol=1e-10).fit(seen, y[:start])
+            assert len(model.classes_) == 3
+            p = model.predict_proba(x[start:end])[np.arange(end - start), y[start:end]]
+            bits -= np.log2((start * p + 1) / (start + 3)).sum()
+        lengths.append(bits)
+    assert code.bits == pytest.approx(min(lengths) + 2, abs=0.05) and code.uniform == pytest.approx(160 * np.log2(3))
+
+
+def test_v_information_is_what_held_out_rows_say_by_hand() -> None:
+    generator = np.random.default_rng(9)
+    y = (np.arange(90) % 3 == 0).astype(int)
+    x = generator.normal(size=(90, 3))
+    x[:, 0] += y
+    folds = np.arange(90) % 5
+    given = blind = 0.0
+    for fold in range(5):
+        train, test = folds != fold, folds == fold
+        rows = x[train]
+        alpha = 0.1 * ((rows - rows.mean(0)) ** 2).sum(0).mean()
+        model = LogisticRegression(C=1 / alpha, solver="newton-cholesky", tol=1e-10).fit(rows, y[train])
+        given -= np.log2(model.predict_proba(x[test])[np.arange(test.sum()), y[test]]).sum()
+        blind -= np.log2(np.bincount(y[train])[y[test]] / train.sum()).sum()
+    found = v_information(torch.from_numpy(x), Task("y", y, ("a", "b")), folds, [0.1])
+    assert found == pytest.approx(((blind - given) / 90, blind / 90), abs=1e-3)

@@ -8,15 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from sklearn.linear_model import RidgeClassifier
 
 from interp.errors import InputError, StorageError
 from probes.data import Place, ProbeDataset
 from probes.results import ProbeResults
-from probes.rows import COLUMNS
+from probes.rows import COLUMNS, _family_wise
 from probes.sweep import sweep
+from tests.model.conftest import unchecked
 from tests.probes.planted import planted
 
+__all__ = ["unchecked"]  # a fixture that holds here too
 pytestmark = pytest.mark.usefixtures("one_thread")
 HOLD_NUMBER = {"resid_pre.1", "resid_pre.2", "z.0.2"}
 
@@ -343,6 +346,95 @@ def test_hostile_names_stay_text(data, tmp_path) -> None:
     results = sweep(replace(data, labels=labels, random_init=None, about={"model": evil}))
     assert "<script>" not in results._repr_html_()
     assert "<script>" not in results.to_markdown()
-    pytest.importorskip("interp.figures.probes")
     page = results.to_html(tmp_path / "page.html").read_text()
     assert "<script>alert" not in page and "resid_pre.1" in page
+
+
+# ---- few groups, rare classes, ties ----
+
+
+def noise(n_groups: int, *, per_group: int = 1, share: float = 0.5, layers: int = 31, seed: int = 0) -> ProbeDataset:
+    """Rows that hold nothing of the label, which varies within groups and words."""
+    generator = np.random.default_rng(seed)
+    n = n_groups * per_group
+    table = pd.DataFrame({"text": range(n), "pos": 0, "token": "t", "group": np.arange(n) // per_group})
+    table["type"] = [f"w{i % 5}" for i in range(n)]
+    x = {f"blocks.{i}.hook_resid_pre": generator.normal(size=(n, 8)) for i in range(layers)}
+    y = np.where(np.arange(n) < share * n, "a", "b")[generator.permutation(n)]
+    return ProbeDataset(x, table, pd.DataFrame({"y": y}))
+
+
+def test_few_groups_show_neither_that_a_label_is_there_nor_that_it_is_not() -> None:
+    for seed in range(6):
+        rows = sweep(noise(8, seed=seed), "difference", n_folds=4, n_controls=1).frame
+        assert "decodable" not in set(rows["verdict"])
+        open_ = rows["score_high"] >= rows["majority"] + 0.05
+        assert open_.sum() > 15 and set(rows.loc[open_, "verdict"]) == {"cannot tell"}
+
+
+def test_where_all_rows_are_right_the_interval_is_the_exact_binomial_one(found) -> None:
+    row = found.at("z.0.2", "number").row
+    assert row["score"] == row["score_high"] == 1
+    assert row["score_low"] == pytest.approx(binomtest(60, 60).proportion_ci().low, abs=1e-6)
+
+
+def test_a_rare_class_is_not_found_by_permuting_it_away() -> None:
+    """Where classes are exchanged within groups, permuted labels are of other frequencies: a constant is then right
+    less often than of the labels themselves."""
+    results = sweep(
+        noise(30, per_group=20, share=0.1, layers=3), rigor="full", n_permutations=39, n_controls=1, n_folds=3
+    )
+    assert "classes within groups" in results.about["p"]
+    assert (results.frame["score"] > 0.85).all() and (results.frame["p"] > 0.1).all()
+
+
+def test_p_counts_ties_and_the_labels_themselves() -> None:
+    permuted = np.array([[0.5, 0.9], [0.7, 0.6], [0.6, 0.8], [0.7, 0.6]])
+    sites = {"blocks.0.attn.hook_z": {"y.permuted": permuted, "y.observed": np.array([0.8, 0.95])}}
+    places = [Place("blocks.0.attn.hook_z", head) for head in (0, 1)]
+    # The best of both heads: .9, .7, .8, .7; the first head's .8 is reached by .9 and .8.
+    assert _family_wise(sites, places, "y") == pytest.approx([3 / 5, 1 / 5])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"alphas": 1.0}, "alphas are 1.0"),
+        ({"alphas": "few"}, "alphas are 'few'"),
+        ({"n_folds": 2.5}, "n_folds is 2.5"),
+        ({"seed": -1}, "seed is -1"),
+        ({"n_permutations": 3.5}, "n_permutations is 3.5"),
+    ],
+)
+def test_what_is_no_number_is_refused_in_words(data, unchecked, options, words) -> None:
+    with pytest.raises(InputError, match=words):
+        sweep(data, **options)
+
+
+def test_what_is_no_dataset_and_a_weight_too_small_are_refused(data, unchecked) -> None:
+    with pytest.raises(InputError, match="not on a ndarray"):
+        sweep(data.rows(data.places[0]))
+    wide = np.random.default_rng(0).normal(size=(240, 300))
+    for estimator in ("ridge", "lda"):
+        some = ProbeDataset({"blocks.1.hook_resid_pre": wide}, data.table, data.labels[["number"]])
+        with pytest.raises(InputError, match="1e-18 is too small"):
+            sweep(some, estimator, alphas=[1e-18])
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "words"),
+    [
+        ((240,), ["y"], "has the shape"),
+        ((240, 0), ["y"], "has the shape"),
+        ((240, 4), ["y", "y"], "a name of its own"),
+        ((240, 4), [3], "a name of its own"),
+    ],
+)
+def test_rows_of_no_shape_and_labels_of_no_name_are_refused(data, shape, names, words) -> None:
+    labels = pd.DataFrame([["a"] * len(names)] * 240, columns=names)
+    with pytest.raises(InputError, match=words):
+        ProbeDataset({"hook_embed": np.ones(shape)}, data.table, labels)
+
+
+def test_a_dataset_is_shown_in_one_line(data) -> None:
+    assert repr(data) == "ProbeDataset(240 rows, number, colour, size, 15 places)"

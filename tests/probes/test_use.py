@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from interp.errors import InputError, StorageError
 from interp.runs.kinds import register_kind
 from probes.data import Place
 from probes.erasure import LEACE
+from probes.flips import erasers
 from probes.used import Use, test_use
 from tests.causal.conftest import model_named, pairs_for
 from tests.model.conftest import _one_thread, unchecked
@@ -301,3 +303,46 @@ def test_an_encoder_needs_a_metric_of_its_residuals() -> None:
     metric = interp.metrics.embedding_similarity()
     use = test_use(found, model, pairs, position="subject", wrong_position="verb", metric=metric, n_random=1)
     assert use.about["metric"] == "embedding_similarity" and np.isfinite(use.frame["moved"]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"doses": (float("inf"),)}, "give doses"),
+        ({"doses": ("much",)}, "give doses"),
+        ({"decisive": float("nan")}, "give doses"),
+        ({"min_effect": -1.0}, "min_effect=-1"),
+        ({"min_effect": float("nan")}, "min_effect=nan"),
+        ({"alpha": 7.0}, "alpha=7"),
+        ({"min_items": 0}, "min_items=0"),
+        ({"wrong_position": "subject:last"}, "is the position itself"),
+    ],
+)
+def test_settings_under_which_any_verdict_would_follow_are_refused(unchecked, options, words) -> None:
+    found = planted_at("resid_pre.1", "subject:last")
+    where = {"position": "subject:last", "wrong_position": "END", "n_random": 2, "doses": (1,)}
+    with pytest.raises(InputError, match=words):
+        test_use(found, PLANTED.model, PAIRS, **{**where, **options})
+
+
+def test_a_probe_that_could_not_be_tested_is_refused(unchecked) -> None:
+    found = planted_at("resid_pre.1", "subject:last")
+    where = {"position": "subject:last", "wrong_position": "END", "n_random": 2, "doses": (1,)}
+    flat = replace(found, means=np.tile(found.means[:1], (2, 1)))
+    with pytest.raises(InputError, match="do not lie apart"):
+        test_use(flat, PLANTED.model, PAIRS, **where)
+    beyond = replace(planted_at("z.1", "subject:last", 0), place=Place("blocks.1.attn.hook_z", 99))
+    with pytest.raises(InputError, match="no head 99"):
+        test_use(beyond, PLANTED.model, PAIRS, **where)
+    with pytest.raises(InputError, match="takes one probe"):
+        test_use(found.dataset, PLANTED.model, PAIRS, **where)
+
+
+def test_numbers_are_erased_as_numbers_whatever_their_column_is_made_of() -> None:
+    found = planted_at("resid_pre.1", "subject:last")
+    assert found.dataset is not None
+    sizes = np.where(found.dataset.labels["number"] == "one", 1.0, 2.0) + np.linspace(0, 0.1, len(found.dataset))
+    for kind in (float, object):
+        data = replace(found.dataset, labels=pd.DataFrame({"number": pd.Series(list(sizes), dtype=kind)}))
+        erased, _ = erasers(replace(found, dataset=data, classes=("below the median", "above the median")), seed=0)
+        assert erased["leace"].rank == erased["inlp"].rank == 1, kind
