@@ -169,7 +169,7 @@ def demonstrate(
         model,
         "agreement",
         sites=sites,
-        random_init=rigor == "full",
+        random_init=True,
         n=n or chosen["n"],
         seed=seed,
         split="select",
