@@ -38,8 +38,8 @@ def carried_together(
 ) -> pd.DataFrame:
     """A row per task and direction: exchanging all heads that its kinds name with those of the corrupt prompts
     ("noise"), or bringing them into the corrupt prompts ("denoise"), on the reported items, where the kinds' own tests
-    exchange them (everywhere, if these differ); and the same of random sets of the same layers. Tasks without a named head, or that the model does not do,
-    have none."""
+    exchange them (everywhere, if these differ); and the same of random sets of the same layers. Tasks without a named
+    head, or that the model does not do, have none."""
     rows: list[dict[str, Any]] = []
     known: dict[Any, Any] = {}
     report(STAGE, 0, len(groups))
