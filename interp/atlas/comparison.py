@@ -20,8 +20,8 @@ _KIND, _FORMAT = "atlas_comparison", 2
 _LEFT_OUT = (
     "A set of named heads changes when items change, so a set moved only if the two overlap less than resamples of "
     "each one's own items do, and a head that is in one only surely changed: p and the choice of candidates change "
-    "with items too, which resamples do not show. Effects are shares of each model's own clean − corrupt: the same share "
-    "of a smaller difference is a smaller effect. Where items are the same they are compared in pairs."
+    "with items too, which resamples do not show. Effects are shares of each model's own clean − corrupt: the same "
+    "share of a smaller difference is a smaller effect. Where items are the same they are compared in pairs."
 )
 
 
