@@ -13,6 +13,7 @@ from interp.atlas.comparison import Comparison
 from interp.atlas.results import Atlas
 from interp.atlas.tables import outcome
 from interp.errors import InputError
+from interp.heads.syntax import FINDER as SYNTAX_FINDER
 from interp.results import HeadScores
 from interp.results.heads import head_of, is_kind
 
@@ -21,6 +22,7 @@ __all__ = ["compare"]
 _ADDRESS = ["stack", "sublayer", "layer", "head"]
 _SETTINGS = ("rigor", "n", "seed", "top", "screen", "alpha", "per_item", "corpus")
 _N_RESAMPLES = 2_000
+_NOT_SURELY = "cannot tell: no head that is in one only surely changed"
 
 
 def compare(before: Any, after: Any, *, seed: int = 0) -> Comparison:
@@ -35,8 +37,8 @@ def compare(before: Any, after: Any, *, seed: int = 0) -> Comparison:
         kinds = " and ".join(", ".join(one.scores.kinds) for one in (before, after))
         raise InputError(f"These atlases have no kind in common: {kinds}.")
     same = _shape(before.scores) == _shape(after.scores)
-    rows = [_of_kind(before, after, kind, same) for kind in common]
-    heads = [_of_heads(before.scores, after.scores, kind, seed) for kind in common] if same else []
+    heads = [_of_heads(before.scores, after.scores, kind, seed) if same else [] for kind in common]
+    rows = [_of_kind(before, after, kind, same, mine) for kind, mine in zip(common, heads, strict=True)]
     about = {
         "before": _name(before),
         "after": _name(after),
@@ -48,7 +50,7 @@ def compare(before: Any, after: Any, *, seed: int = 0) -> Comparison:
     columns = ["kind", *_ADDRESS, "address"]
     columns += [f"{name}_{side}" for name in ("verdict", "score", "effect") for side in ("before", "after")]
     columns += [f"{name}_change{end}" for name in ("score", "effect") for end in ("", "_low", "_high")]
-    table = pd.DataFrame([row for some in heads for row in some], columns=[*columns, "paired"])
+    table = pd.DataFrame([row for some in heads for row in some], columns=[*columns, "paired", "surely"])
     return Comparison(pd.DataFrame(rows), table, about)
 
 
@@ -77,12 +79,13 @@ def _differences(before: Atlas, after: Atlas) -> list[str]:
     return found
 
 
-def _of_kind(before: Atlas, after: Atlas, kind: str, same: bool) -> dict[str, Any]:
+def _of_kind(before: Atlas, after: Atlas, kind: str, same: bool, heads: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     rows = [one.scores.of(kind).to_dict("records") for one in (before, after)]
     named = [{head_of(row) for row in some if is_kind(row)} for some in rows]
     again = [one.resampled[kind] for one in (before, after)]
     both, either = named[0] & named[1], named[0] | named[1]
     jaccard = len(both) / len(either) if either and same else math.nan
+    surely = {head["address"] for head in heads if head["surely"]}
     depth = [_depth(one.scores, some) for one, some in zip((before, after), rows, strict=True)]
     return {
         "kind": kind,
@@ -94,7 +97,7 @@ def _of_kind(before: Atlas, after: Atlas, kind: str, same: bool) -> dict[str, An
         "jaccard": jaccard,
         "stability_before": again[0].jaccard,
         "stability_after": again[1].jaccard,
-        "moved": _moved(jaccard, again[0].least, again[1].least, either, same),
+        "moved": _moved(jaccard, again[0].least, again[1].least, either, same, bool((either - both) & surely)),
         "depth_before": depth[0],
         "depth_after": depth[1],
         "best_before": max((row["score"] for row in rows[0]), default=math.nan),
@@ -102,8 +105,8 @@ def _of_kind(before: Atlas, after: Atlas, kind: str, same: bool) -> dict[str, An
     }
 
 
-def _moved(jaccard: float, before: float, after: float, either: set[str], same: bool) -> str:
-    """Whether the sets overlap less than each one's own resamples do."""
+def _moved(jaccard: float, before: float, after: float, either: set[str], same: bool, surely: bool) -> str:
+    """Whether the sets overlap less than each one's own resamples do, and a head that is in one only surely changed."""
     if not same:
         return "other heads: compare counts and depth"
     if not either:
@@ -111,7 +114,9 @@ def _moved(jaccard: float, before: float, after: float, either: set[str], same: 
     known = [one for one in (before, after) if not math.isnan(one)]
     if not known:
         return "cannot tell: no items were kept"
-    return "yes" if jaccard < min(known) else "no"
+    if jaccard >= min(known):
+        return "no"
+    return "yes" if surely else _NOT_SURELY
 
 
 def _depth(found: HeadScores, rows: Sequence[Mapping[Any, Any]]) -> float:
@@ -138,16 +143,28 @@ def _of_heads(before: HeadScores, after: HeadScores, kind: str, seed: int) -> li
         a, b = rows[0][head], rows[1][head]
         if not (outcome(a) or outcome(b)):
             continue
+        apart = (
+            kind == SYNTAX_FINDER.name and a["role"] != b["role"]
+        )  # of another relation: these are no two values of one thing
         line = {"kind": kind, **{name: a[name] for name in _ADDRESS}, "address": head, "paired": False}
+        line["surely"] = not apart and any(_lie_apart(a, b, name) for name in ("score", "effect"))
         for name in ("verdict", "score", "effect"):
             line |= {f"{name}_before": a.get(name), f"{name}_after": b.get(name)}
         for name, measure in (("score", "score"), ("effect", _first(before, kind))):
             was, now = (one.get((head, measure)) for one in items)
-            change, low, high, paired = _change(was, now, a.get(name, math.nan), b.get(name, math.nan), seed)
+            values = [math.nan if apart else one.get(name, math.nan) for one in (a, b)]
+            change, low, high, paired = _change(was, now, *values, seed)
             line |= {f"{name}_change": change, f"{name}_change_low": low, f"{name}_change_high": high}
             line["paired"] = line["paired"] or paired
+            line["surely"] = line["surely"] or low > 0 or high < 0
         found.append(line)
     return found
+
+
+def _lie_apart(a: Mapping[Any, Any], b: Mapping[Any, Any], name: str) -> bool:
+    """Whether the intervals of a value do not meet."""
+    ends = [[float(row.get(f"{name}_{end}", math.nan)) for end in ("low", "high")] for row in (a, b)]
+    return ends[0][1] < ends[1][0] or ends[1][1] < ends[0][0]
 
 
 def _first(found: HeadScores, kind: str) -> str:

@@ -16,21 +16,23 @@ from interp.results.heads import with_interval
 
 __all__ = ["Comparison"]
 
-_KIND, _FORMAT = "atlas_comparison", 1
+_KIND, _FORMAT = "atlas_comparison", 2
 _LEFT_OUT = (
     "A set of named heads changes when items change, so a set moved only if the two overlap less than resamples of "
-    "each one's own items do. Effects are shares of each model's own clean − corrupt: the same share of a smaller "
-    "difference is a smaller effect. Where items are the same they are compared in pairs."
+    "each one's own items do, and a head that is in one only surely changed: p and the choice of candidates change "
+    "with items too, which resamples do not show. Effects are shares of each model's own clean − corrupt: the same "
+    "share of a smaller difference is a smaller effect. Where items are the same they are compared in pairs."
 )
 
 
 @dataclass(frozen=True)
 class Comparison:
     """`kinds`: one row each: heads named by both, only before, only after, the Jaccard index, the stability of either
-    set, `moved` ("yes" where the sets overlap less than 97.5% of the resamples of each do, "no", or why it cannot be
-    said), mean relative depth of the named heads, best scores. `heads`: one row per head and kind that either atlas
-    gives a verdict: both verdicts, scores, effects, and the change of score and effect with its 95% interval; empty
-    where the two models differ in shape."""
+    set, `moved` ("yes" where the sets overlap less than 97.5% of the resamples of each do and a head that is in one
+    only surely changed, "no", or why it cannot be said), mean relative depth of the named heads, best scores. `heads`:
+    one row per head and kind that either atlas gives a verdict: both verdicts, scores, effects, the change of score
+    and effect with its 95% interval, and whether one of them `surely` changed (that interval leaves 0 out, or the two
+    values' intervals do not meet); empty where the two models differ in shape."""
 
     kinds: pd.DataFrame
     heads: pd.DataFrame
@@ -64,11 +66,8 @@ class Comparison:
         return pd.DataFrame(rows)
 
     def changes(self) -> pd.DataFrame:
-        """The heads whose effect or score surely changed (the interval leaves 0 out), largest first, for people."""
-        sure = self.heads.loc[
-            ((self.heads["effect_change_low"] > 0) | (self.heads["effect_change_high"] < 0))
-            | ((self.heads["score_change_low"] > 0) | (self.heads["score_change_high"] < 0))
-        ]
+        """The heads whose effect or score surely changed, largest first, for people."""
+        sure = self.heads.loc[self.heads["surely"].astype(bool)]
         order = sure["effect_change"].abs().fillna(0).sort_values(ascending=False, kind="stable").index
         rows = [
             {

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
 import interp
 from interp.atlas.compare import compare
 from interp.atlas.comparison import Comparison
+from interp.atlas.results import Atlas
 from interp.errors import InputError
 from interp.model.config import ModelConfig
 from interp.model.transformer import HookedTransformer
+from interp.results import HeadScores
 from interp.runs.store import RunStore
 from tests.atlas.conftest import IOI, pairs_of
 
@@ -56,6 +60,31 @@ def test_a_head_that_took_anothers_place_is_found(names, exchanged):
     for one in (lost, won):  # a head that one of them did not test has no change of effect: absent, never 0
         tested = not (math.isnan(one["effect_before"]) or math.isnan(one["effect_after"]))
         assert math.isnan(one["effect_change"]) != tested
+
+
+def test_a_head_that_only_missed_its_p_did_not_surely_move(made):
+    frame = made.scores.frame.copy()
+    lost = (frame["kind"] == "name_mover") & (frame["verdict"] == "name_mover")
+    frame.loc[lost, ["verdict", "reason", "p_corrected"]] = "attends like name_mover", "p 0.08 > 0.05", 0.08
+    row = (
+        made.compare(replace(made, scores=replace(made.scores, frame=frame))).kinds.set_index("kind").loc["name_mover"]
+    )
+    assert row["only_before"] == "2.1" and row["jaccard"] == 0 < row["stability_before"]
+    assert row["moved"].startswith("cannot tell")
+
+
+def test_syntax_heads_of_two_relations_have_no_change_of_score():
+    def one(role: str, score: float) -> Atlas:
+        row = {"kind": "syntax", "stack": "", "sublayer": "attn", "layer": 0, "head": 0, "reason": ""}
+        row |= {"score": score, "score_low": score - 0.01, "score_high": score + 0.01, "effect": math.nan}
+        row |= {"control": math.nan, "p_corrected": 0.001, "role": role, "verdict": f"syntax ({role})"}
+        return Atlas(HeadScores(pd.DataFrame([row]), pd.DataFrame(), {}), pd.DataFrame(), {})
+
+    verb = one("nsubj: verb → subject", 0.9)
+    (same,) = compare(verb, one("nsubj: verb → subject", 0.5)).heads.to_dict("records")
+    (other,) = compare(verb, one("det: noun → determiner", 0.5)).heads.to_dict("records")
+    assert same["score_change"] == pytest.approx(-0.4) and same["surely"]
+    assert math.isnan(other["score_change"]) and not other["surely"]
 
 
 def test_a_head_that_writes_half_as_much_has_changed_in_pairs(made, names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -118,6 +119,15 @@ def test_a_head_that_failed_otherwise_is_never_named(fault):
     found = resample(with_items(firm, **options), "name_mover")
     assert not found.named and found.again == {"0.0": 0} and math.isnan(found.jaccard)
     assert resample(with_items(firm), "name_mover").again == {"0.0": 1}
+
+
+def test_a_head_has_to_lie_above_its_baseline_by_the_margin():
+    found = with_items({0: np.full(N_ITEMS, 0.5)})
+    limits = {"name_mover": {**found.about["cutoffs"]["name_mover"], "margin": 0.1}}
+    for baseline, named in ((0.79, {"0.0"}), (0.81, set())):  # the score is 0.9
+        frame = found.frame.assign(baseline=baseline)
+        again = resample(replace(found, frame=frame, about={**found.about, "cutoffs": limits}), "name_mover")
+        assert again.named == named
 
 
 def test_without_items_there_is_nothing_to_say():

@@ -7,14 +7,18 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import interp
 from interp import planted
 from interp.heads.agreement import ACCURACY
 from interp.heads.base import finder
-from interp.heads.conflict import EFFECT, SHARES
+from interp.heads.conflict import EFFECT, SHARES, pushes
 from interp.heads.shares import share_above_zero
 from interp.heads.study import Study
+from interp.model.config import ModelConfig
+from interp.model.transformer import HookedTransformer
+from interp.pairs import PromptPairs
 from interp.tasks import load
 from tests.heads.test_null import ALPHA, binomial_bound, false_positives_of_task
 
@@ -151,6 +155,24 @@ def test_every_head_is_said_to_push_the_answer_that_it_writes(kind):
     assert named.loc[shown, EFFECT] == pytest.approx(exact, abs=0.01), "nothing but a sum lies behind these heads"
     assert np.sign(named.loc[shown, EFFECT]) == finder(kind).sign
     assert named[EFFECT].drop(shown).abs().max() < 0.01
+
+
+def test_what_heads_push_is_above_the_other_answers_and_is_said_where_it_is_sure():
+    model = HookedTransformer(ModelConfig.decoder_only(n_layers=2, d_model=32, n_heads=4, d_vocab=60, n_ctx=8), seed=1)
+    rows, other = torch.randint(2, 60, (2, 96, 5), generator=torch.Generator().manual_seed(0))
+    answers, foils = [3, 4, 5] * 32, [6, 7, 8] * 32
+    study = Study(model, {"consistent": PromptPairs.from_tokens(rows, other, answers, foils)}, ("END",))
+    table = pushes(study).sort_values(["layer", "head"])
+    direct = {token: study.writes("END", up=[[token]] * 96) for token in range(3, 9)}
+    both = []
+    for i, pair in enumerate(zip(answers, foils, strict=True)):
+        rest = np.mean([direct[token][i] for token in range(3, 9) if token not in pair], axis=0)
+        both.append([direct[token][i] - rest for token in pair])
+    wanted = np.mean(both, axis=0).reshape(2, -1)
+    np.testing.assert_allclose(table[["context", "memory"]].to_numpy().T, wanted, atol=1e-5)
+    low, high = table["context − memory_low"], table["context − memory_high"]
+    assert table["pushes"].tolist() == np.select([low > 0, high < 0], ["context", "memory"], "").tolist()
+    assert 0 < (table["pushes"] == "").sum() < len(table) and ((table["context − memory"] > 0) & (low < 0)).any()
 
 
 def test_of_given_pairs_it_is_told_how_often_the_context_wins():

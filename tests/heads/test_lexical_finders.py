@@ -98,6 +98,16 @@ def test_a_head_that_adds_one_is_found_and_those_that_only_look_write_or_copy_ar
     assert scores.about["baselines"]["successor"]["chance"] == pytest.approx(1 / N, rel=0.2)
 
 
+def test_classes_that_begin_again_have_a_successor_more_than_others():
+    model, pairs, _ = counting()
+    about = {"same_relation_answers": {name: [(one,) for one in MEMBERS] for name in ("days", "letters")}}
+    study = Study(model, {"start": pairs}, ("END",), {"relation": ["days"] * N}, about)
+    table = finder("successor").tables["successor: share of successors by class"](study).set_index(["layer", "head"])
+    assert set(table["n"]) == {f"days {N}, letters {N - 1}"}
+    assert table.loc[(1, 0), ["all", "days", "letters"]].tolist() == [1, 1, 1]
+    assert table.loc[(1, 3), ["all", "days", "letters"]].tolist() == [0, 0, 0]
+
+
 def test_name_movers_and_induction_are_no_successors():
     for name, corruption in (("ioi", "abc"), ("copy_suppression", "absent")):
         one = planted.make(name)
