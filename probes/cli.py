@@ -35,6 +35,9 @@ def probe(
     rigor: Annotated[str, typer.Option(help="quick, or full: p over places, code length, more layers.")] = "quick",
     n: Annotated[int | None, typer.Option("--n", "-n", help="How much is drawn of a task or label set.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
+    heads: Annotated[
+        str | None, typer.Option(help="Stored heads to set probes of z beside, by their run's id in --store.")
+    ] = None,
     store: Store = None,
     html: Html = None,
     markdown: Annotated[Path | None, typer.Option(help="Also write Markdown here.")] = None,
@@ -53,6 +56,7 @@ def probe(
     if n is not None and texts is not None:
         raise InputError("-n says how much is drawn, and --texts are taken whole. Leave it out.")
     runs = None if store is None else RunStore(store)
+    causes = _causes(heads, runs, sites)
     check_places(runs, html, None)
     for file, name in ((markdown, "--markdown"), (csv, "--csv")):
         if file is not None and file.is_dir():
@@ -74,6 +78,7 @@ def probe(
     spec = {"analysis": "probe", "model": model, "task": task, "labels": labels, "texts": texts, **settings, "n": n}
     stored, page = [], None
     results = getattr(made, "results", made)
+    beside = None if causes is None else _beside(results, causes)
     try:
         if markdown is not None:
             made.to_markdown(markdown)
@@ -83,6 +88,13 @@ def probe(
             page = made.to_html(html)
         if runs is not None:
             stored = _stored(runs, made, results, loaded, spec, timings)
+            if beside is not None:
+                said = f"probes beside heads {heads} in {loaded.cfg.model_name}"
+                stored.append(store_run(runs, beside, loaded, {**spec, "heads": heads}, timings, said))
+        if beside is not None and not as_json:
+            print_frame(beside.summary(), title=beside.heading, left=("target", "kind", "head", "together"))
+            for sentence in beside.words:
+                print_said(sentence)
     finally:  # what was found is shown, also where it could not be kept
         _show(made, results, [run.id for run in stored], as_json=as_json)
     for what, file in (("markdown", markdown), ("table", csv)):
@@ -91,6 +103,24 @@ def probe(
     for run in stored[1:]:
         print(f"stored as run {run.id}: {run.info.title}", file=sys.stderr)
     say_where(stored[0] if stored else None, runs, page, None)
+
+
+def _causes(heads: str | None, runs: RunStore | None, sites: list[str] | None) -> Any:
+    """The stored heads that probes are set beside."""
+    if heads is None:
+        return None
+    if runs is None or "z" not in (sites or ()):
+        raise InputError("--heads names a run of heads in a store, for probes of heads. Give --store and --sites z.")
+    run = runs.open(heads)
+    if run.info.kind != "heads":
+        raise InputError(f"Run {run.id} holds {run.info.kind}, not heads. Make some: interp heads … --store.")
+    return run.results()
+
+
+def _beside(results: Any, causes: Any) -> Any:
+    import probes
+
+    return probes.beside_causes(results, causes)
 
 
 def _demonstrated(loaded: Any, settings: dict[str, Any], n: int | None, report: Any) -> Any:

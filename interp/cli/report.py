@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from interp.cli.output import AsJson, console, print_json, print_table
 from interp.cli.whole import Html, Items, Keep, Kinds, Markdown, Model, Rigor, Seed, Store, Whole
+from interp.errors import InputError
 
 __all__ = ["report"]
 
@@ -20,6 +24,9 @@ def report(
     store: Store = None,
     html: Html = None,
     markdown: Markdown = None,
+    beside: Annotated[
+        list[str] | None, typer.Option(help="Stored run told behind the claims, by its id in --store; e.g. probes.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge every claim on a model's heads: holds, does not hold, or cannot tell."""
@@ -30,7 +37,23 @@ def report(
     def show(made: Any, run: str | None) -> None:
         print_json({"run": run, **_as_json(made)}) if as_json else _print(made)
 
-    Whole(model, kind, rigor, n, seed, keep, store, html, markdown).run("report", title, show)
+    told = _opened(beside, store)
+    Whole(model, kind, rigor, n, seed, keep, store, html, markdown).run("report", title, show, told)
+
+
+def _opened(ids: list[str] | None, store: Path | None) -> dict[str, Any]:
+    """What stored runs hold, checked before anything is loaded."""
+    if not ids:
+        return {}
+    if store is None:
+        raise InputError("--beside names runs of a store. Say which: --store FOLDER.")
+    from interp.report.results import sections_of
+    from interp.runs.store import RunStore
+
+    runs = RunStore(store)
+    found = [runs.open(one).results() for one in ids]
+    sections_of(found)
+    return {"beside": found}
 
 
 def _as_json(made: Any) -> dict[str, Any]:

@@ -45,9 +45,11 @@ class Whole:
     html: Path | None
     markdown: Path | None
 
-    def run(self, what: str, title: Callable[[Any], str], show: Callable[[Any, str | None], None]) -> None:
-        """Call `interp.WHAT`, write and store what it gives under a `title`, and `show` it with the run's id. Whatever
-        can be refused is refused before the model is loaded."""
+    def run(
+        self, what: str, title: Callable[[Any], str], show: Callable[[Any, str | None], None], more: Any = None
+    ) -> None:
+        """Call `interp.WHAT` (with `more` settings), write and store what it gives under a `title`, and `show` it with
+        the run's id. Whatever can be refused is refused before the model is loaded."""
         runs = None if self.store is None else RunStore(self.store)
         check_places(runs, self.html, None)
         _check_markdown(self.markdown)
@@ -64,7 +66,7 @@ class Whole:
             with timed(timings, "load"):
                 loaded = interp.load(self.model)
             with timed(timings, what), progress(WHOLE) as said:
-                made = getattr(interp, what)(loaded, kinds, **settings, keep=kept, progress=said)
+                made = getattr(interp, what)(loaded, kinds, **settings, keep=kept, progress=said, **(more or {}))
         run, page = None, None
         try:
             if self.markdown is not None:

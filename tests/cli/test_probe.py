@@ -142,3 +142,22 @@ def test_no_demonstration_of_nothing(run) -> None:
     loaded = COMMAND + "\nimport interp, interp.planted\nmodel = interp.planted.make('agreement', n=4).model\n"
     found = run("probe", "m", "--task", "agreement", "-n", "0", code=loaded + "interp.load = lambda name: model\n")
     assert found.code == 2 and "n is 0" in found.err
+
+
+def test_probes_of_heads_are_set_beside_stored_heads(run, tmp_path) -> None:
+    from interp.runs.store import RunStore
+    from tests.probes.test_use_beside import EFFECTS, heads
+
+    store = RunStore(tmp_path / "runs")
+    causes = store.save(heads(EFFECTS), spec={}, model_hash="ab" * 32).id
+    beside = "register_kind('probe_beside', 'probes.beside:Beside')\nplain = data\n"
+    beside += "def data(*given, **options):\n    made = plain(*given, **options)\n"
+    beside += "    x = np.random.default_rng(1).normal(size=(60, 2, 4))\n"
+    beside += "    return ProbeDataset({'blocks.0.attn.hook_z': x}, made.table, made.labels)\nprobes.dataset = data\n"
+    asked = ("probe", "m", "--labels", "part_of_speech", "--heads", causes)
+    done = run(*asked, "--sites", "z", "--store", "runs", code=FAKE + beside)
+    assert done.code == 0 and "rank correlation of accuracy" in done.out, done.err
+    assert {one.kind for one in store.list()} == {"heads", "probes", "probe_beside"}
+    for options, said in (((), "Give --store and --sites z"), (("--sites", "z"), "Give --store")):
+        refused = run(*asked, *options, code=COMMAND)
+        assert refused.code == 2 and said in refused.err

@@ -83,3 +83,28 @@ def test_what_cannot_be_done_is_said_before_the_model_is_loaded(run, tmp_path):
     ):
         done = run("report", "tiny", *arguments, code=NEVER)
         assert done.code == 2 and said in done.err and "loaded" not in done.err, arguments
+
+
+def test_stored_runs_are_told_behind_the_claims(run, tmp_path):
+    from tests.runs.sample import make_scores
+
+    store = RunStore(tmp_path / "runs")
+    heads = store.save(make_scores(0), spec={}, model_hash="ab" * 32).id
+    refused = run("report", "tiny", "--beside", heads, "--store", "runs", code=NEVER)
+    assert refused.code == 2 and "has no heading" in refused.err, refused.err
+    assert "--store FOLDER" in run("report", "tiny", "--beside", heads, code=NEVER).err
+    told = (
+        "\nfrom interp.runs.kinds import register_kind\nregister_kind('probe_beside', 'probes.beside:Beside')\n"
+        "old = made\ndef made(*given, beside, **options):\n"
+        "    print([one.heading for one in beside])\n    return old(*given, **options)\ninterp.report = made\n"
+    )
+    from interp.runs.kinds import register_kind
+    from tests.probes.test_use_beside import EFFECTS, SCORES, results
+    from tests.probes.test_use_beside import heads as found
+
+    register_kind("probe_beside", "probes.beside:Beside")
+    from probes.beside import beside_causes
+
+    mine = store.save(beside_causes(results(SCORES), found(EFFECTS)), spec={}, model_hash="ab" * 32).id
+    done = run("report", "tiny", "--beside", mine, "--store", "runs", code=FAKE + told)
+    assert done.code == 0 and "What probes decode from heads" in done.out, done.err

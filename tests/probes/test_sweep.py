@@ -14,7 +14,7 @@ from sklearn.linear_model import RidgeClassifier
 from interp.errors import InputError, StorageError
 from probes.data import Place, ProbeDataset
 from probes.results import ProbeResults
-from probes.rows import COLUMNS, _family_wise
+from probes.rows import COLUMNS, _corrected, _family_wise
 from probes.sweep import sweep
 from tests.model.conftest import unchecked
 from tests.probes.planted import planted
@@ -438,3 +438,9 @@ def test_rows_of_no_shape_and_labels_of_no_name_are_refused(data, shape, names, 
 
 def test_a_dataset_is_shown_in_one_line(data) -> None:
     assert repr(data) == "ProbeDataset(240 rows, number, colour, size, 15 places)"
+
+
+def test_of_few_groups_a_corrected_bound_is_students() -> None:
+    row = {"score": 0.9, "score_low": 0.8, "n_groups": 9}
+    # t of 8 degrees of freedom at 97.5% is 2.306; a bootstrap's spread is √(8/9) of the standard error.
+    assert _corrected(row, 0.025) == pytest.approx(0.9 - 0.1 * 2.306 / 1.96 * (9 / 8) ** 0.5, abs=1e-4)
