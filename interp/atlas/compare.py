@@ -143,17 +143,16 @@ def _of_heads(before: HeadScores, after: HeadScores, kind: str, seed: int) -> li
         a, b = rows[0][head], rows[1][head]
         if not (outcome(a) or outcome(b)):
             continue
-        apart = (
-            kind == SYNTAX_FINDER.name and a["role"] != b["role"]
-        )  # of another relation: these are no two values of one thing
+        # Of different relations: these are no two values of one thing.
+        apart = kind == SYNTAX_FINDER.name and a["role"] != b["role"]
         line = {"kind": kind, **{name: a[name] for name in _ADDRESS}, "address": head, "paired": False}
         line["surely"] = not apart and any(_lie_apart(a, b, name) for name in ("score", "effect"))
         for name in ("verdict", "score", "effect"):
             line |= {f"{name}_before": a.get(name), f"{name}_after": b.get(name)}
         for name, measure in (("score", "score"), ("effect", _first(before, kind))):
             was, now = (one.get((head, measure)) for one in items)
-            values = [math.nan if apart else one.get(name, math.nan) for one in (a, b)]
-            change, low, high, paired = _change(was, now, *values, seed)
+            x, y = (math.nan if apart else one.get(name, math.nan) for one in (a, b))
+            change, low, high, paired = _change(was, now, x, y, seed)
             line |= {f"{name}_change": change, f"{name}_change_low": low, f"{name}_change_high": high}
             line["paired"] = line["paired"] or paired
             line["surely"] = line["surely"] or low > 0 or high < 0
