@@ -58,14 +58,14 @@ app.command("app")(open_app)
 
 def _take_more() -> None:
     """Add the commands of packages that stand above interp, such as probes; one that cannot be loaded is named."""
+    known = {one.name for one in app.registered_commands}
     for one in sorted(entry_points(group="interp.commands")):
+        if one.name in known:
+            continue
         try:
             app.command(one.name)(one.load())
         except (ImportError, AttributeError) as error:
             print(f"The command {one.name} ({one.value}) cannot be loaded: {error}", file=sys.stderr)
-
-
-_take_more()
 
 
 @app.callback()
@@ -75,6 +75,7 @@ def options(debug: Annotated[bool, typer.Option(help="Show the traceback of an e
 
 def main() -> None:
     """Run a command. Exits with 2 for a user's mistake, 130 after Ctrl-C, 1 for anything else that went wrong."""
+    _take_more()
     arguments, debug = _without_debug(sys.argv[1:])
     try:
         code = app(args=arguments, prog_name="interp", standalone_mode=False)
