@@ -127,7 +127,7 @@ def test_every_public_name_of_the_package_is_there() -> None:
 @pytest.fixture
 def shown(smollm2, monkeypatch, unchecked) -> Demonstration:
     monkeypatch.setitem(RIGORS["quick"], "n_random", 2)
-    return probes.demonstrate(smollm2, n=6, items=8, layers=[6])
+    return probes.demonstrate(smollm2, n=16, items=8, layers=[6])
 
 
 @pytest.mark.slow
