@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import interp.dynamics as dynamics
     import interp.planted as planted
     import interp.readers as readers
     import interp.tasks as tasks
@@ -97,6 +98,7 @@ _HOMES = {
 }
 _ROOMS = {
     "atlas",
+    "dynamics",
     "metrics",
     "planted",
     "readers",
@@ -124,6 +126,7 @@ __all__ = [
     "causal_trace",
     "composition",
     "cue_competition",
+    "dynamics",
     "evaluate",
     "explain_attention",
     "find_heads",
