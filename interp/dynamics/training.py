@@ -115,7 +115,7 @@ def measure(model: HookedTransformer, examples: Examples) -> dict[str, dict[str,
     }
 
 
-def _update(state: State, what: Recipe) -> dict[str, float]:
+def _update(state: State, what: Recipe) -> dict[str, float | int]:
     """One update. Weights stay as they were where the loss or the gradients are not finite."""
     examples = what.data.draw(what.optimizer.batch, state.generator)
     losses, _ = token_losses(state.model, examples)
