@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from interp.circuits.mlp_memory import mlp_memory as mlp_memory
     from interp.circuits.qk import qk as qk
     from interp.circuits.tuned import TunedLens as TunedLens
+    from interp.dynamics.emerge import emergence as emergence
     from interp.errors import InterpError as InterpError
     from interp.families.load import load as load
     from interp.heads.find import find_heads as find_heads
@@ -75,6 +76,7 @@ _HOMES = {
     "causal_trace": "interp.causal.tracing",
     "composition": "interp.circuits.composition",
     "cue_competition": "interp.circuits.cues",
+    "emergence": "interp.dynamics.emerge",
     "evaluate": "interp.readers.evaluate",
     "explain_attention": "interp.circuits.explain",
     "find_heads": "interp.heads.find",
@@ -127,6 +129,7 @@ __all__ = [
     "composition",
     "cue_competition",
     "dynamics",
+    "emergence",
     "evaluate",
     "explain_attention",
     "find_heads",

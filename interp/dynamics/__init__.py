@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from interp.dynamics.base import Examples, Optimizer, Recipe, recipe, recipes
+from interp.dynamics.emerge import Emergence, emergence
 from interp.dynamics.folder import Checkpoint, Checkpoints, checkpoints
 from interp.dynamics.training import train
 
-__all__ = ["Checkpoint", "Checkpoints", "Examples", "Optimizer", "Recipe", "checkpoints", "recipe", "recipes", "train"]
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "Emergence",
+    "Examples",
+    "Optimizer",
+    "Recipe",
+    "checkpoints",
+    "emergence",
+    "recipe",
+    "recipes",
+    "train",
+]

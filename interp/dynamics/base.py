@@ -114,7 +114,8 @@ def drawn(n_low: int, n_high: int, shape: tuple[int, ...], generator: torch.Gene
 def data_from(fields: Mapping[str, Any]) -> Data:
     """The data that `Recipe.to_dict` described; an unknown kind raises `CheckpointError`."""
     homes = [import_module(type(one.data).__module__) for one in recipes().values()]
-    kinds = {name: kind for module in homes for name, kind in vars(module).items() if hasattr(kind, "draw")}
+    named_in = [item for module in homes for item in vars(module).items()]
+    kinds = {name: kind for name, kind in named_in if isinstance(kind, type) and hasattr(kind, "draw")}
     named = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     kind = named.pop("kind", None)
     if kind not in kinds:

@@ -39,7 +39,7 @@ SCHEMA = 1
 @dataclass(frozen=True)
 class Checkpoint:
     """A model after `step` updates. `held_out`: group of tokens -> its mean loss in nats and accuracy on rows that are
-    the same for every checkpoint; None where a checkpoint was not measured."""
+    the same for every checkpoint; what was not finite is absent."""
 
     step: int
     folder: Path

@@ -36,7 +36,7 @@ from interp.errors import CheckpointError, InputError, StorageError, TrainingErr
 from interp.files import atomic_folder, content_hash, write_atomically, write_json
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["measure", "token_losses", "train"]
+__all__ = ["measure", "stream", "token_losses", "train"]
 
 Progress = Callable[[str, int, int], None]
 HELD_OUT_ROWS = 256
@@ -70,7 +70,7 @@ def train(
     asked = json.loads(json.dumps(asked))  # as it will be read again
     state = _open(root, asked, what, seed)
     report = progress or (lambda stage, done, total: None)
-    held_out = what.data.draw(HELD_OUT_ROWS, _generator(0, "held out"), held_out=True)
+    held_out = what.data.draw(HELD_OUT_ROWS, stream(0, "held out"), held_out=True)
     run, rows = hash_of(asked), read_losses(root).head(state.step).to_dict("records")
     if len(rows) != state.step:
         raise CheckpointError(f"{root / LOSS} has {len(rows)} updates of {state.step}. Train again in a new folder.")
@@ -148,7 +148,7 @@ def _open(root: Path, asked: dict[str, Any], what: Recipe, seed: int) -> State:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.lr, betas=(options.betas[0], options.betas[1]), weight_decay=options.weight_decay
     )
-    state = State(model, optimizer, _generator(seed, "batches"))
+    state = State(model, optimizer, stream(seed, "batches"))
     if there is None:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise StorageError(f"Cannot train in {root}: it holds other files. Choose a new folder.")
@@ -169,7 +169,7 @@ def _checked(what: Recipe | str, seed: Any, steps: Any, lr: Any) -> Recipe:
     return what if lr is None else dataclasses.replace(what, optimizer=dataclasses.replace(what.optimizer, lr=lr))
 
 
-def _generator(seed: int, purpose: str) -> torch.Generator:
+def stream(seed: int, purpose: str) -> torch.Generator:
     """A stream of its own: batches must not be correlated with first weights of the same seed."""
     import numpy as np
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import time
+
+import pytest
 
 from interp import dynamics
 from interp.cli.train import train
@@ -39,3 +42,19 @@ def test_mistakes_are_one_sentence(run):
     other = run("train", "copy", "--out", "a", "--seed", "1", code=SMALL)
     assert other.code == 2 and "seed is 0 there and 1 here" in other.err
     assert run("train", "copy").code == 2
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_with_the_same_numbers(run, begin, tmp_path):
+    arguments = ["train", "copy", "--steps", "400", "--out"]
+    process = begin(*arguments, "killed")
+    until = time.monotonic() + 100
+    while not (tmp_path / "killed" / "checkpoints" / "000064").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert not dynamics.checkpoints(tmp_path / "killed").finished
+    assert run(*arguments, "killed").code == 0 and run(*arguments, "whole").code == 0
+    one, two = (dynamics.checkpoints(tmp_path / name) for name in ("killed", "whole"))
+    assert one.finished and one.losses().equals(two.losses())
+    assert [a.sha256 for a in one] == [b.sha256 for b in two]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import interp.dynamics.training as training
-from interp.dynamics import Recipe, checkpoints, recipe, train
+from interp.dynamics import Recipe, checkpoints, train
 from interp.dynamics.base import Optimizer
 from interp.dynamics.induction import TiledBlocks, attention_only
 from interp.dynamics.reversal import RECIPES as REVERSAL
@@ -99,7 +99,7 @@ def test_training_is_plain_adamw_on_the_mean_loss_of_scored_tokens(whole: Path) 
     start = checkpoints(whole).load(0)
     assert same(model, start)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    generator = training._generator(0, "batches")
+    generator = training.stream(0, "batches")
     losses = []
     for step in range(20):
         examples = DATA.draw(4, generator)
@@ -144,7 +144,7 @@ def test_checkpoints_are_listed_sliced_and_measured(whole: Path) -> None:
     assert "tiny, seed 0" in repr(found) and "steps 0 to 20 of 20" in repr(found)
     table = found.held_out()
     assert set(table["group"]) == {"first", "repeat"} and len(table) == 2 * len(found)
-    examples = DATA.draw(training.HELD_OUT_ROWS, training._generator(0, "held out"), held_out=True)
+    examples = DATA.draw(training.HELD_OUT_ROWS, training.stream(0, "held out"), held_out=True)
     model = found.load(8)
     assert model.cfg.model_name == "tiny seed 0 step 8"
     got = training.measure(model, examples)
@@ -276,22 +276,3 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_written(
     with pytest.raises(InputError, match=words):
         train(TINY, out=tmp_path / "new", **options)
     assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "group"), [("copy", "copy"), ("reversal", "reversed")])
-def test_the_route_that_is_known_is_the_one_that_forms(tmp_path: Path, name: str, group: str) -> None:
-    what = recipe(name)
-    done = train(what, out=tmp_path / name)
-    assert done[-1].held_out[group]["accuracy"] > 0.99
-    model, examples = done[-1].load(), what.data.draw(64, training._generator(9, "test"))
-    if examples.source is None:
-        _, cache = model.run_with_cache(examples.tokens[:, :-1], "pattern")
-        n = examples.tokens.shape[1] // 2 - 1
-        looks = cache["pattern", 0].mean(0)[:, range(n + 1, 2 * n + 1), range(1, n + 1)]
-    else:
-        site = "decoder.cross_attn.pattern"
-        _, cache = model.run_with_cache(examples.source, site, decoder_input=examples.tokens[:, :-1])
-        n = examples.source.shape[1]
-        looks = cache[f"{site}.0"].mean(0)[:, range(n), range(n - 1, -1, -1)]
-    assert looks.mean(1).max() > 0.5
