@@ -50,11 +50,13 @@ class Emergence:
 
     def series(self, measure: str, series: str) -> pd.Series:
         """One series, by step; `InputError` for one that was not measured, with those that were."""
+        import pandas as pd
+
         of = self.scores[(self.scores["measure"] == measure) & (self.scores["series"] == series)]
         if of.empty:
             known = self.changes[["measure", "series"]].itertuples(index=False)
             raise InputError(f"There is no {measure} {series}. Measured are {', '.join(map(' '.join, known))}.")
-        return of.set_index("step")["value"]
+        return pd.Series(of["value"].to_numpy(), index=of["step"].to_numpy(), name=f"{measure} {series}")
 
     def __repr__(self) -> str:
         steps = sorted(set(self.scores["step"]))
