@@ -56,7 +56,7 @@ class Emergence:
         if of.empty:
             known = self.changes[["measure", "series"]].itertuples(index=False)
             raise InputError(f"There is no {measure} {series}. Measured are {', '.join(map(' '.join, known))}.")
-        return pd.Series(of["value"].to_numpy(), index=of["step"].to_numpy(), name=f"{measure} {series}")
+        return pd.Series(of["value"].tolist(), index=of["step"].tolist(), name=f"{measure} {series}")
 
     def __repr__(self) -> str:
         steps = sorted(set(self.scores["step"]))
