@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import interp.dynamics as dynamics
     import interp.planted as planted
     import interp.readers as readers
     import interp.tasks as tasks
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from interp.circuits.mlp_memory import mlp_memory as mlp_memory
     from interp.circuits.qk import qk as qk
     from interp.circuits.tuned import TunedLens as TunedLens
+    from interp.dynamics.emerge import emergence as emergence
     from interp.errors import InterpError as InterpError
     from interp.families.load import load as load
     from interp.heads.find import find_heads as find_heads
@@ -74,6 +76,7 @@ _HOMES = {
     "causal_trace": "interp.causal.tracing",
     "composition": "interp.circuits.composition",
     "cue_competition": "interp.circuits.cues",
+    "emergence": "interp.dynamics.emerge",
     "evaluate": "interp.readers.evaluate",
     "explain_attention": "interp.circuits.explain",
     "find_heads": "interp.heads.find",
@@ -97,6 +100,7 @@ _HOMES = {
 }
 _ROOMS = {
     "atlas",
+    "dynamics",
     "metrics",
     "planted",
     "readers",
@@ -124,6 +128,8 @@ __all__ = [
     "causal_trace",
     "composition",
     "cue_competition",
+    "dynamics",
+    "emergence",
     "evaluate",
     "explain_attention",
     "find_heads",

@@ -8,6 +8,7 @@ __all__ = [
     "InputError",
     "InterpError",
     "StorageError",
+    "TrainingError",
     "UnknownModelError",
     "UnknownSiteError",
     "UnsupportedModelError",
@@ -47,3 +48,7 @@ class UnsupportedModelError(InterpError, NotImplementedError):
 
 class StorageError(InterpError, OSError):
     """A file that could not be written or read: full disk, missing rights, a folder in the way."""
+
+
+class TrainingError(InterpError, ArithmeticError):
+    """A training whose loss or gradients are no longer finite numbers."""

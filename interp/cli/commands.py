@@ -24,6 +24,7 @@ from interp.cli.patch import patch
 from interp.cli.report import report
 from interp.cli.runs import runs
 from interp.cli.tasks import tasks
+from interp.cli.train import train
 from interp.cli.walk import walkthrough
 from interp.errors import InterpError
 
@@ -46,6 +47,7 @@ app.command("evaluate")(evaluate)
 app.command("report")(report)
 app.command("atlas")(atlas)
 app.command("compare")(compare)
+app.command("train")(train)
 app.command("ov")(ov)
 app.command("composition")(composition)
 app.command("graph")(graph)

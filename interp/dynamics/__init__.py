@@ -1,0 +1,22 @@
+"""Training small models and watching heads form: recipes, checkpoints on a log schedule, scores of each checkpoint."""
+
+from __future__ import annotations
+
+from interp.dynamics.base import Examples, Optimizer, Recipe, recipe, recipes
+from interp.dynamics.emerge import Emergence, emergence
+from interp.dynamics.folder import Checkpoint, Checkpoints, checkpoints
+from interp.dynamics.training import train
+
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "Emergence",
+    "Examples",
+    "Optimizer",
+    "Recipe",
+    "checkpoints",
+    "emergence",
+    "recipe",
+    "recipes",
+    "train",
+]
