@@ -154,7 +154,7 @@ class RunStore:
         """All runs, newest first, from their manifests and file sizes alone. Damaged and newer ones are among them,
         with the reason; a store that does not exist yet is empty.
 
-        `model` and `task` are parts of names, `since` is a time in UTC. Many runs' manifests are remembered in `.index/`
+        `model` and `task` are parts of names, `since` is a time in UTC. Manifests of many runs are kept in `.index/`
         while their sizes and times stay; the files of every run are looked at each time.
         """
         asked = Asked(kind, model, task, asked_time(since), tags or {})
