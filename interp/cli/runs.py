@@ -144,10 +144,10 @@ def export(
     """Write runs as one zip file. Unpacked in a folder of runs, or by `interp runs import`, they are runs again."""
     runs = RunStore(store)
     *ids, last = names
-    if not ids or _names_a_run(runs, last):
-        ids, path = names, None
-    else:
+    if ids and (last.endswith(".zip") or "/" in last or Path(last).is_dir()):
         path = Path(last)
+    else:
+        ids, path = names, None
     found = [runs.info(one).id for one in ids]
     target = runs.export(found, path or Path(f"{found[0]}.zip" if len(found) == 1 else "runs.zip"))
     said = {"id": found[0]} if len(found) == 1 else {"ids": found}
@@ -197,14 +197,6 @@ def _tags(given: list[str]) -> dict[str, str]:
             raise InputError(f"{one!r} is no tag. Give it as NAME=TEXT, e.g. sweep=first.")
         found[name] = text
     return found
-
-
-def _names_a_run(runs: RunStore, text: str) -> bool:
-    try:
-        runs.info(text)
-    except InputError:
-        return False
-    return True
 
 
 def _agreed(doomed: list[RunInfo]) -> bool:

@@ -26,7 +26,7 @@ from interp.runs.manifest import read_run
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ROW", "RUN", "Part", "compacted_problems", "gather", "main_table", "table_names"]
+__all__ = ["ROW", "RUN", "Part", "broken_segments", "compacted_problems", "gather", "main_table", "table_names"]
 
 RUN, ROW = "__run", "__row"  # whose row it is, and which of its table
 _CATALOG, _FORMAT = "tables.json", 1
@@ -86,8 +86,10 @@ def main_table(kind: str, tables: Sequence[str]) -> str | None:
     return next((name for name in wanted if name in tables), tables[0] if len(tables) == 1 else None)
 
 
-def gather(store: Path, found: Sequence[Seen]) -> tuple[list[Part], dict[str, str]]:
-    """The tables of these runs, from segments where they are there; and run -> why it was left out.
+def gather(
+    store: Path, found: Sequence[Seen], broken: frozenset[str] = frozenset()
+) -> tuple[list[Part], dict[str, str]]:
+    """The tables of these runs, from segments where they are there and not `broken`; and run -> why it was left out.
 
     Writes segments of what is not in one yet, where it is worth it and the store lets us.
     """
@@ -95,8 +97,8 @@ def gather(store: Path, found: Sequence[Seen]) -> tuple[list[Part], dict[str, st
     by_kind: dict[str, list[Seen]] = {}
     for seen in found:
         by_kind.setdefault(str(seen.info.kind), []).append(seen)
-    catalog = _catalog(store)
-    changed = False
+    catalog = [one for one in _catalog(store) if not broken & {facts["file"] for facts in one["tables"].values()}]
+    changed = bool(broken)
     for kind, runs in by_kind.items():
         marks = {seen.info.id: seen.mark for seen in runs}
         segments = [one for one in catalog if one["kind"] == kind and _is_whole(store, one)]
@@ -122,20 +124,23 @@ def gather(store: Path, found: Sequence[Seen]) -> tuple[list[Part], dict[str, st
 
 
 def compacted_problems(store: Path) -> list[str]:
-    """Which segments are not as they were written. Reads every byte."""
-    if not (store / INDEX / _CATALOG).exists():
-        return []
-    if read_checked(store / INDEX / _CATALOG) is None:
+    """What of the segments is not as it was written. Reads every byte."""
+    if (store / INDEX / _CATALOG).exists() and read_checked(store / INDEX / _CATALOG) is None:
         return [f"{_CATALOG} is not as it was written"]
-    wrong = []
-    for segment in _catalog(store):
-        for facts in segment["tables"].values():
-            try:
-                if content_hash(store / INDEX / facts["file"]) != facts["sha256"]:
-                    wrong.append(f"{facts['file']} was changed")
-            except OSError as error:
-                wrong.append(f"{facts['file']} cannot be read: {error.strerror or error}")
-    return wrong
+    return [f"{name} is not as it was written" for name in sorted(broken_segments(store))]
+
+
+def broken_segments(store: Path) -> frozenset[str]:
+    """The files of segments that are gone or changed. Reads every byte."""
+    facts = [one for segment in _catalog(store) for one in segment["tables"].values()]
+    return frozenset(one["file"] for one in facts if not _is_as_written(store / INDEX / one["file"], one["sha256"]))
+
+
+def _is_as_written(path: Path, digest: str) -> bool:
+    try:
+        return content_hash(path) == digest
+    except OSError:
+        return False
 
 
 def _catalog(store: Path) -> list[dict[str, Any]]:
@@ -184,7 +189,7 @@ def _tables(folder: Path, seen: Seen) -> dict[str, pa.Table]:
         data = (folder / file).read_bytes()
         if hashlib.sha256(data).hexdigest() != manifest["files"][file]["sha256"]:
             raise StorageError(f"{file} was changed: its hash is not the one it was written with")
-        found[table] = _plain(pq.read_table(pa.BufferReader(data), use_threads=False))
+        found[table] = _plain(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False))
     if info.kind in _COMPUTED:
         frame = load_results(str(info.kind), folder / _RESULTS).to_frame()
         found[str(info.kind)] = _plain(pa.Table.from_pandas(frame.reset_index(drop=True), preserve_index=False))
@@ -226,13 +231,22 @@ def _joined(tables: Sequence[pa.Table]) -> pa.Table:
         return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         pass
-    types: dict[str, set[str]] = {}
+    types: dict[str, dict[str, pa.Field]] = {}
     for table in tables:
         for one in table.schema:
-            if not pa.types.is_null(one.type):
-                types.setdefault(one.name, set()).add(str(one.type))
-    mixed = {name for name, kinds in types.items() if len(kinds) > 1}
+            types.setdefault(one.name, {})[str(one.type)] = one
+    mixed = {name for name, fields in types.items() if not _go_together(list(fields.values()))}
     return pa.concat_tables([_as_text(table, mixed) for table in tables], promote_options="permissive")
+
+
+def _go_together(fields: Sequence[pa.Field]) -> bool:
+    import pyarrow as pa
+
+    try:
+        pa.unify_schemas([pa.schema([one]) for one in fields], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return False
+    return True
 
 
 def _as_text(table: pa.Table, names: set[str]) -> pa.Table:
@@ -263,7 +277,7 @@ def _write(store: Path, kind: str, table: str, rows: pa.Table) -> dict[str, Any]
     facts: dict[str, Any] = {"file": path.name}
 
     def write(part: Path) -> None:
-        pq.write_table(rows, part, compression="zstd")
+        pq.write_table(rows, part, compression="zstd", write_page_checksum=True)
         facts.update(bytes=part.stat().st_size, sha256=content_hash(part))
 
     write_atomically(path, write)
@@ -282,6 +296,8 @@ def _keep(store: Path, catalog: list[dict[str, Any]]) -> None:
 
 
 def _merged(store: Path, kind: str, catalog: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     mine = [one for one in catalog if one["kind"] == kind and _is_whole(store, one)]
@@ -294,10 +310,7 @@ def _merged(store: Path, kind: str, catalog: list[dict[str, Any]]) -> list[dict[
     for one in reversed(small):
         new = one["runs"].keys() - runs.keys()
         for name, facts in one["tables"].items():
-            rows = pq.read_table(store / INDEX / facts["file"])
-            import pyarrow as pa
-            import pyarrow.compute as pc
-
+            rows = pq.read_table(store / INDEX / facts["file"], page_checksum_verification=True)
             tables.setdefault(name, []).append(rows.filter(pc.is_in(rows[RUN], pa.array(sorted(new), pa.string()))))
         runs |= {name: one["runs"][name] for name in new}
     for one in small:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
-from interp.runs.compacted import ROW, RUN, Part, gather, main_table
+from interp.runs.compacted import ROW, RUN, Part, broken_segments, gather, main_table
 from interp.runs.index import Seen
 
 if TYPE_CHECKING:
@@ -28,16 +28,39 @@ _SETTINGS = {
 }
 
 
+class _BadQueryError(InputError):
+    """A query that no data could answer."""
+
+
 def tidy_frame(store: Path, found: Sequence[Seen], query: str | None, kind: str | None) -> pd.DataFrame:
     """See `RunStore.frame`."""
-    import duckdb
-
     good = [seen for seen in found if seen.info.status == "ok" and kind in (None, seen.info.kind)]
     if query is None:
         kind = _one_kind(good, kind)
     needed = good if query is None else [seen for seen in good if _may_name(query, str(seen.info.kind))]
-    parts, left_out = gather(store, needed)
-    left_out |= {s.info.id: str(s.info.reason) for s in found if s.info.status != "ok" and kind in (None, s.info.kind)}
+    try:
+        frame = _ask(store, good, needed, query, kind, frozenset())
+    except (InputError, OSError, ValueError) as error:
+        broken = frozenset() if isinstance(error, _BadQueryError) else broken_segments(store)
+        if not broken and len(needed) == len(good):
+            raise
+        frame = _ask(store, good, good, query, kind, broken)  # without them; or for a message that names all tables
+    bad = {s.info.id: str(s.info.reason) for s in found if s.info.status != "ok" and kind in (None, s.info.kind)}
+    frame.attrs["left_out"] = dict(sorted((frame.attrs["left_out"] | bad).items()))
+    return frame
+
+
+def _ask(
+    store: Path,
+    good: Sequence[Seen],
+    needed: Sequence[Seen],
+    query: str | None,
+    kind: str | None,
+    broken: frozenset[str],
+) -> pd.DataFrame:
+    import duckdb
+
+    parts, left_out = gather(store, needed, broken)
     with duckdb.connect(":memory:", config=_SETTINGS) as connection:
         _register_runs(connection, good)
         tables = _register(connection, parts)
@@ -50,7 +73,7 @@ def tidy_frame(store: Path, found: Sequence[Seen], query: str | None, kind: str 
             for name, text in tables.items():
                 connection.execute(f"CREATE VIEW {_quoted(name)} AS {text}")
         frame = _answer(connection, query, [_RUNS, *tables])
-    frame.attrs["left_out"] = dict(sorted(left_out.items()))
+    frame.attrs["left_out"] = left_out
     return frame
 
 
@@ -75,8 +98,12 @@ def _answer(connection: duckdb.DuckDBPyConnection, query: str, names: Sequence[s
     try:
         statements = connection.extract_statements(query)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise InputError(f"A query is one SELECT; this is {query.strip()!r:.200}. {_columns(connection, names)}")
+            raise _BadQueryError(
+                f"A query is one SELECT; this is {query.strip()!r:.200}. {_columns(connection, names)}"
+            )
         return connection.execute(query).df()
+    except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
+        raise _BadQueryError(f"The query failed: {error}\n{_columns(connection, names)}") from error
     except duckdb.Error as error:
         raise InputError(f"The query failed: {error}\n{_columns(connection, names)}") from error
 
@@ -134,7 +161,7 @@ def _register(connection: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> d
     by_table: dict[tuple[str, str], list[str]] = {}
     columns: dict[tuple[str, str], set[str]] = {}
     for i, part in enumerate(parts):
-        rows = ds.dataset(part.rows) if isinstance(part.rows, Path) else part.rows
+        rows = ds.dataset(part.rows, format=_format()) if isinstance(part.rows, Path) else part.rows
         connection.register(f"__part{i}", rows)
         connection.register(f"__runs{i}", pa.table({RUN: pa.array(sorted(part.runs), pa.string())}))
         text = f"SELECT * FROM __part{i} SEMI JOIN __runs{i} USING ({RUN})"
@@ -147,6 +174,13 @@ def _register(connection: duckdb.DuckDBPyConnection, parts: Sequence[Part]) -> d
         f"FROM ({' UNION ALL BY NAME '.join(by_table[one])}) t JOIN {_RUNS} r ON r.run = t.{RUN}"
         for name, one in names.items()
     }
+
+
+def _format() -> Any:
+    import pyarrow.dataset as ds
+
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    return ds.ParquetFileFormat(default_fragment_scan_options=options)
 
 
 def _view_names(tables: Iterable[tuple[str, str]]) -> Mapping[str, tuple[str, str]]:
