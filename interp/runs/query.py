@@ -45,7 +45,8 @@ def tidy_frame(store: Path, found: Sequence[Seen], query: str | None, kind: str 
         if not broken and len(needed) == len(good):
             raise
         frame = _ask(store, good, good, query, kind, broken)  # without them; or for a message that names all tables
-    bad = {s.info.id: str(s.info.reason) for s in found if s.info.status != "ok" and kind in (None, s.info.kind)}
+    doubtful = [seen.info for seen in found if seen.info.status != "ok"]
+    bad = {one.id: str(one.reason) for one in doubtful if kind is None or one.kind in (None, kind)}
     frame.attrs["left_out"] = dict(sorted((frame.attrs["left_out"] | bad).items()))
     return frame
 

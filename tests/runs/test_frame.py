@@ -27,6 +27,13 @@ def eager(monkeypatch):
     monkeypatch.setattr(compacted, "_WORTH", 2)
 
 
+@pytest.fixture(scope="module")
+def small_store(scores, tmp_path_factory) -> RunStore:
+    store = RunStore(tmp_path_factory.mktemp("small") / "runs")
+    store.save(scores(), spec=SPEC)
+    return store
+
+
 def table(**columns) -> HeadTable:
     frame = pd.DataFrame(columns)
     return HeadTable(frame, "t", frame.columns[0], (), "nothing", {"model": "tiny"})
@@ -112,7 +119,9 @@ def test_a_table_that_changes_after_it_was_compacted_is_left_out_with_the_reason
     found = asked(store)
     assert set(found["run"]) == {run.id for i, run in enumerate(runs) if i not in (2, 3)}
     assert set(found.attrs["left_out"]) == {runs[2].id, runs[3].id}
-    assert "was changed" in found.attrs["left_out"][runs[2].id] and "cannot be read" in found.attrs["left_out"][runs[3].id]
+    assert (
+        "was changed" in found.attrs["left_out"][runs[2].id] and "cannot be read" in found.attrs["left_out"][runs[3].id]
+    )
 
 
 @pytest.mark.parametrize("harm", ["cut", "flip", "gone", "catalog"])
@@ -246,12 +255,11 @@ def test_effects_come_with_their_axes(store):
         "nonsense",
     ],
 )
-def test_a_query_reads_nothing_else_and_writes_nothing(store, scores, tmp_path, query):
-    store.save(scores(), spec=SPEC)
+def test_a_query_reads_nothing_else_and_writes_nothing(small_store, tmp_path, query):
     (tmp_path / "secret.csv").write_text("password\n1\n")
     before = sorted(os.listdir(tmp_path))
     with pytest.raises(InputError, match=r"(?s)Tables and their columns:\n  runs: run, run_kind.*heads: run, run_kind"):
-        store.frame(query.format(secret=tmp_path / "secret.csv", folder=tmp_path))
+        small_store.frame(query.format(secret=tmp_path / "secret.csv", folder=tmp_path))
     assert sorted(os.listdir(tmp_path)) == before
 
 
