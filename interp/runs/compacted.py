@@ -311,7 +311,8 @@ def _merged(store: Path, kind: str, catalog: list[dict[str, Any]]) -> list[dict[
         new = one["runs"].keys() - runs.keys()
         for name, facts in one["tables"].items():
             rows = pq.read_table(store / INDEX / facts["file"], page_checksum_verification=True)
-            tables.setdefault(name, []).append(rows.filter(pc.is_in(rows[RUN], pa.array(sorted(new), pa.string()))))
+            counts = pc.is_in(rows[RUN], pa.array(sorted(new), pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
+            tables.setdefault(name, []).append(rows.filter(counts))
         runs |= {name: one["runs"][name] for name in new}
     for one in small:
         for facts in one["tables"].values():

@@ -90,7 +90,11 @@ def write_checked(path: Path, value: Any) -> None:
     """JSON behind its own hash, so that a reader knows it is whole."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False).encode()
     digest = hashlib.sha256(text).hexdigest().encode()
-    write_atomically(path, lambda part: part.write_bytes(digest + b"\n" + text) and None)
+
+    def write(part: Path) -> None:
+        part.write_bytes(digest + b"\n" + text)
+
+    write_atomically(path, write)
 
 
 def read_checked(path: Path) -> Any:

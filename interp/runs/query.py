@@ -19,7 +19,7 @@ __all__ = ["tidy_frame"]
 
 _RUNS = "runs"
 _FACTS = ("run", "run_kind", "title", "model", "model_hash", "seed", "created", "task")
-_SETTINGS = {
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
