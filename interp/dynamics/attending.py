@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ HeadId = tuple[int, int]
 
 @dataclass
 class PatternHeads:
-    """Attention of kinds that are known by a pattern. `ranked`, once series are made: heads of each kind, best first."""
+    """Attention of kinds that are known by a pattern. `ranked`, once there are series: heads by kind, best first."""
 
     kinds: Sequence[Finder]
     examples: Examples
@@ -43,9 +42,7 @@ class PatternHeads:
     def see(self, model: HookedTransformer) -> Mapping[str, Tensor]:
         for one in self.kinds:
             one.must_apply_to(model)
-        return attention_shares(
-            model, Batch(self.examples.tokens[:, :-1]), {one.name: one.rule for one in self.kinds}
-        )
+        return attention_shares(model, Batch(self.examples.tokens[:, :-1]), {one.name: one.rule for one in self.kinds})
 
     def found(self, seen: Sequence[Mapping[str, Tensor]]) -> Found:
         made = Found(about={"best": {}, "uniform": self._uniform()})
@@ -130,7 +127,9 @@ class TaskHeads:
     def see(self, model: HookedTransformer) -> ndarray:
         self.kind.must_apply_to(model)
         if self.kind.score_cutoff is None:
-            raise InputError(f"{self.kind.name} heads have no score of attention; what they cause decides. Leave it out.")
+            raise InputError(
+                f"{self.kind.name} heads have no score of attention; what they cause decides. Leave it out."
+            )
         study = self._study(model)
         if self.kind.prepare is not None:
             self.kind.prepare(study)

@@ -24,6 +24,7 @@ __all__ = ["ABLATED", "Patched", "ablations"]
 
 ABLATED = ["step", "set", "heads", "loss", "change", "low", "high", "random_mean", "random_max", "n_random", "n"]
 _RANDOM_SETS = 5
+LEAST_GAP = 0.5  # logits
 
 
 @dataclass
@@ -52,8 +53,9 @@ class Patched:
         made = Found(about={"patch": {"n": int((~chooses).sum()), "difference": self.difference}})
         made.series["patch gap", "clean − corrupt"] = gap
         low, high = bootstrap_interval(gap[:, -1:])
-        if low[0] <= 0:
-            why = f"the last checkpoint tells clean from corrupt by {gap[:, -1].mean():.2f} logits ({low[0]:.2f} to {high[0]:.2f})"
+        if low[0] < LEAST_GAP:
+            shown = f"{gap[:, -1].mean():.2f} logits ({low[0]:.2f} to {high[0]:.2f})"
+            why = f"the last checkpoint tells clean from corrupt by {shown}: too little for shares"
             made.about["left_out"] = {"patch": why}
             return made
         best: dict[str, str] = {}
@@ -92,14 +94,15 @@ def ablations(
     seed: int,
 ) -> list[dict[str, Any]]:
     """What the mean loss of the counted tokens gains, in nats, when sets of heads are set to their mean over the rows
-    (position by position), and when random sets of as many other heads of the same layers are."""
+    (position by position), and when random sets of as many other heads of the same layers are; none where
+    a layer has too few others."""
     named = {name: tuple(Head(*one) for one in heads) for name, heads in sets.items()}
-    avoid = {head for heads in named.values() for head in heads}
     widths = [block.attn.n_heads for block in model.main.config.blocks]
     generator = np.random.default_rng([seed, *b"ablations"])
     random: dict[str, list[tuple[Head, ...]]] = {}
     for name, heads in named.items():
-        drawn = [tuple(sorted(matched_set(heads, widths, avoid, generator), key=str)) for _ in range(4 * _RANDOM_SETS)]
+        tries = (matched_set(heads, widths, set(heads), generator) for _ in range(4 * _RANDOM_SETS))
+        drawn = [tuple(sorted(one, key=str)) for one in tries]
         random[name] = [one for one in dict.fromkeys(drawn) if len(one) == len(heads)][:_RANDOM_SETS]
     all_sets = list(dict.fromkeys([*named.values(), *(one for some in random.values() for one in some)]))
     rows = examples.tokens[:, :-1]  # as long as the model has positions
