@@ -39,8 +39,9 @@ class Order:
 
     `pairs`: first, second, onset, n (trainings in which both changed), before, after, tied; `octaves`, the median of
     log2((1 + step of second) / (1 + step of first)), so positive where the first leads, with `low` and `high`: order
-    statistics that hold the median with `confidence`, at most 95% (wider ones do not exist for few trainings); p; and
-    `verdict` on `first`: before, after, not settled (p above alpha), cannot tell. `onsets`: training, series, onset, step (NaN where it did not change).
+    statistics that hold the median with `confidence`, at least 95% where there are enough trainings for that; p; and
+    `verdict` on `first`: before, after, not settled (p above alpha), cannot tell. `onsets`: training, series, onset,
+    step (NaN where it did not change).
     """
 
     pairs: pd.DataFrame
