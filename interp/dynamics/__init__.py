@@ -5,6 +5,8 @@ from __future__ import annotations
 from interp.dynamics.base import Examples, Optimizer, Recipe, recipe, recipes
 from interp.dynamics.emerge import Emergence, emergence
 from interp.dynamics.folder import Checkpoint, Checkpoints, checkpoints
+from interp.dynamics.formation import compare_formation
+from interp.dynamics.interventions import Intervention
 from interp.dynamics.training import train
 
 __all__ = [
@@ -12,9 +14,11 @@ __all__ = [
     "Checkpoints",
     "Emergence",
     "Examples",
+    "Intervention",
     "Optimizer",
     "Recipe",
     "checkpoints",
+    "compare_formation",
     "emergence",
     "recipe",
     "recipes",
