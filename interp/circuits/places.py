@@ -81,7 +81,7 @@ def must_be_dot(config: AttentionConfig, what: str) -> None:
     """Refuse what takes scores for products of queries and keys, in attention that scores by v·tanh(q + k)."""
     if config.scoring == "additive":
         raise InputError(
-            f"{what} takes scores q·k apart, and this attention scores additively, by v·tanh(q + k): that is no product. "
+            f"{what} takes scores q·k apart. This attention scores additively, by v·tanh(q + k), which is no product. "
             "Patch or ablate its queries, keys, scores or pattern instead."
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from interp.dynamics.base import Examples, Optimizer, Recipe, recipe, recipes
+from interp.dynamics.conflict import ConflictResult, conflict
 from interp.dynamics.emerge import Emergence, emergence
 from interp.dynamics.folder import Checkpoint, Checkpoints, checkpoints
 from interp.dynamics.formation import compare_formation
@@ -12,6 +13,7 @@ from interp.dynamics.training import train
 __all__ = [
     "Checkpoint",
     "Checkpoints",
+    "ConflictResult",
     "Emergence",
     "Examples",
     "Intervention",
@@ -19,6 +21,7 @@ __all__ = [
     "Recipe",
     "checkpoints",
     "compare_formation",
+    "conflict",
     "emergence",
     "recipe",
     "recipes",

@@ -91,7 +91,7 @@ def _train(
     schedule = asked["schedule"]
     state = _open(root, asked, what, seed)
     held_out = what.data.draw(HELD_OUT_ROWS, stream(0, "held out"), held_out=True)
-    run, rows = hash_of(asked), read_losses(root).head(state.step).to_dict("records")
+    run, rows = hash_of(read_asked(root) or asked), read_losses(root).head(state.step).to_dict("records")
     if len(rows) != state.step:
         raise CheckpointError(f"{root / LOSS} has {len(rows)} updates of {state.step}. Train again in a new folder.")
     if state.step == 0:
@@ -173,7 +173,7 @@ def _open(root: Path, asked: dict[str, Any], what: Recipe, seed: int) -> State:
         write_json(root / ASKED, {"schema": SCHEMA, "asked": asked, "about": what.about})
         return state
     checkpoints(root)  # refuses missing and mixed ones before time is spent
-    load_state(root, state, hash_of(asked))
+    load_state(root, state, hash_of(there))  # fields that came later have their defaults here and are absent there
     return state
 
 

@@ -1,10 +1,10 @@
 """Attention, in the order it happens: queries, keys and values; scores; bias and mask; pattern; what heads write.
 
-Scores are q·k × scale, or v·tanh(q + k) × scale with a learned vector v for each head: additive scoring, the first
-attention there was (Bahdanau 2015, §3.1 and A.1.2). Positions enter by rotating q and k, or as a bias on the scores: in proportion to the distance
-(ALiBi, Press 2022), or learned for buckets of distances (Raffel 2020). A softcap bounds scores. The mask hides what a
-query may not see: later keys (causal), keys beyond a window, padding. Without positions, bidirectional self-attention
-does not know the order of its tokens.
+Scores are q·k × scale, or v·tanh(q + k) × scale with a learned vector v of each head: additive scoring, the first
+attention there was (Bahdanau 2015, §3.1 and A.1.2). Positions enter by rotating q and k, or as a bias on the scores: in
+proportion to the distance (ALiBi, Press 2022), or learned for buckets of distances (Raffel 2020). A softcap bounds
+scores. The mask hides what a query may not see: later keys (causal), keys beyond a window, padding. Without positions,
+bidirectional self-attention does not know the order of its tokens.
 
 Axes: `pos` (or `q_pos`) runs over the queries' text, `k_pos` over the keys', `kv_head` over key/value heads, which
 several query heads share when the model groups its queries (Ainslie 2023). Self-attention has one text for both.

@@ -116,7 +116,7 @@ class AttentionConfig(Checked):
             )
         if self.scoring == "additive" and self.rotary is not None:
             raise InputError(
-                "Additive scores know no rotary positions: turning makes products depend on the distance, and sums not. "
+                "Additive scores know no rotary positions: turning makes products depend on distances, and no sums. "
                 "Give rotary=None, and positions as learned_positions=, relative= or alibi=."
             )
 
