@@ -31,26 +31,36 @@ class Conflicts:
 
 @dataclass(frozen=True)
 class StatedFacts:
-    """BOS, subject, value, subject, value, question, subject, value: two statements, and an answer.
+    """BOS, `n_stated` statements (subject, value), then `n_asked` questions (two question marks, subject, value).
 
     Residents have one value each, in a table drawn from `world`. Strangers have another one in each row, so only a
-    statement tells it. A row asks for a stranger that it states (share `strangers`; group `context`), for a resident
-    that it states as the table has it (share `agreed`; group `either`), or for a resident that it does not state (group
-    `weights`). The other statements are of others, in random order; no row of training contradicts the table.
+    statement tells it. Subjects are stated and asked for once at the most. A question is of a stated subject (share
+    `from_stated`) or of a resident that the row does not state. A stated resident has another value than the table's
+    in the share `overruled`, and the answer is what is stated.
+
+    Groups: `weights` (a resident, not stated), `either` (stated as in the table), `overruled`, `context` (a stranger).
     """
 
     n_residents: int = 32
     n_strangers: int = 32
     n_values: int = 24
-    strangers: float = 0.4
-    agreed: float = 0.1
+    n_stated: int = 4
+    n_asked: int = 4
+    from_stated: float = 0.75
+    overruled: float = 0.25
     world: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.n_residents, self.n_strangers, self.n_values) < 4:
-            raise InputError(f"{self} has fewer than 4 of a kind. Give at least 4 residents, strangers and values.")
-        if min(self.strangers, self.agreed) < 0 or self.strangers + self.agreed > 1:
-            raise InputError(f"strangers={self.strangers} and agreed={self.agreed} are no shares of one whole.")
+        if not 1 <= self.n_asked <= self.n_stated or self.n_residents < self.n_stated + self.n_asked:
+            raise InputError(
+                f"StatedFacts has n_residents={self.n_residents}, n_stated={self.n_stated} and n_asked={self.n_asked}. "
+                "Ask no more than is stated, and give more residents than both together."
+            )
+        if min(self.n_strangers, self.n_values) < 2 or not (0 <= self.overruled <= 1 and 0 <= self.from_stated <= 1):
+            raise InputError(
+                f"StatedFacts has n_strangers={self.n_strangers}, n_values={self.n_values}, overruled={self.overruled} "
+                f"and from_stated={self.from_stated}. Give two or more of a kind, and shares from 0 to 1."
+            )
 
     @property
     def d_vocab(self) -> int:
@@ -58,8 +68,8 @@ class StatedFacts:
 
     @property
     def length(self) -> int:
-        """Tokens of a row; the last is the answer."""
-        return 8
+        """Tokens of a row."""
+        return 1 + 2 * self.n_stated + 4 * self.n_asked
 
     @property
     def table(self) -> Int[Tensor, " resident"]:
@@ -67,60 +77,68 @@ class StatedFacts:
         return drawn(0, self.n_values, (self.n_residents,), torch.Generator().manual_seed(self.world))
 
     def draw(self, n: int, generator: torch.Generator, *, held_out: bool = False) -> Examples:
-        kind = torch.rand(n, generator=generator)
-        asks_stranger = kind < self.strangers
-        states = kind < self.strangers + self.agreed
-        resident = drawn(0, self.n_residents, (n,), generator)
-        stranger = self.n_residents + drawn(0, self.n_strangers, (n,), generator)
-        asked = torch.where(asks_stranger, stranger, resident)
-        invented = drawn(0, self.n_values, (n,), generator)
-        answer = torch.where(asks_stranger, invented, self.table[resident])
-        others, values = self._others(asked, generator)
-        subjects, values = others.clone(), values.clone()
-        subjects[:, 0] = torch.where(states, asked, others[:, 0])
-        values[:, 0] = torch.where(states, answer, values[:, 0])
-        tokens = self._rows(subjects, values, asked, drawn(0, 2, (n,), generator).bool())
-        tokens = torch.cat([tokens, self._value(answer)[:, None]], dim=1)
-        scored = {"context": asks_stranger, "either": states & ~asks_stranger, "weights": ~states}
-        last = torch.arange(self.length) == self.length - 1
-        return Examples(tokens, {name: which[:, None] & last for name, which in scored.items()})
+        stated, others = self._subjects(n, generator)
+        other = drawn(1, self.n_values, stated.shape, generator)
+        overruled = torch.rand(stated.shape, generator=generator) < self.overruled
+        values = self._known(stated, other)
+        values = torch.where(overruled & self._resident(stated), (values + other) % self.n_values, values)
+        order = torch.rand(stated.shape, generator=generator).argsort(dim=1)[:, : self.n_asked]
+        of_stated = torch.rand(order.shape, generator=generator) < self.from_stated
+        asked = torch.where(of_stated, stated.gather(1, order), others[:, : self.n_asked])
+        answers = torch.where(of_stated, values.gather(1, order), self._known(asked, torch.zeros_like(asked)))
+        resident = self._resident(asked)
+        against = of_stated & resident & (answers != self._known(asked, answers))
+        kinds = {
+            "weights": ~of_stated,
+            "either": of_stated & resident & ~against,
+            "overruled": against,
+            "context": ~resident,
+        }
+        tokens = torch.cat([self._statements(stated, values), self._questions(asked, answers)], dim=1)
+        place = 1 + 2 * self.n_stated + 4 * torch.arange(self.n_asked) + 3
+        scored = {name: torch.zeros_like(tokens, dtype=torch.bool) for name in kinds}
+        for name, which in kinds.items():
+            scored[name][:, place] = which
+        return Examples(tokens, scored)
 
     def conflicts(self, n: int, generator: torch.Generator) -> Conflicts:
-        """Rows that training never has: a resident is asked for, and a statement gives it another value."""
-        resident = drawn(0, self.n_residents, (n,), generator)
-        learned = self.table[resident]
+        """One question of each row: of a resident that is stated with another value than the table's."""
+        subjects, others = self._subjects(n, generator)
+        asked = others[:, 0]
+        learned = self.table[asked]
         stated = (learned + drawn(1, self.n_values, (n,), generator)) % self.n_values
-        others, values = self._others(resident, generator)
-        swap = drawn(0, 2, (n,), generator).bool()
-        values[:, 0] = stated
-        subjects = others.clone()
-        subjects[:, 0] = resident
-        tokens, unstated = (self._rows(one, values, resident, swap) for one in (subjects, others))
+        values = self._known(subjects, drawn(0, self.n_values, subjects.shape, generator))
+        at = torch.nn.functional.one_hot(drawn(0, self.n_stated, (n,), generator), self.n_stated).bool()
+        told = torch.where(at, asked[:, None], subjects), torch.where(at, stated[:, None], values)
+        question = self._questions(asked[:, None], learned[:, None])[:, :3]
+        tokens, unstated = (
+            torch.cat([self._statements(*pair), question], dim=1) for pair in (told, (subjects, values))
+        )
         return Conflicts(tokens, unstated, self._value(stated), self._value(learned))
 
-    def _others(
-        self, asked: Int[Tensor, " n"], generator: torch.Generator
-    ) -> tuple[Int[Tensor, "n two"], Int[Tensor, "n two"]]:
-        """Two subjects that are not asked for, and values of theirs: the table's, or a stranger's invented one."""
-        n, total = len(asked), self.n_residents + self.n_strangers
-        steps = 1 + torch.rand(n, total - 1, generator=generator).argsort(dim=1)[:, :2]
-        subjects = (asked[:, None] + steps) % total
-        invented = drawn(0, self.n_values, (n, 2), generator)
-        known = self.table[subjects.clamp(max=self.n_residents - 1)]
-        return subjects, torch.where(subjects < self.n_residents, known, invented)
+    def _subjects(self, n: int, generator: torch.Generator) -> tuple[Int[Tensor, "n stated"], Int[Tensor, "n other"]]:
+        """Those that a row states, of either kind, and residents that it does not."""
+        total = self.n_residents + self.n_strangers
+        stated = torch.rand(n, total, generator=generator).argsort(dim=1)[:, : self.n_stated]
+        rank = torch.rand(n, total, generator=generator).scatter(1, stated, 2.0)
+        rank[:, self.n_residents :] = 3.0
+        return stated, rank.argsort(dim=1)[:, : self.n_residents - self.n_stated]
 
-    def _rows(
-        self,
-        subjects: Int[Tensor, "n two"],
-        values: Int[Tensor, "n two"],
-        asked: Int[Tensor, " n"],
-        second_first: Bool[Tensor, " n"],
-    ) -> Int[Tensor, "n pos"]:
-        """Prompts, without the answer."""
-        order = torch.stack([second_first, ~second_first], dim=1).long()
-        named, given = 2 + subjects.gather(1, order), self._value(values.gather(1, order))
-        start, question = torch.full_like(asked, BOS), torch.ones_like(asked)
-        return torch.stack([start, named[:, 0], given[:, 0], named[:, 1], given[:, 1], question, 2 + asked], dim=1)
+    def _resident(self, subjects: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+        return subjects < self.n_residents
+
+    def _known(self, subjects: Int[Tensor, "*shape"], invented: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+        """Values of residents by the table, of strangers as invented."""
+        table = self.table[subjects.clamp(max=self.n_residents - 1)]
+        return torch.where(self._resident(subjects), table, invented)
+
+    def _statements(self, subjects: Int[Tensor, "n stated"], values: Int[Tensor, "n stated"]) -> Int[Tensor, "n pos"]:
+        pairs = torch.stack([2 + subjects, self._value(values)], dim=2).flatten(1)
+        return torch.nn.functional.pad(pairs, (1, 0), value=BOS)
+
+    def _questions(self, subjects: Int[Tensor, "n asked"], values: Int[Tensor, "n asked"]) -> Int[Tensor, "n pos"]:
+        mark = torch.ones_like(subjects)  # two of them: then layer 0 sees no value from the subject
+        return torch.stack([mark, mark, 2 + subjects, self._value(values)], dim=2).flatten(1)
 
     def _value(self, number: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
         return 2 + self.n_residents + self.n_strangers + number
@@ -132,9 +150,9 @@ RECIPES = (
         "facts-in-context",
         windowed(_DATA.d_vocab, _DATA.length),
         _DATA,
-        2_500,
-        "Two layers with MLPs; layer 0 sees three tokens. What a statement says reaches the end through attention in "
-        "layer 1, where layer 0 has moved the subject onto its value; what the table says is made of the last token.",
-        Optimizer(batch=128, decay=True),
+        2_000,
+        "Two layers with MLPs; layer 0 sees three tokens. What the table says is made of the last token; what a "
+        "statement says can reach the end through attention in layer 1 alone.",
+        Optimizer(batch=128),
     ),
 )

@@ -18,7 +18,7 @@ from interp.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = StatedFacts()
-SMALL = StatedFacts(n_residents=4, n_strangers=4, n_values=4)
+SMALL = StatedFacts(n_residents=5, n_strangers=4, n_values=4, n_stated=2, n_asked=2)
 TINY = Recipe(
     "tiny facts", windowed(SMALL.d_vocab, SMALL.length, d_model=8, n_heads=2), SMALL, 6, "", Optimizer(batch=8)
 )
@@ -29,21 +29,24 @@ def generator() -> torch.Generator:
 
 
 def test_answers_follow_from_a_statement_or_from_the_table_as_their_group_says() -> None:
-    examples = DATA.draw(2_000, generator())
+    examples = DATA.draw(500, generator())
     first_value = DATA.d_vocab - DATA.n_values
-    groups = {name: which[:, -1] for name, which in examples.scored.items()}
-    for row, *of in zip(examples.tokens.tolist(), *(one.tolist() for one in groups.values()), strict=True):
-        name = dict(zip(of, groups, strict=True))[True]
-        stated = {row[1]: row[2], row[3]: row[4]}
-        asked, answer = row[6], row[7]
-        resident = asked - 2 < DATA.n_residents
-        assert len(stated) == 2 and (asked in stated) == (name != "weights") and resident == (name != "context")
-        assert stated.get(asked, answer) == answer
-        for subject, value in [*stated.items(), (asked, answer)]:
-            if subject - 2 < DATA.n_residents:  # nothing contradicts the table
-                assert value == first_value + int(DATA.table[subject - 2])
-    shares = {name: float(which.float().mean()) for name, which in groups.items()}
-    assert shares == pytest.approx({"context": 0.4, "either": 0.1, "weights": 0.5}, abs=0.04)
+    seen = dict.fromkeys(examples.scored, 0)
+    for i, row in enumerate(examples.tokens.tolist()):
+        stated = dict(zip(row[1:9:2], row[2:9:2], strict=True))
+        assert len(stated) == 4 and len({row[at] for at in (11, 15, 19, 23)}) == 4
+        for at in (12, 16, 20, 24):
+            (name,) = [name for name, which in examples.scored.items() if which[i, at]]
+            seen[name] += 1
+            subject, answer = row[at - 1], row[at]
+            resident = subject - 2 < DATA.n_residents
+            assert (subject in stated) == (name != "weights") and resident == (name != "context")
+            assert stated.get(subject, answer) == answer
+            if resident:
+                by_table = first_value + int(DATA.table[subject - 2])
+                assert (answer != by_table) == (name == "overruled")
+    share = {name: count / 2_000 for name, count in seen.items()}
+    assert share == pytest.approx({"weights": 0.25, "either": 0.28, "overruled": 0.094, "context": 0.375}, abs=0.04)
 
 
 def test_a_conflict_states_another_value_and_its_twin_states_nothing_of_the_subject() -> None:
@@ -51,12 +54,12 @@ def test_a_conflict_states_another_value_and_its_twin_states_nothing_of_the_subj
     first_value = DATA.d_vocab - DATA.n_values
     places = set()
     for row, twin, stated, learned in zip(*(one.tolist() for one in vars(rows).values()), strict=True):
-        assert learned == first_value + int(DATA.table[row[6] - 2]) != stated
-        at = row.index(row[6])
+        assert learned == first_value + int(DATA.table[row[-1] - 2]) != stated
+        at = row.index(row[-1])
         places.add(at)
-        assert row[at + 1] == stated and twin[6] == row[6] and row[6] not in twin[:6]
+        assert row[at + 1] == stated and twin[-1] == row[-1] and row[-1] not in twin[:-1]
         assert row[:at] + row[at + 2 :] == twin[:at] + twin[at + 2 :]
-    assert places == {1, 3}
+    assert places == {1, 3, 5, 7}
 
 
 def test_shares_sum_to_one_and_a_heads_effect_is_what_a_patch_by_hand_gives(tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_a_training_without_contradictions_is_refused(tmp_path: Path) -> None:
         conflict(train(TINY, out=tmp_path / "a", steps=1), n=1)
 
 
-@pytest.mark.parametrize("fields", [{"n_values": 2}, {"strangers": 0.8, "agreed": 0.3}, {"agreed": -0.1}])
+@pytest.mark.parametrize("fields", [{"n_values": 1}, {"n_asked": 5}, {"overruled": -0.1}, {"from_stated": 1.5}])
 def test_data_that_cannot_be_are_refused(fields: dict) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="StatedFacts has"):
         StatedFacts(**fields)
