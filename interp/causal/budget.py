@@ -106,8 +106,11 @@ def _live_numbers(model: HookedTransformer, texts: Sequence[Text], bundles: Sequ
     ops = {(bundle.stack, op.in_memory, op.in_attention) for bundle in bundles for op in bundle.ops}
     if any(stack != model.main.name or in_memory for stack, in_memory, _ in ops):
         numbers += 2 * model.cfg.d_model + 4 * width  # each cell has an encoding of its own
+    n_keys = max((len(text.tokens) for text in texts), default=1)
     if any(in_attention for _, _, in_attention in ops) or attn.softcap is not None:
-        numbers += 4 * attn.n_heads * max((len(text.tokens) for text in texts), default=1)
+        numbers += 4 * attn.n_heads * n_keys
+    if attn.scoring == "additive":
+        numbers += 3 * width * n_keys
     return numbers
 
 

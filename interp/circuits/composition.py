@@ -47,10 +47,10 @@ def composition(
 
     Values `[from_layer from_head to_layer to_head]` from 0 to 1; NaN where the writer is not earlier. `qk` says what
     reads: W_Q W_Kᵀ ("whole"), or W_Q (for Q) or W_K (for K) "alone", which is the default ("auto") where positions are
-    rotated: what a rotation does between W_Q and W_Kᵀ depends on the distance. `folded` multiplies the gain of the norm
-    in front of a head into W_Q, W_K and W_V, and the gain of an output norm into W_O; without it weights are the
-    checkpoint's own. Query heads that share a key/value head have its W_K and W_V. `stack` is "encoder" or "decoder" in
-    a model with two (default: the decoder's self-attention).
+    rotated (what a rotation does between W_Q and W_Kᵀ depends on the distance) or scores are additive (there is no W_Q
+    W_Kᵀ). `folded` multiplies the gain of the norm in front of a head into W_Q, W_K and W_V, and the gain of an output
+    norm into W_O; without it weights are the checkpoint's own. Query heads that share a key/value head have its W_K and
+    W_V. `stack` is "encoder" or "decoder" in a model with two (default: the decoder's self-attention).
 
     The baseline: `n_random` pairs of Gaussian matrices of the same shapes (mean and standard deviation), and for each
     pair the exact mean and deviation of its squared score under a random rotation between the two heads, which keeps
@@ -65,7 +65,11 @@ def composition(
         raise InputError(f"n_random is {n_random!r}. A baseline takes at least 2 pairs.")
     where = _stack(model, stack)
     n_layers, n_heads = where.config.n_layers, _n_heads(where)
-    alone = kind != "V" and (qk == "alone" or (qk == "auto" and any(b.attn.rotary for b in where.config.blocks)))
+    additive = any(block.attn.scoring == "additive" for block in where.config.blocks)
+    if additive and kind != "V" and qk == "whole":
+        raise InputError(f'{kind}-composition with W_Q W_Kᵀ: additive scores are no product. Choose qk="alone".')
+    rotary = any(block.attn.rotary for block in where.config.blocks)
+    alone = kind != "V" and (qk == "alone" or (qk == "auto" and (rotary or additive)))
     writers = torch.cat([_writers(where, layer, folded) for layer in range(n_layers)])
     readers = torch.cat([_readers(where, layer, kind, alone, folded) for layer in range(n_layers)])
     squared, deviation = _all_pairs(writers, readers, n_layers, n_heads)

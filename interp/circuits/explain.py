@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.circuits.places import HeadPlace, ReadText, head_place, read_text, token_place
+from interp.circuits.places import HeadPlace, ReadText, head_place, must_be_dot, read_text, token_place
 from interp.circuits.sources import Source, Stream, project, residual_reads, stream_to
 from interp.errors import InputError
 from interp.model.attention import distance_bias
@@ -127,6 +127,7 @@ def trace_edge(
 ) -> Edge:
     """Run a text once and read what an edge's streams need."""
     place = head_place(model, head)
+    must_be_dot(place.attn.config, "explain_attention")
     two = model.encoder is not None and model.decoder is not None
     if two != (decoder_input is not None):
         need = "needs decoder_input=, the text its decoder reads" if two else "takes no decoder_input"

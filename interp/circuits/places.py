@@ -12,12 +12,13 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.model.attention import Attention
+from interp.model.config import AttentionConfig
 from interp.model.stack import Stack
 from interp.model.transformer import HookedTransformer
 from interp.pairs.places import text_row
 from interp.sites import Head
 
-__all__ = ["HeadPlace", "ReadText", "head_place", "positions_of", "read_text", "token_place"]
+__all__ = ["HeadPlace", "ReadText", "head_place", "must_be_dot", "positions_of", "read_text", "token_place"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,15 @@ def head_place(model: HookedTransformer, head: Head | str) -> HeadPlace:
     if not 0 <= asked.head < n_heads:
         raise InputError(f"There is no head {asked}: layer {asked.layer} has heads 0 to {n_heads - 1}.")
     return HeadPlace(Head(asked.layer, asked.head, asked.sublayer, stack.name), stack, attn)
+
+
+def must_be_dot(config: AttentionConfig, what: str) -> None:
+    """Refuse what takes scores for products of queries and keys, in attention that scores by v·tanh(q + k)."""
+    if config.scoring == "additive":
+        raise InputError(
+            f"{what} takes scores q·k apart. This attention scores additively, by v·tanh(q + k), which is no product. "
+            "Patch or ablate its queries, keys, scores or pattern instead."
+        )
 
 
 def read_text(model: HookedTransformer, given: Any, *, prepend_bos: bool | None = None) -> ReadText:

@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.circuits.embedding import direct_embedding, effective_embedding
 from interp.circuits.factored import FactoredMatrix
 from interp.circuits.ov import wide
-from interp.circuits.places import HeadPlace, head_place
+from interp.circuits.places import HeadPlace, head_place, must_be_dot
 from interp.circuits.svd import factored_svd
 from interp.errors import InputError
 from interp.model.norms import Norm
@@ -29,7 +29,9 @@ __all__ = ["HeadQK", "qk"]
 
 def qk(model: HookedTransformer, head: Head | str) -> HeadQK:
     """The QK circuit of one head (Elhage 2021). For one edge of one text see `interp.explain_attention`."""
-    return HeadQK(model, head_place(model, head))
+    place = head_place(model, head)
+    must_be_dot(place.attn.config, "A QK circuit")
+    return HeadQK(model, place)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.model.attention import Attention, attention_pattern, attention_scores
+from interp.model.attention import Attention, attention_pattern
 from interp.model.positions import Rows
 from interp.model.taps import Taps, Write
 from interp.model.tokens import Batch
@@ -46,7 +46,7 @@ class LayerHeads:
         for start in range(0, n_queries, step):
             index = torch.arange(start, min(start + step, n_queries), device=self.q.device)
             rows = self.rows.at(index)
-            yield index, attention_pattern(attention_scores(self.q[:, index], self.k, rows, self.attn.config))
+            yield index, attention_pattern(self.attn.scores(self.q[:, index], self.k, rows))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from interp.dynamics.base import Examples, Optimizer, Recipe, recipe, recipes
+from interp.dynamics.conflict import ConflictResult, conflict
 from interp.dynamics.emerge import emergence
 from interp.dynamics.folder import Checkpoint, Checkpoints, checkpoints
+from interp.dynamics.formation import compare_formation
+from interp.dynamics.interventions import Intervention
 from interp.dynamics.ordering import Order, order
 from interp.dynamics.results import Emergence
 from interp.dynamics.training import train
@@ -12,12 +15,16 @@ from interp.dynamics.training import train
 __all__ = [
     "Checkpoint",
     "Checkpoints",
+    "ConflictResult",
     "Emergence",
     "Examples",
+    "Intervention",
     "Optimizer",
     "Order",
     "Recipe",
     "checkpoints",
+    "compare_formation",
+    "conflict",
     "emergence",
     "order",
     "recipe",

@@ -11,7 +11,9 @@ import dataclasses
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,19 +22,30 @@ from typing import TYPE_CHECKING, Any, overload
 from torch import Tensor
 
 from interp.dynamics.base import Data, Optimizer, Recipe, data_from
+from interp.dynamics.interventions import Intervention, held_hooks, in_force, read_interventions
 from interp.errors import CheckpointError, InputError, StorageError
 from interp.files import content_hash, read_json
 from interp.model.checked import build
 from interp.model.config import ModelConfig
+from interp.model.taps import HookSpec
 from interp.model.transformer import HookedTransformer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Checkpoint", "Checkpoints", "checkpoints", "differences", "hash_of", "read_tensors", "step_folder"]
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "checkpoints",
+    "differences",
+    "hash_of",
+    "locked",
+    "read_tensors",
+    "step_folder",
+]
 
 ASKED, ABOUT, LOSS = "training.json", "checkpoint.json", "loss.parquet"
-MODEL, STEPS = "model.safetensors", "checkpoints"
+MODEL, STEPS, LOCK = "model.safetensors", "checkpoints", ".lock"
 SCHEMA = 1
 
 
@@ -46,12 +59,17 @@ class Checkpoint:
     config: ModelConfig = field(repr=False)
     sha256: str = field(repr=False)
     held_out: Mapping[str, Mapping[str, float]]
+    interventions: tuple[Intervention, ...] = ()  # in force at this step
 
     def load(self) -> HookedTransformer:
         """The model. Raises `CheckpointError` if the file is not as it was written."""
         weights = read_tensors(self.folder / MODEL, self.sha256)
         name = f"{self.config.model_name} step {self.step}"
         return HookedTransformer.from_weights(dataclasses.replace(self.config, model_name=name), weights)
+
+    def hooks(self) -> HookSpec:
+        """What was done to heads at this step: `with model.hooks(checkpoint.hooks()): …`. Empty where nothing was."""
+        return held_hooks(self.interventions, self.config)
 
 
 class Checkpoints(Sequence[Checkpoint]):
@@ -78,6 +96,11 @@ class Checkpoints(Sequence[Checkpoint]):
             build(kind, asked[name]) for kind, name in ((ModelConfig, "config"), (Optimizer, "optimizer"))
         )
         return Recipe(asked["name"], config, data_from(asked["data"]), self.asked["steps"], "", optimizer)
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """What was done to heads while this model learned."""
+        return read_interventions(self.asked.get("interventions", ()), self.recipe.config)
 
     @property
     def data(self) -> Data:
@@ -124,6 +147,7 @@ class Checkpoints(Sequence[Checkpoint]):
 
     def __repr__(self) -> str:
         of = f"{self.asked['recipe']['name']}, seed {self.asked['seed']}"
+        of += "".join(f", {one.head} {one.action}" for one in self.interventions)
         reached = f"steps {self.steps[0]} to {self.steps[-1]} of {self.asked['steps']}" if self.steps else "none yet"
         return f"Checkpoints({of}: {len(self)}, {reached}; {str(self.folder)!r})"
 
@@ -141,7 +165,8 @@ def checkpoints(folder: str | os.PathLike[str]) -> Checkpoints:
     config = build(ModelConfig, asked["recipe"]["config"])
     config = dataclasses.replace(config, model_name=f"{asked['recipe']['name']} seed {asked['seed']}")
     there = sorted(one for one in (root / STEPS).glob("[0-9]*") if one.is_dir())
-    found = [_read(one, config, hash_of(asked)) for one in there]
+    held = read_interventions(asked.get("interventions", ()), config)
+    found = [_read(one, config, hash_of(asked), held) for one in there]
     steps = {one.step for one in found}
     due = {step for step in asked["schedule"] if steps and step <= max(steps)}
     if missing := sorted(due - steps):
@@ -150,6 +175,38 @@ def checkpoints(folder: str | os.PathLike[str]) -> Checkpoints:
             "it back, or train again in a new folder: the same recipe and seed give the same numbers."
         )
     return Checkpoints(root, asked, sorted(found, key=lambda one: one.step))
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold a folder for this call alone; `StorageError` where another one, here or in another process, trains in it.
+
+    The operating system holds the lock and lets go of it when a process ends, however it ends; the file stays.
+    """
+    if os.name != "posix":  # no such locks elsewhere
+        root.mkdir(parents=True, exist_ok=True)
+        yield
+        return
+    import fcntl
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise StorageError(f"Cannot train in {root}: {error.strerror or error}. Choose another folder.") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            who = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+            raise StorageError(
+                f"Cannot train in {root}: {who} trains in it. Wait for it, or choose another folder."
+            ) from error
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_asked(root: Path) -> dict[str, Any] | None:
@@ -208,7 +265,7 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
     return [] if there == here else [f"{path.removeprefix('.')} is {there!r:.60} there and {here!r:.60} here"]
 
 
-def _read(folder: Path, config: ModelConfig, run: str) -> Checkpoint:
+def _read(folder: Path, config: ModelConfig, run: str, held: tuple[Intervention, ...]) -> Checkpoint:
     try:
         about = read_json(folder / ABOUT)
     except StorageError as error:
@@ -225,4 +282,5 @@ def _read(folder: Path, config: ModelConfig, run: str) -> Checkpoint:
         )
     if not (folder / MODEL).is_file():
         raise CheckpointError(f"The checkpoint {folder} has no {MODEL}. Train again in a new folder.")
-    return Checkpoint(about["step"], folder, config, about["sha256"], about["held_out"])
+    now = in_force(held, about["step"])
+    return Checkpoint(about["step"], folder, config, about["sha256"], about["held_out"], now)

@@ -13,7 +13,7 @@ from interp.errors import CheckpointError
 from interp.files import atomic_folder, content_hash, read_json, write_json
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["State", "load_state", "save_state"]
+__all__ = ["State", "load_state", "save_state", "saved_step"]
 
 FOLDER, ABOUT, OPTIMIZER = "resume", "state.json", "optimizer.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -39,6 +39,11 @@ def save_state(root: Path, state: State, run: str) -> None:
         save_file({**_moments(state), _STREAM: state.generator.get_state()}, part / OPTIMIZER)
         files = {name: content_hash(part / name) for name in (MODEL, OPTIMIZER)}
         write_json(part / ABOUT, {"step": state.step, "training": run, "files": files})
+
+
+def saved_step(root: Path) -> int | None:
+    """Updates behind the state in a folder; None where there is none."""
+    return read_json(root / FOLDER / ABOUT).get("step") if (root / FOLDER / ABOUT).exists() else None
 
 
 def load_state(root: Path, state: State, run: str) -> None:

@@ -6,7 +6,8 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from interp.dynamics.base import Examples, Recipe, recipe
 from interp.dynamics.folder import (
     ABOUT,
     ASKED,
+    LOCK,
     LOSS,
     MODEL,
     SCHEMA,
@@ -26,12 +28,14 @@ from interp.dynamics.folder import (
     checkpoints,
     differences,
     hash_of,
+    locked,
     read_asked,
     read_losses,
     step_folder,
 )
+from interp.dynamics.interventions import Intervention, held_hooks, in_force, plain, read_interventions
 from interp.dynamics.schedule import log_schedule
-from interp.dynamics.state import State, load_state, save_state
+from interp.dynamics.state import State, load_state, save_state, saved_step
 from interp.errors import CheckpointError, InputError, StorageError, TrainingError
 from interp.files import atomic_folder, content_hash, write_atomically, write_json
 from interp.model.transformer import HookedTransformer
@@ -51,6 +55,7 @@ def train(
     steps: int | None = None,
     lr: float | None = None,
     per_octave: int = 4,
+    interventions: Iterable[Intervention] = (),
     progress: Progress | None = None,
 ) -> Checkpoints:
     """Train a recipe's model in the folder `out`, and list its checkpoints.
@@ -58,27 +63,42 @@ def train(
     `seed` gives the first weights and the batches. `steps` and `lr` replace the recipe's own. Checkpoints stand at step
     0 and at `per_octave` steps for each doubling. Where `out` holds the same training unfinished, it goes on from its
     last state and gives the numbers it would have given (with the same versions and number of threads); a finished one
-    is returned as it is. `progress(stage, done, total)` is called after every update.
+    is returned as it is. `interventions` hold heads while the model learns, and when its held-out loss is measured; the
+    weights in a checkpoint are as they are, and `Checkpoint.hooks()` does to them what was done in training.
+    `progress(stage, done, total)` is called after every update.
 
     Raises `InputError` for an unknown recipe, or where `out` holds another training; `StorageError` where it holds
-    other files; `TrainingError` when loss or gradients are not finite: at which step, and the last good checkpoint.
+    other files, or another process trains in it; `TrainingError` when loss or gradients are not finite: at which step,
+    and the last good checkpoint.
     """
     what = _checked(recipe_or_name, seed, steps, lr)
     root = Path(out)
     schedule = log_schedule(what.steps, per_octave=per_octave)
+    held = read_interventions(interventions, what.config)
     asked = {"recipe": what.to_dict(), "seed": seed, "steps": what.steps, "schedule": schedule}
+    asked |= {"interventions": plain(held)} if held else {}
     asked = json.loads(json.dumps(asked))  # as it will be read again
+    _refuse_other_files(root)
+    with nullcontext() if saved_step(root) == what.steps else locked(root):
+        _train(root, asked, what, seed, held, progress or (lambda stage, done, total: None))
+    return checkpoints(root)
+
+
+def _train(
+    root: Path, asked: dict[str, Any], what: Recipe, seed: int, held: tuple[Intervention, ...], report: Progress
+) -> None:
+    """Go on to the last step from where the folder stands."""
+    schedule = asked["schedule"]
     state = _open(root, asked, what, seed)
-    report = progress or (lambda stage, done, total: None)
     held_out = what.data.draw(HELD_OUT_ROWS, stream(0, "held out"), held_out=True)
-    run, rows = hash_of(asked), read_losses(root).head(state.step).to_dict("records")
+    run, rows = hash_of(read_asked(root) or asked), read_losses(root).head(state.step).to_dict("records")
     if len(rows) != state.step:
         raise CheckpointError(f"{root / LOSS} has {len(rows)} updates of {state.step}. Train again in a new folder.")
     if state.step == 0:
-        _write_checkpoint(root, state, run, held_out)
+        _write_checkpoint(root, state, run, held_out, held)
     while state.step < what.steps:
         try:
-            rows.append(_update(state, what))
+            rows.append(_update(state, what, held))
         except TrainingError as error:
             _write_losses(root, rows)
             last = max(step for step in schedule if step <= state.step)
@@ -87,12 +107,11 @@ def train(
                 f"learning rate than {what.optimizer.lr:g}."
             ) from error
         if state.step in schedule:
-            _write_checkpoint(root, state, run, held_out)
+            _write_checkpoint(root, state, run, held_out, held)
         if state.step in schedule or state.step % KEEP_EVERY == 0:
             _write_losses(root, rows)
             save_state(root, state, run)
         report(f"training {what.name}", state.step, what.steps)
-    return checkpoints(root)
 
 
 def token_losses(model: HookedTransformer, examples: Examples) -> tuple[Float[Tensor, "n next_pos"], Tensor]:
@@ -115,10 +134,11 @@ def measure(model: HookedTransformer, examples: Examples) -> dict[str, dict[str,
     }
 
 
-def _update(state: State, what: Recipe) -> dict[str, float | int]:
+def _update(state: State, what: Recipe, held: tuple[Intervention, ...]) -> dict[str, float | int]:
     """One update. Weights stay as they were where the loss or the gradients are not finite."""
     examples = what.data.draw(what.optimizer.batch, state.generator)
-    losses, _ = token_losses(state.model, examples)
+    with state.model.hooks(held_hooks(in_force(held, state.step), what.config)):
+        losses, _ = token_losses(state.model, examples)
     loss = losses[examples.all_scored[:, 1:]].mean()
     rate = what.optimizer.rate(state.step, what.steps)
     for group in state.optimizer.param_groups:
@@ -150,13 +170,18 @@ def _open(root: Path, asked: dict[str, Any], what: Recipe, seed: int) -> State:
     )
     state = State(model, optimizer, stream(seed, "batches"))
     if there is None:
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise StorageError(f"Cannot train in {root}: it holds other files. Choose a new folder.")
         write_json(root / ASKED, {"schema": SCHEMA, "asked": asked, "about": what.about})
         return state
     checkpoints(root)  # refuses missing and mixed ones before time is spent
-    load_state(root, state, hash_of(asked))
+    load_state(root, state, hash_of(there))  # fields that came later have their defaults here and are absent there
     return state
+
+
+def _refuse_other_files(root: Path) -> None:
+    if not root.exists() or (root / ASKED).exists():
+        return
+    if not root.is_dir() or any(one.name != LOCK for one in root.iterdir()):
+        raise StorageError(f"Cannot train in {root}: it holds other files. Choose a new folder.")
 
 
 def _checked(what: Recipe | str, seed: Any, steps: Any, lr: Any) -> Recipe:
@@ -177,12 +202,13 @@ def stream(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int(words[0]) << 16 ^ int(words[1]))
 
 
-def _write_checkpoint(root: Path, state: State, run: str, held_out: Examples) -> None:
+def _write_checkpoint(root: Path, state: State, run: str, held_out: Examples, held: tuple[Intervention, ...]) -> None:
     from safetensors.torch import save_file
 
     with atomic_folder(step_folder(root, state.step)) as part:
         save_file({name: one.detach() for name, one in state.model.named_parameters()}, part / MODEL)
-        got = measure(state.model, held_out)
+        with state.model.hooks(held_hooks(in_force(held, state.step), state.model.cfg)):
+            got = measure(state.model, held_out)
         finite = {name: {key: x for key, x in one.items() if math.isfinite(x)} for name, one in got.items()}
         about = {"step": state.step, "training": run, "sha256": content_hash(part / MODEL), "held_out": finite}
         made = {"torch": torch.__version__, "threads": torch.get_num_threads()}

@@ -20,7 +20,7 @@ from torch import Tensor
 from interp.circuits.direct import effective_unembedding, final_scale
 from interp.circuits.streaming import LayerHeads, head_grid, stream_heads
 from interp.errors import InputError
-from interp.model.attention import attention_pattern, attention_scores
+from interp.model.attention import attention_pattern
 from interp.model.kinds import attention_kind
 from interp.model.norms import Norm
 from interp.model.taps import Write, make_writes
@@ -371,7 +371,7 @@ def _batch(model: HookedTransformer, rows: list[list[int]]) -> tuple[Batch, list
 def _rows_of(heads: LayerHeads, row: Tensor, at: Sequence[int]) -> Float[Tensor, "prompt head k_pos"]:
     """The pattern of one query of each prompt, whose pass is a `row`; no other query's is made."""
     index = torch.tensor(sorted(set(at)), device=heads.q.device)
-    scores = attention_scores(heads.q[:, index], heads.k, heads.rows.at(index), heads.attn.config)
+    scores = heads.attn.scores(heads.q[:, index], heads.k, heads.rows.at(index))
     place = torch.searchsorted(index, torch.tensor(list(at), device=index.device))
     return attention_pattern(scores)[row, :, place]
 

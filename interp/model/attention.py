@@ -1,9 +1,10 @@
 """Attention, in the order it happens: queries, keys and values; scores; bias and mask; pattern; what heads write.
 
-Scores are q·k × scale. Positions enter by rotating q and k, or as a bias on the scores: in proportion to the distance
-(ALiBi, Press 2022), or learned for buckets of distances (Raffel 2020). A softcap bounds scores. The mask hides what a
-query may not see: later keys (causal), keys beyond a window, padding. Without positions, bidirectional self-attention
-does not know the order of its tokens.
+Scores are q·k × scale, or v·tanh(q + k) × scale with a learned vector v of each head: additive scoring, the first
+attention there was (Bahdanau 2015, §3.1 and A.1.2). Positions enter by rotating q and k, or as a bias on the scores: in
+proportion to the distance (ALiBi, Press 2022), or learned for buckets of distances (Raffel 2020). A softcap bounds
+scores. The mask hides what a query may not see: later keys (causal), keys beyond a window, padding. Without positions,
+bidirectional self-attention does not know the order of its tokens.
 
 Axes: `pos` (or `q_pos`) runs over the queries' text, `k_pos` over the keys', `kv_head` over key/value heads, which
 several query heads share when the model groups its queries (Ainslie 2023). Self-attention has one text for both.
@@ -55,6 +56,8 @@ class Attention(nn.Module):
             sizes = (width, kv_width) if over_all else (config.d_head, config.d_head)
             self.q_norm = Norm(config.qk_norm, sizes[0], f"{address}q_norm.")
             self.k_norm = Norm(config.qk_norm, sizes[1], f"{address}k_norm.")
+        if config.scoring == "additive":
+            self.v_a = nn.Parameter(torch.empty(config.n_heads, config.d_head))
 
     def forward(
         self,
@@ -82,13 +85,16 @@ class Attention(nn.Module):
         """From queries, keys and values to z: the values averaged by the pattern. Scores and pattern are made only if
         this call asks for them."""
         needs_scores = tap.wants(self.address + "hook_attn_scores", self.address + "hook_pattern")
-        if not needs_scores and self.config.softcap is None:
+        if not needs_scores and self.config.softcap is None and self.config.scoring == "dot":
             return _fused(q, k, v, rows, self.config)
-        scores = attention_scores(q, k, rows, self.config)
-        scores = tap(self.address + "hook_attn_scores", scores)
+        scores = tap(self.address + "hook_attn_scores", self.scores(q, k, rows))
         pattern = tap(self.address + "hook_pattern", attention_pattern(scores))
         v = repeat(v, "batch k_pos kv_head d_head -> batch k_pos (kv_head group) d_head", group=self._group)
         return einsum(pattern, v, "batch head q_pos k_pos, batch k_pos head d_head -> batch q_pos head d_head")
+
+    def scores(self, q: Projected, k: KeyOrValue, rows: Rows) -> Scores:
+        """What the pattern is the softmax of, from queries and keys as they meet (normed, rotated)."""
+        return attention_scores(q, k, rows, self.config, self.v_a if self.config.scoring == "additive" else None)
 
     def _write(self, z: Projected, tap: Tap) -> Float[Tensor, "batch pos d_model"]:
         name = self.address + "hook_result"
@@ -149,21 +155,42 @@ class Attention(nn.Module):
         return rearrange(bias, "(head d_head) -> head d_head", d_head=self.config.d_head)
 
 
-def attention_scores(q: Projected, k: KeyOrValue, rows: Rows, config: AttentionConfig) -> Scores:
-    """q·k × scale, softcapped where the model does so, plus the bias of distances; −∞ where a query may not see a
-    key."""
-    grouped = rearrange(q, "batch q_pos (kv_head group) d_head -> batch q_pos kv_head group d_head", kv_head=k.shape[2])
-    scores = einsum(
-        grouped * config.scale,
-        k,
-        "batch q_pos kv_head group d_head, batch k_pos kv_head d_head -> batch kv_head group q_pos k_pos",
-    )
-    scores = rearrange(scores, "batch kv_head group q_pos k_pos -> batch (kv_head group) q_pos k_pos")
+def attention_scores(
+    q: Projected,
+    k: KeyOrValue,
+    rows: Rows,
+    config: AttentionConfig,
+    v_a: Float[Tensor, "head d_head"] | None = None,
+) -> Scores:
+    """q·k × scale, or with `v_a` v_a·tanh(q + k) × scale; softcapped where the model does so, plus the bias of
+    distances; −∞ where a query may not see a key."""
+    assert (v_a is not None) == (config.scoring == "additive")
+    scores = _dot(q * config.scale, k) if v_a is None else _additive(q, k, v_a) * config.scale
     if config.softcap is not None:
         scores = config.softcap * torch.tanh(scores / config.softcap)
     bias, mask = distance_bias(rows, config, scores.dtype), rows.mask(config, q.shape[1])
     scores = scores if bias is None else scores + bias
     return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+
+
+def _dot(q: Projected, k: KeyOrValue) -> Scores:
+    grouped = rearrange(q, "batch q_pos (kv_head group) d_head -> batch q_pos kv_head group d_head", kv_head=k.shape[2])
+    scores = einsum(
+        grouped,
+        k,
+        "batch q_pos kv_head group d_head, batch k_pos kv_head d_head -> batch kv_head group q_pos k_pos",
+    )
+    return rearrange(scores, "batch kv_head group q_pos k_pos -> batch (kv_head group) q_pos k_pos")
+
+
+def _additive(q: Projected, k: KeyOrValue, v_a: Float[Tensor, "head d_head"]) -> Scores:
+    """Every query with every key takes d_head numbers: memory grows with q_pos × k_pos × d_head."""
+    k = repeat(k, "batch k_pos kv_head d_head -> batch k_pos (kv_head group) d_head", group=q.shape[2] // k.shape[2])
+    met = torch.tanh(
+        rearrange(q, "batch q_pos head d_head -> batch head q_pos 1 d_head")
+        + rearrange(k, "batch k_pos head d_head -> batch head 1 k_pos d_head")
+    )
+    return einsum(met, v_a, "batch head q_pos k_pos d_head, head d_head -> batch head q_pos k_pos")
 
 
 def distance_bias(

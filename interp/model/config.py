@@ -101,6 +101,7 @@ class AttentionConfig(Checked):
     alibi: Positive | None = None  # this × slope of the head × distance is added to the scores (Press 2022)
     qk_norm: NormConfig | None = None  # of queries and keys, before they are rotated
     qk_norm_over: Literal["head", "all"] = "head"  # each head by itself, or all heads' coordinates together
+    scoring: Literal["dot", "additive"] = "dot"  # additive: v·tanh(q + k) × scale (Bahdanau 2015, §A.1.2)
 
     def __post_init__(self) -> None:
         if self.rotary is not None and self.rotary.dim > self.d_head:
@@ -112,6 +113,11 @@ class AttentionConfig(Checked):
             raise InputError(
                 f"{self.n_heads} query heads cannot share {self.n_key_value_heads} key/value heads evenly. "
                 "Make n_heads a multiple of n_key_value_heads."
+            )
+        if self.scoring == "additive" and self.rotary is not None:
+            raise InputError(
+                "Additive scores know no rotary positions: turning makes products depend on distances, and no sums. "
+                "Give rotary=None, and positions as learned_positions=, relative= or alibi=."
             )
 
 
@@ -339,8 +345,9 @@ class ModelConfig(Checked):
         return {"": self.decoder or typing.cast(StackConfig, self.encoder)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain data, ready for JSON."""
-        return dataclasses.asdict(self)
+        """Nested plain data, ready for JSON. `scoring` stands in it only where it is not "dot": hashes of models and
+        trainings from before there was a choice stay what they were."""
+        return dataclasses.asdict(self, dict_factory=_without_dot)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
@@ -435,6 +442,10 @@ class ModelConfig(Checked):
         if len(values) != 1:
             raise InputError(f"{name} differs between the layers of this model. Ask cfg.decoder.blocks[layer].")
         return values.pop()
+
+
+def _without_dot(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in items if (name, value) != ("scoring", "dot")}
 
 
 def _check_sizes(**sizes: Any) -> None:

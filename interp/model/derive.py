@@ -39,6 +39,8 @@ def sources(site: Site, config: ModelConfig) -> tuple[Site, ...]:
     block = stack.blocks[site.layer]
     rotated = site.part.endswith("attn") and _attention(site, block).rotary is not None
     normed = site.part.endswith("attn") and _attention(site, block).qk_norm is not None
+    if site.name == "hook_attn_scores" and _attention(site, block).scoring == "additive":
+        return ()  # they need weights besides q and k
     if (site.name in _SUMS and block.norms == "post") or (site.name in _FROM_PLAIN_QK and normed and not rotated):
         return ()
     if site.name in ("hook_rot_q", "hook_rot_k") and normed:

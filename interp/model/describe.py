@@ -106,7 +106,8 @@ def _attention(attn: c.AttentionConfig) -> str:
     found = [f"{attn.n_heads} heads of {attn.d_head}"]
     if attn.n_key_value_heads != attn.n_heads:
         found.append(f"{attn.n_key_value_heads} key/value heads")
-    found += [attn.mask, *([f"window {attn.window}"] if attn.window is not None else []), f"q·k × {attn.scale:.5g}"]
+    score = "q·k" if attn.scoring == "dot" else "additive scores v·tanh(q + k)"
+    found += [attn.mask, *([f"window {attn.window}"] if attn.window is not None else []), f"{score} × {attn.scale:.5g}"]
     found += [_rotary(attn.rotary)] if attn.rotary is not None else []
     found += [f"ALiBi × {attn.alibi:g}"] if attn.alibi is not None else []
     found += [f"softcap {attn.softcap:g}"] if attn.softcap is not None else []

@@ -44,6 +44,18 @@ def test_mistakes_are_one_sentence(run):
     assert run("train", "copy").code == 2
 
 
+def test_heads_are_held_as_asked_and_a_pattern_nobody_knows_is_refused(run, tmp_path):
+    held = ("--ablate", "0.2", "--clamp", "0.1=previous_token", "--hold-from", "1", "--hold-until", "3")
+    assert run("train", "copy", "--out", "a", *held, code=SMALL).code == 0
+    found = dynamics.checkpoints(tmp_path / "a").interventions
+    assert found == (
+        dynamics.Intervention("0.2", "zero", 1, 3),
+        dynamics.Intervention("0.1", "previous_token", 1, 3),
+    )
+    wrong = run("train", "copy", "--out", "b", "--clamp", "0.1", code=SMALL)
+    assert wrong.code == 2 and "says no pattern" in wrong.err
+
+
 @pytest.mark.slow
 def test_a_killed_command_goes_on_with_the_same_numbers(run, begin, tmp_path):
     arguments = ["train", "copy", "--steps", "400", "--out"]

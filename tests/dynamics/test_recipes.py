@@ -100,6 +100,19 @@ def test_copies_and_reversals_are_those_of_the_source() -> None:
     assert examples.source is not None and torch.equal(examples.tokens[:, 1:], examples.source.flip(1))
 
 
+def test_a_reversal_of_several_lengths_says_how_many_and_only_the_tokens_tell_which() -> None:
+    data = ReversedRows(d_vocab=20, length=6, shortest=3)
+    examples = data.draw(200, generator())
+    assert examples.source is not None
+    counts = examples.scored["reversed"].sum(1)
+    assert set(counts.tolist()) == {3, 4, 5, 6} and torch.equal(examples.tokens[:, 0], counts - 3)
+    for row, source, n in zip(examples.tokens.tolist(), examples.source.tolist(), counts.tolist(), strict=True):
+        assert row[1 : n + 1] == source[:n][::-1] and min(source) >= data.n_starts
+    assert ReversedRows().draw(4, generator()).all_scored[:, 1:].all()
+    with pytest.raises(InputError, match="shortest=9, length=8"):
+        ReversedRows(shortest=9)
+
+
 def test_facts_are_the_same_world_for_every_seed_and_answer_by_subject_and_relation() -> None:
     data = FactSentences()
     answers: dict[tuple[int, int], int] = {}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import interp
-from interp.dynamics import Checkpoints, recipe, train
+from interp.dynamics import Checkpoints, Intervention, compare_formation, conflict, recipe, train
 from interp.dynamics.knowledge import FactSentences, PronounSentences
 from interp.dynamics.training import stream
 from interp.model.transformer import HookedTransformer
@@ -80,15 +80,36 @@ def test_copying_heads_look_at_the_token_that_comes_next(trained) -> None:
     assert looks.sum() > 1.0  # four heads that attend everywhere alike have less than 4 / 12 together
 
 
-def test_a_reversal_is_read_off_the_mirrored_place(trained) -> None:
-    found = trained("reversal")
+@pytest.mark.parametrize("name", ["reversal", "reversal-additive", "reversal-lengths"])
+def test_a_reversal_is_read_off_the_mirrored_place(trained, name: str) -> None:
+    found = trained(name)
     assert accuracy(found, "reversed") > 0.99
     examples, site = found.data.draw(64, stream(9, "test")), "decoder.cross_attn.pattern.0"
     assert examples.source is not None
     _, cache = found[-1].load().run_with_cache(examples.source, site, decoder_input=examples.tokens[:, :-1])
-    n = examples.source.shape[1]
-    looks = cache[site].mean(0)[:, range(n), range(n - 1, -1, -1)].mean(1)
+    said = examples.scored["reversed"][:, 1:]
+    mirrored = (said.sum(1, keepdim=True) - 1 - torch.arange(said.shape[1])).clamp(min=0)
+    looks = cache[site].gather(3, mirrored[:, None, :, None].expand(-1, 4, -1, 1))[..., 0]
+    looks = (looks * said[:, None]).sum(dim=(0, 2)) / said.sum()
     assert looks.sum() > 1.0  # four heads that attend everywhere alike have 4 / 8 together
+
+
+def test_without_heads_in_layer_0_induction_does_not_form_and_with_one_given_it_does(trained, tmp_path) -> None:
+    held = {
+        "given": train("induction", out=tmp_path / "a", interventions=[Intervention("0.0", "previous_token")]),
+        "none": train("induction", out=tmp_path / "b", interventions=[Intervention("0.*")]),
+    }
+    table = compare_formation({"plain": trained("induction"), **held}, "repeat").set_index("training")
+    assert table["accuracy"]["given"] > 0.95 and table["halfway"]["given"] < 1.2 * table["halfway"]["plain"]
+    assert table["accuracy"]["none"] < 0.5 and table["loss"]["none"] > 1.0
+
+
+def test_a_statement_reaches_the_end_through_attention_in_layer_1_and_layer_0_has_no_part(trained) -> None:
+    found = trained("facts-in-context")
+    assert accuracy(found, "context") > 0.95 and accuracy(found, "weights") > 0.95
+    got = conflict(found[-1:], n=128)
+    by_layer = got.heads.groupby("layer")["effect"].sum()
+    assert by_layer[0] == pytest.approx(0.0, abs=1e-4) and by_layer[1] > 1.0
 
 
 def test_induction_appears_with_the_drop_in_loss_and_its_controls_do_without(trained) -> None:

@@ -66,6 +66,7 @@ NORMED = BlockConfig(_rotary(), GATED, RMS)
 OLMO2 = replace(NORMED, attn=replace(_rotary(), qk_norm=RMS, qk_norm_over="all"), norms="output")
 QWEN3 = replace(NORMED, attn=replace(_rotary(), qk_norm=RMS))
 GEMMA2 = replace(NORMED, attn=replace(_rotary(), softcap=1.5), norms="both", residual_scale=0.7)
+ADDITIVE = replace(ATTN, n_key_value_heads=2, scale=1.0, scoring="additive")
 SOFTCAPPED = BlockConfig(replace(_rotary(), softcap=1.5), GATED, replace(RMS, gain_offset=1.0))
 ZOO: dict[str, ModelConfig] = {
     "llama": _model(_stack(*[LLAMA] * 3)),
@@ -121,6 +122,26 @@ ZOO: dict[str, ModelConfig] = {
         _stack(replace(GEMMA2, attn=replace(GEMMA2.attn, window=3)), GEMMA2), logit_softcap=5.0, logit_scale=0.5
     ),
     "bloom": _model(_stack(*[BlockConfig(replace(BIASED, alibi=1.0), PLAIN, LAYER)] * 2, norm=LAYER, embed_norm=LAYER)),
+    "additive": _model(
+        _stack(
+            BlockConfig(replace(ADDITIVE, window=3), PLAIN, LAYER),
+            BlockConfig(ADDITIVE, PLAIN, LAYER),
+            norm=LAYER,
+            learned_positions=N_CTX,
+        )
+    ),
+    "additive_cross": _model(
+        _stack(
+            *[replace(CROSS, cross_attn=replace(ADDITIVE, mask="bidirectional", scale=3.0))] * 2,
+            norm=LAYER,
+            learned_positions=64,
+        ),
+        encoder=_stack(
+            *[replace(ENCODER, attn=replace(BOTH_WAYS, scoring="additive", scale=2.0))] * 2,
+            norm=LAYER,
+            learned_positions=64,
+        ),
+    ),
     "double": _model(_stack(*[LLAMA] * 2)),
 }
 DERIVED = ("hook_scale", "hook_normalized", "hook_rot_q", "hook_rot_k", "hook_attn_scores", "hook_pattern")
@@ -189,9 +210,13 @@ class Case:
 
     def is_derived(self, name: str) -> bool:
         """Whether a site follows from others: not the residual behind a norm, nor queries and keys normed before they
-        are rotated."""
+        are rotated, nor additive scores."""
         if not name.endswith(DERIVED):
             return False
+        if name.endswith("hook_attn_scores"):
+            block = self.block(name)
+            attn = block.cross_attn if "cross_attn" in name else block.attn
+            return attn is not None and attn.scoring == "dot"
         if name.endswith(("hook_resid_mid", "hook_resid_mid_cross")):
             return self.block(name).norms != "post"
         return not (name.endswith(("hook_rot_q", "hook_rot_k")) and self.block(name).attn.qk_norm is not None)

@@ -91,7 +91,7 @@ def _module_of(case: Any, name: str) -> str:
 
 
 @torch.no_grad()
-def test_scores_are_scaled_products_of_queries_with_the_keys_of_their_group(case: Any) -> None:
+def test_scores_are_what_their_formula_makes_of_queries_and_the_keys_of_their_group(case: Any) -> None:
     _, cache = case.cached()
     for address, attn in _attentions(case.model):
         config = attn.config
@@ -100,7 +100,15 @@ def test_scores_are_scaled_products_of_queries_with_the_keys_of_their_group(case
         seen, bias = torch.isfinite(scores), _bias_by_hand(case, address, scores.shape[2])
         for head in range(config.n_heads):
             shared = head // (config.n_heads // config.n_key_value_heads)  # neighbours share, as in Llama
-            by_hand = torch.stack([a @ b.T for a, b in zip(q[:, :, head], k[:, :, shared], strict=True)]) * config.scale
+            if config.scoring == "dot":
+                by_hand = torch.stack([a @ b.T for a, b in zip(q[:, :, head], k[:, :, shared], strict=True)])
+            else:
+                met = [
+                    [[(a + b).tanh() for b in keys] for a in rows]
+                    for rows, keys in zip(q[:, :, head], k[:, :, shared], strict=True)
+                ]
+                by_hand = torch.stack([torch.stack([torch.stack(row) for row in one]) for one in met]) @ attn.v_a[head]
+            by_hand = by_hand * config.scale
             if config.softcap is not None:
                 by_hand = config.softcap * torch.tanh(by_hand / config.softcap)
             by_hand = by_hand if bias is None else by_hand + bias[head]
