@@ -13,10 +13,13 @@ from app import models, state, store
 __all__ = ["call", "of_prompt", "of_run", "of_text"]
 
 
-def of_prompt(model: str, prompt: models.ReadPrompt, *lines: str) -> str:
-    """Loads the model and reads the prompt of the view as `tokens`; then `lines`."""
+def of_prompt(model: str, prompt: models.ReadPrompt, *lines: str, chat: bool = False) -> str:
+    """Loads the model and reads the prompt of the view as `tokens`, with `chat` in its chat template; then `lines`."""
     bos, cut = f", prepend_bos={prompt.has_bos}", ""
     text: Any = state.get("prompt")
+    if chat:
+        cut = f"[:, :{len(prompt.ids)}]" if prompt.n_left_out else ""
+        return of_text(model, f"tokens = model.chat({text!r}){cut}", *lines)
     if prompt.n_left_out:
         bos, cut = f"{bos}, truncate=True", f"[:, :{len(prompt.ids)}]"
     return of_text(model, f"tokens = model.to_tokens({text!r}{bos}){cut}", *lines)

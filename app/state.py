@@ -116,6 +116,7 @@ _SETTINGS = {
     "head": _Setting(None, _head),
     "prompt": _Setting(_DEFAULT_PROMPT, _prompt),
     "bos": _Setting(True, _switch, lambda on: "1" if on else "0"),
+    "chat": _Setting(False, _switch, lambda on: "1" if on else "0"),
     # The Patching page: None means as the run that is shown, and without one the page's default.
     "effects": _Setting(None, _name),
     "clean": _Setting(None, _pair_text),
