@@ -155,7 +155,7 @@ def _carry(model: str, prompt: models.ReadPrompt, page: str) -> None:
 def _code(prompt: models.ReadPrompt, model: str, pos: int, pinned: pd.DataFrame | None) -> str:
     lines = [_CODE.format(pos=pos, n=TOP)]
     for row in [] if pinned is None else pinned.to_dict("records"):
-        lines.append(f"{row['role']} = float(logits[{pos}, {row['id']}])  # {ascii(row['token'])}")
+        lines.append(f"{row['role']} = float(logits[{pos}, {row['id']}])  # {row['token']!a}")
     return of_prompt(model, prompt, *lines, chat=bool(state.get("chat")))
 
 
