@@ -19,8 +19,8 @@ from interp.report.results import Report
 from interp.runs.store import RunStore
 
 __all__ = [
-    "Difference",
     "PAGE_OF",
+    "Difference",
     "difference",
     "listed",
     "matching",
@@ -148,7 +148,7 @@ def difference(before: Any, after: Any) -> Difference:
         )
     left, right = before.to_frame(), after.to_frame()
     keys = [name for name in _KEYS if name in left and name in right]
-    values = [name for name in left if name in right and name not in keys and _is_number(left, right, name)]
+    values = [name for name in left if name in right and name not in keys and _is_measured(left, right, name)]
     if not keys or not values:
         raise InputError("These tables have no rows and numbers in common, so they cannot be compared row by row.")
     if left.duplicated(keys).any() or right.duplicated(keys).any():
@@ -182,8 +182,11 @@ def _frame_line(name: str, found: Any) -> str:
     return f"{name} = {name}{inner}.to_frame()"
 
 
-def _is_number(left: pd.DataFrame, right: pd.DataFrame, name: str) -> bool:
-    return all(pd.api.types.is_float_dtype(one[name]) for one in (left, right))
+def _is_measured(left: pd.DataFrame, right: pd.DataFrame, name: str) -> bool:
+    """Whether a column holds numbers of both, other than the ends of intervals and p."""
+    if name.endswith(("_low", "_high")) or name in ("p", "q") or name.endswith("p_corrected"):
+        return False
+    return all(pd.api.types.is_float_dtype(one[name]) and bool(one[name].notna().any()) for one in (left, right))
 
 
 def open_settings(run: store.RunInfo) -> tuple[str, dict[str, str | None]] | None:

@@ -43,8 +43,9 @@ def _presets() -> None:
         state.put("chat", False)
 
     with st.container(horizontal=True, vertical_alignment="center"):
+        plain("Try:")
         for name, preset in PRESETS.items():
-            st.button(name, key=f"preset {name}", on_click=take, args=(preset,), type="tertiary")
+            st.button(name, key=f"preset {name}", on_click=take, args=(preset,))
 
 
 def _choose_pos(tokens: list[str]) -> int:
@@ -89,6 +90,7 @@ def _expected(rows: pd.DataFrame) -> None:
     with left:
         figure = signed_bars(list(rows["token"]), rows["probability"].tolist(), title="", name="probability")
         figure.update_layout(title=None, height=60 + 26 * len(rows), margin={"t": 8, "l": 8, "r": 8, "b": 8})
+        figure.update_traces(marker_color="#3182bd")
         st.plotly_chart(figure, key="expected", config={"displaylogo": False})
     with right:
         table(_said(rows))

@@ -39,7 +39,7 @@ def _filters(every: list[store.RunInfo]) -> list[store.RunInfo]:
             **state.widget("search", state.get("search")),
         )
         options = [None, *kinds]
-        st.selectbox("Kind", options, format_func=lambda one: one or "all", width=180, **state.widget("run_kind", kind))
+        st.selectbox("Kind", options, placeholder="all", width=180, **state.widget("run_kind", kind))
         days = {name: _day(name) for name in ("since", "until")}
     return matching(every, state.get("search"), kind=kind, **days)
 
@@ -92,8 +92,9 @@ def _choose(name: str, label: str, every: dict[str, store.RunInfo], first: str |
     chosen = chosen or first
     titles = {run_id: f"{store.title(run)} · {run_id}" for run_id, run in every.items()}
     options = list(every) if first else [None, *every]
+    bound = state.widget(name, chosen)
     st.selectbox(
-        label, options, format_func=lambda one: titles.get(one or "", "no other"), **state.widget(name, chosen)
+        label, options, format_func=lambda one: titles.get(one or "", "–"), placeholder="no other run", **bound
     )
     return chosen
 
@@ -120,7 +121,7 @@ def _show(run: store.RunInfo) -> None:
     if found is not None:
         with bar:
             tables: Frames = {"results": found.to_frame}
-            toolbar(f"run_{run.id}", of_run(run.id, "print(found)"), tables, page=found.to_html)
+            toolbar(f"run_{run.id}", of_run(run.id, "print(found)"), tables, page=found.to_html, pictures=False)
         _found(run, found)
     with st.expander("Provenance: how it was made", expanded=found is None):
         _provenance(run)
@@ -207,7 +208,7 @@ def _compare(run: store.RunInfo, other: store.RunInfo) -> None:
     if found is None:
         return
     ids = {"before": run.id, "after": other.id}
-    toolbar(f"compare_{run.id}_{other.id}", of_runs(ids, *found.lines), found.tables)
+    toolbar(f"compare_{run.id}_{other.id}", of_runs(ids, *found.lines), found.tables, pictures=False)
     plain(found.said)
     for name, rows in found.tables.items():
         st.markdown(f"#### {name.capitalize()}")
@@ -225,7 +226,7 @@ every = store.runs()
 picked, other = None, None
 if not every:
     notice(
-        f"The store {store.run_store().path} holds no run yet. Find heads on the Atlas page, patch on the Patching page, "
+        f"The store {store.run_store().path} holds no run yet. Find heads on the Atlas page, patch on Patching, "
         f"or fill it from a terminal with\ninterp heads {models.default_model()} --store {store.run_store().path}"
     )
 else:
