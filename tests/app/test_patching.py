@@ -381,8 +381,32 @@ def test_a_store_that_cannot_be_written_is_said_before_anything_runs(runs, tmp_p
 def test_the_button_starts_the_job_and_its_run_is_shown(opened):
     at = opened("patching", **PAIR)
     at.button[0].click().run()
-    job = ended(shared_jobs().latest("patching in tiny"))
+    job = ended(shared_jobs().latest(patching.job_name(asked())))
     assert job.state == "done"
     at.run()
     assert not at.exception and figure(at)
     assert address(at)["effects"] == job.result
+
+
+def test_two_readers_with_different_pairs_have_jobs_of_their_own(opened, monkeypatch):
+    go = threading.Event()
+    real = patching.patch
+    monkeypatch.setattr(patching, "patch", lambda asked, job: (go.wait(10), real(asked, job))[1])
+    at = opened("patching", **PAIR)
+    at.button[0].click().run()
+    assert "Cancel" in [one.label for one in at.button]
+    other = opened("patching", **{**PAIR, "corrupt": "the cat mat on"})
+    assert [one.label for one in other.button] == ["Patch"]  # neither followed nor in the way
+    same = opened("patching", **PAIR)
+    assert "Cancel" in [one.label for one in same.button]  # as after a reload
+    go.set()
+    ended(shared_jobs().latest(patching.job_name(asked())))
+    other.run()
+    assert "effects" not in address(other) or address(other)["effects"] == run_store().list()[0].id
+
+
+def test_a_full_server_is_a_notice_on_the_page(opened, monkeypatch):
+    monkeypatch.setattr("app.jobs.MOST_RUNNING", 0)
+    at = opened("patching", **PAIR)
+    at.button[0].click().run()
+    assert not at.exception and "jobs already" in html(at)
