@@ -54,7 +54,7 @@ def test_a_prompt_is_asked_with_the_keyboard_read_by_token_and_taken_along(page,
     page.wait_for_url(re.compile("pos=2"))
     expect(tokens.nth(2)).to_have_attribute("aria-selected", "true")
     page.get_by_role("button", name="Lens and attribution").click()
-    page.wait_for_url(re.compile("/lens"))
+    page.wait_for_url(re.compile(r"/lens\?.*prompt="))
     expect(page.locator(".lens td")).to_have_count(4 * 7)
     assert address(page)["prompt"] == "a cat sat on a mat on" and address(page)["answer_token"] == "a"
 
@@ -87,6 +87,7 @@ def test_the_bar_copies_the_link_and_the_code_and_saves_pictures_and_tables(page
     assert "<table>" in saved(page, "Self-contained page (HTML)", tmp_path).read_text()
 
 
+@pytest.mark.slow
 def test_without_a_clipboard_the_code_is_shown_to_be_copied(page, server):
     page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
     page.goto(f"{server}/explore?{urlencode(ASKED)}")
@@ -97,6 +98,7 @@ def test_without_a_clipboard_the_code_is_shown_to_be_copied(page, server):
     assert shown.evaluate("e => e.selectionEnd - e.selectionStart") == len(shown.input_value())
 
 
+@pytest.mark.slow
 def test_runs_are_searched_opened_and_deleted_by_their_whole_id(page, own_server: str, tmp_path: Path):
     store = RunStore(tmp_path / "runs")
     hostile = store.save(tiny_scores(), spec={HOSTILE[0]: HOSTILE[1]}, title=f"one {HOSTILE[0]} {HOSTILE[1]}")
@@ -123,6 +125,7 @@ def test_runs_are_searched_opened_and_deleted_by_their_whole_id(page, own_server
     assert address(page)["run"] == hostile.id
 
 
+@pytest.mark.slow
 def test_hostile_text_is_literal_on_explore_and_in_what_it_saves(page, server, tmp_path):
     text = " ".join(HOSTILE)
     asked = {"prompt": text, "bos": "0", "answer_token": HOSTILE[0], "foil_token": HOSTILE[1]}
