@@ -12,7 +12,6 @@ import pandas as pd
 import streamlit as st
 
 from app import models, state, store
-from interp.atlas import compare
 from interp.atlas.results import Atlas
 from interp.errors import InputError, InterpError
 from interp.report.results import Report
@@ -126,7 +125,8 @@ def _size(size: int) -> str:
 def summary_of(found: Any) -> pd.DataFrame:
     """The first lines of a result, for people."""
     for name in ("summary", "top"):
-        if callable(made := getattr(found, name, None)):
+        made: Any = getattr(found, name, None)
+        if made is not None:
             return made().head(_ROWS)
     frame = found.to_frame()
     return frame.head(_ROWS) if isinstance(frame, pd.DataFrame) else pd.DataFrame()
@@ -136,7 +136,7 @@ def difference(before: Any, after: Any) -> Difference:
     """How one result differs from another: two atlases as `interp.atlas.compare` has it, others row by row, after −
     before, largest first. Raises `InputError` for results that have no rows in common."""
     if isinstance(before, Atlas) and isinstance(after, Atlas):
-        found = compare(before, after)
+        found = before.compare(after)
         tables = {"kind by kind": found.summary(), "heads that changed": found.changes()}
         return Difference(found.describe(), tables, ("found = before.compare(after)", "print(found)"))
     frames = [_frame_line(name, one) for name, one in (("before", before), ("after", after))]

@@ -43,7 +43,7 @@ def _presets() -> None:
         state.put("chat", False)
 
     with st.container(horizontal=True, vertical_alignment="center"):
-        plain("Try:")
+        st.caption("Try", width="content")
         for name, preset in PRESETS.items():
             st.button(name, key=f"preset {name}", on_click=take, args=(preset,))
 
@@ -88,7 +88,9 @@ def _position_box(tokens: list[str], pos: int) -> None:
 def _expected(rows: pd.DataFrame) -> None:
     left, right = st.columns([5, 4], gap="medium")
     with left:
-        figure = signed_bars(list(rows["token"]), rows["probability"].tolist(), title="", name="probability")
+        figure = signed_bars(
+            [repr(one) for one in rows["token"]], rows["probability"].tolist(), title="", name="probability"
+        )
         figure.update_layout(title=None, height=60 + 26 * len(rows), margin={"t": 8, "l": 8, "r": 8, "b": 8})
         figure.update_traces(marker_color="#3182bd")
         st.plotly_chart(figure, key="expected", config={"displaylogo": False})

@@ -103,6 +103,20 @@ def test_two_runs_of_heads_are_compared_head_by_head(opened, stored, runs):
     assert (first["kind"], first["layer"], first["head"]) == ("previous_token", 0, 1)
 
 
+def test_two_atlases_are_compared_as_the_command_does(opened, stored):
+    from interp.atlas.results import Atlas
+
+    ids = []
+    for scores in (tiny_scores(), changed(0.25)):
+        about = {**scores.about, "seed": 0}
+        made = Atlas(HeadScores(scores.frame, scores.sets, about), pd.DataFrame(), about)
+        ids.append(stored.save(made, spec={"analysis": "atlas"}).id)
+    at = opened("runs", picked=ids[0], other=ids[1])
+    assert not at.exception and "Jaccard" in html(at) and "tiny (n 8, seed 0)" in html(at)
+    found = run_code(at)["found"]
+    assert list(found.kinds["kind"]) == ["previous_token", "induction"]
+
+
 def test_runs_of_different_kinds_are_not_compared(opened, stored, runs):
     found = interp.lens(tiny_model(), "the cat sat", k=2)
     other = stored.save(found, spec={"text": "the cat sat"})
