@@ -143,3 +143,26 @@ def test_hostile_text_is_literal_on_explore_and_in_what_it_saves(page, server, t
         page.wait_for_timeout(300)
         assert page.locator("img").count() == 0 and page.locator("script").count() == 0
         assert HOSTILE[1] in page.locator("body").inner_text()
+
+
+@pytest.mark.slow
+def test_the_bar_is_reached_and_used_with_the_keyboard_alone(page, server):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{server}/explore?{urlencode(ASKED)}")
+    expect(page.locator(".tokens li")).to_have_count(6)
+    page.wait_for_timeout(1_000)
+    page.get_by_role("textbox", name="Prompt").focus()
+    reached = []
+    inner = (
+        "() => { let e = document.activeElement; while (e?.shadowRoot?.activeElement) e = e.shadowRoot.activeElement;"
+    )
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate(f"{inner} return (e.innerText || e.ariaLabel || e.tagName).trim(); }}"))
+        if reached[-1] == "Copy as Python":
+            page.keyboard.press("Enter")
+            expect(page.locator(".said")).to_have_text("Python copied.")
+        if reached[-1] == "mat":
+            break
+    assert reached.index("Ask") < reached.index("Copy link") < reached.index("Copy as Python") < len(reached) - 1
+    assert any("Tables and page" in one for one in reached) and reached[-1] == "mat"  # one stop of all tokens
