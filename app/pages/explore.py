@@ -89,7 +89,7 @@ def _expected(rows: pd.DataFrame) -> None:
     left, right = st.columns([5, 4], gap="medium")
     with left:
         figure = signed_bars(
-            [repr(one) for one in rows["token"]], rows["probability"].tolist(), title="", name="probability"
+            [one.replace(" ", "␣") for one in rows["token"]], rows["probability"].tolist(), title="", name="probability"
         )
         figure.update_layout(title=None, height=60 + 26 * len(rows), margin={"t": 8, "l": 8, "r": 8, "b": 8})
         figure.update_traces(marker_color="#3182bd")
@@ -100,7 +100,7 @@ def _expected(rows: pd.DataFrame) -> None:
 
 def _said(rows: pd.DataFrame) -> pd.DataFrame:
     made: dict[str, Any] = {"role": rows["role"]} if "role" in rows else {}
-    made |= {"rank": [f"{one:,}" for one in rows["rank"]], "token": [repr(one) for one in rows["token"]]}
+    made |= {"rank": [f"{one:,}" for one in rows["rank"]], "token": [one.replace(" ", "␣") for one in rows["token"]]}
     made |= {"probability": [f"{one:.4f}" for one in rows["probability"]]}
     return pd.DataFrame(made | {"logit": [f"{one:.3f}" for one in rows["logit"]]})
 
