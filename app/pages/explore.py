@@ -100,7 +100,7 @@ def _expected(rows: pd.DataFrame) -> None:
 
 def _said(rows: pd.DataFrame) -> pd.DataFrame:
     made: dict[str, Any] = {"role": rows["role"]} if "role" in rows else {}
-    made |= {"rank": [f"{one:,}" for one in rows["rank"]], "token": [one.replace(" ", "␣") for one in rows["token"]]}
+    made |= {"rank": [f"{one:,}" for one in rows["rank"]], "token": [repr(one) for one in rows["token"]]}
     made |= {"probability": [f"{one:.4f}" for one in rows["probability"]]}
     return pd.DataFrame(made | {"logit": [f"{one:.3f}" for one in rows["logit"]]})
 
