@@ -1,4 +1,4 @@
-"""What jobs will cost: estimated from the sizes of model and task, and by jobs that are done as soon as there are any."""
+"""What jobs will cost: estimated by the sizes of model and task, then by jobs that are done."""
 
 from __future__ import annotations
 

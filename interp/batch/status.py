@@ -18,8 +18,9 @@ _RECENT, _LULL = 50, 600.0  # jobs that the rate is taken over, and seconds with
 
 @dataclass(frozen=True)
 class Status:
-    """`per_minute`: jobs, over the last 50; None where fewer than two were done lately. `seconds_left`: by the estimated
-    cost of what waits, at the pace of what was done lately; None where nothing tells. `running`: key -> host and pid."""
+    """`per_minute`: jobs, over the last 50; None where fewer than two were done lately. `seconds_left`: by the
+    estimated cost of what waits, at the pace of what was done lately; None where nothing tells. `running`: key -> host
+    and pid. `folder` is the sweep's."""
 
     folder: str
     total: int

@@ -107,8 +107,7 @@ class _Round:
         command += ["--threads", str(self.threads), "--memory", str(self.how.memory or 0)]
         environment = {**os.environ, **dict.fromkeys(_THREADS, str(self.threads)), "TQDM_DISABLE": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(one or os.getcwd() for one in sys.path)
-        log = open(self.folder.path / "workers.log", "ab")  # noqa: SIM115: the child holds it
-        with log:
+        with open(self.folder.path / "workers.log", "ab") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[theirs], env=environment
             )
