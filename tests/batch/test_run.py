@@ -325,7 +325,7 @@ def test_on_a_full_disk_the_sweep_stops_and_goes_on_when_there_is_room(tmp_path:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # of files that workers write, too
     try:
-        with pytest.raises(StorageError, match="Cannot store the run .* goes on"):
+        with pytest.raises(StorageError, match=r"Cannot store the run .* goes on"):
             run(folder, workers=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

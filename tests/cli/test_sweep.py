@@ -13,7 +13,7 @@ from interp.cli import app
 from interp.errors import InputError
 
 FILE = """
-models = ["planted:and", "damaged"]
+models = ["planted:backup", "damaged"]
 tasks = [{name = "planted", n = 8}]
 analyses = ["evaluate", {name = "composition", kind = "K"}]
 """

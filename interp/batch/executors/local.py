@@ -24,7 +24,8 @@ from interp.errors import InputError, InterpError, StorageError
 __all__ = ["Local"]
 
 _LOOK, _AGAIN = 0.2, 0.5  # seconds between looks at the workers, and before a job that another is at is tried again
-_STILLBORN = 3  # workers that end before they begin, after which there is no use in more
+# Workers that end before they begin, after which there is no use in more: by themselves, and by a signal.
+_STILLBORN, _KILLED = 3, 10
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -85,7 +86,7 @@ class _Round:
         self.queue, self.later = Queue(folder, keys), list[tuple[float, str]]()
         self.crew: list[_Worker] = []
         self.tried: Counter[str] = Counter()
-        self.stillborn, self.kills = 0, oom_kills()
+        self.stillborn, self.kills = 0.0, oom_kills()
         self.select = selectors.DefaultSelector()
 
     def run(self) -> None:
@@ -127,7 +128,7 @@ class _Round:
 
     def _hear(self, worker: _Worker, said: dict[str, Any]) -> None:
         if "ready" in said:
-            worker.ready, self.stillborn = True, 0
+            worker.ready, self.stillborn = True, 0.0
         else:
             key, outcome, worker.key = said["key"], said["outcome"], None
             if outcome == "not stored":
@@ -173,8 +174,8 @@ class _Round:
         code = worker.process.wait()
         kills, self.kills = oom_kills() - self.kills, oom_kills()
         if not worker.ready:
-            self.stillborn += 1
-            if self.stillborn >= _STILLBORN:
+            self.stillborn += 1 / (_KILLED if code < 0 else _STILLBORN)
+            if self.stillborn > 0.99:
                 said = (self.folder.path / "workers.log").read_text(errors="replace").strip().splitlines()[-1:]
                 raise InterpError(f"Workers end before they begin: {''.join(said)}. See workers.log in the sweep.")
         elif worker.key is not None:
