@@ -7,6 +7,7 @@ from typing import Any
 
 from interp.batch import Analysis, Ask
 from interp.errors import InputError
+from probes.plan import METHOD
 
 __all__ = ["ANALYSIS"]
 
@@ -47,4 +48,5 @@ ANALYSIS = Analysis(
     alone=("labels",),
     passes=60.0,
     found=_found,
+    method=METHOD,
 )
