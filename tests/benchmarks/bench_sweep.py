@@ -45,8 +45,8 @@ def in_process(place: Path, n: int) -> tuple[float, float]:
 
 
 def by_workers(place: Path, n: int, workers: int) -> tuple[float, float, float]:
-    """Jobs per minute once every worker is at work; median seconds of a job beyond its analysis (of one worker: from the
-    end of the job before to its own end, hearing and telling included); and seconds until the first was done."""
+    """Jobs per minute once every worker is at work; median seconds of a job beyond its analysis (of one worker: from
+    the end of the job before to its own end, hearing and telling included); and seconds until the first was done."""
     folder, ends, began = plan(sweep(n), place), list[float](), time.perf_counter()
     found = run(
         folder, workers=workers, threads=1, progress=lambda stage, done, total: ends.append(time.perf_counter())
