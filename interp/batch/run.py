@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,5 +108,5 @@ def _go(
     return status(there)
 
 
-def _damaged(there: SweepFolder) -> Iterable[str]:
+def _damaged(there: SweepFolder) -> list[str]:
     return [key for key in there.done() if there.store.info(key).status == "damaged"]
