@@ -1,7 +1,8 @@
-"""`interp runs`: list, show, check, export and delete what is stored. No model and no torch is loaded for it."""
+"""`interp runs`: list, show, ask, check, export, import and delete what is stored, without a model and torch."""
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -24,23 +25,36 @@ from interp.cli.output import (
 from interp.cli.results import print_explanation, print_result, result_as_json
 from interp.cli.showing import print_said, records_of
 from interp.errors import InputError
+from interp.files import write_atomically
 from interp.runs.manifest import RunInfo
 from interp.runs.store import Run, RunStore
 
 __all__ = ["runs"]
 
-runs = typer.Typer(no_args_is_help=True, help="List, show, check, export and delete stored runs.")
+runs = typer.Typer(no_args_is_help=True, help="List, show, ask, check, export, import and delete stored runs.")
 Store = Annotated[Path, typer.Option("--store", help="The folder of runs.")]
 Id = Annotated[str, typer.Argument(help="A run's id, or a beginning that only it has.")]
 _STORE = Path("runs")
+_ROWS = 50  # of a table that are printed
 
 
 @runs.command("list")
-def list_runs(store: Store = _STORE, as_json: AsJson = False) -> None:
-    """All runs, newest first; damaged ones with the reason."""
-    found = RunStore(store).list()
+def list_runs(
+    store: Store = _STORE,
+    kind: Annotated[str | None, typer.Option("--kind", help="Only this kind of results, e.g. heads.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Only models with this in their name.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Only tasks with this in their name.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Only from this day or time (UTC) on.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only with this tag: NAME=TEXT. Repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """All runs, newest first, or those asked for; damaged ones with the reason."""
+    asked: dict[str, Any] = {"kind": kind, "model": model, "task": task, "since": since, "tags": _tags(tag or [])}
+    found = RunStore(store).list(**asked)
     if as_json:
         print_json([info.to_dict() for info in found])
+    elif not found and any(asked.values()):
+        print(f"no such runs in {store}", file=sys.stderr)
     elif not found:
         make = command_line("heads", "smollm2-135m", "--store", str(store))
         print(
@@ -50,6 +64,34 @@ def list_runs(store: Store = _STORE, as_json: AsJson = False) -> None:
         rows = [[info.id, _when(info.created), info.title, _size(info.bytes), _status(info)] for info in found]
         columns = ["id", "created", "title", "size", "status"]
         print_table(columns, rows, whole=["id", "created", "size"], right=["size"])
+
+
+@runs.command("table")
+def table(
+    query: Annotated[str, typer.Argument(help="A SELECT over heads, heads_sets, effects, …, runs; or a kind.")],
+    store: Store = _STORE,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write this CSV file instead; - prints it.")] = None,
+    parquet: Annotated[Path | None, typer.Option("--parquet", help="Write this Parquet file instead.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One table over all runs, by SQL. `SELECT run, layer, head, score FROM heads WHERE verdict = 'induction'`"""
+    runs = RunStore(store)
+    found = runs.frame(kind=query) if query.isidentifier() else runs.frame(query)
+    for name, reason in found.attrs["left_out"].items():
+        print(f"left out {name}: {shown(reason)}", file=sys.stderr)
+    if csv == Path("-"):
+        found.to_csv(sys.stdout, index=False)
+    elif csv is not None:
+        write_atomically(csv, lambda part: found.to_csv(part, index=False) and None)
+    if parquet is not None:
+        found.attrs = {}
+        write_atomically(parquet, lambda part: found.to_parquet(part, index=False))
+    if as_json:
+        print_json(json.loads(found.to_json(orient="records", date_format="iso") or "[]"))
+    elif csv is None and parquet is None:
+        print_table(list(found.columns), found.head(_ROWS).itertuples(index=False))
+        if len(found) > _ROWS:
+            print(f"{_ROWS} of {len(found):,} rows; --csv, --parquet and --json have all", file=sys.stderr)
 
 
 @runs.command("show")
@@ -93,16 +135,37 @@ def check(
 
 @runs.command("export")
 def export(
-    id: Id,
-    path: Annotated[Path | None, typer.Argument(help="The zip file, or a folder for it. ID.zip, if none.")] = None,
+    names: Annotated[
+        list[str], typer.Argument(metavar="ID... [FILE]", help="Runs, then the zip file or a folder; ID.zip, if none.")
+    ],
     store: Store = _STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run as one zip file. Unpacked in a folder of runs, it is a run again."""
+    """Write runs as one zip file. Unpacked in a folder of runs, or by `interp runs import`, they are runs again."""
     runs = RunStore(store)
-    name = runs.info(id).id
-    target = runs.export(name, path or Path(f"{name}.zip"))
-    print_json({"id": name, "path": str(target)}) if as_json else print(target)
+    *ids, last = names
+    if ids and (last.endswith(".zip") or "/" in last or Path(last).is_dir()):
+        path = Path(last)
+    else:
+        ids, path = names, None
+    found = [runs.info(one).id for one in ids]
+    target = runs.export(found, path or Path(f"{found[0]}.zip" if len(found) == 1 else "runs.zip"))
+    said = {"id": found[0]} if len(found) == 1 else {"ids": found}
+    print_json({**said, "path": str(target)}) if as_json else print(target)
+
+
+@runs.command("import")
+def import_runs(
+    path: Annotated[Path, typer.Argument(help="A zip file that `interp runs export` wrote.")],
+    store: Store = _STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Take in the runs of a zip file, if every byte is as it was written."""
+    found = RunStore(store).import_archive(path)
+    if as_json:
+        print_json(found)
+    for name, what in ({} if as_json else found).items():
+        print(f"{name}: {'added' if what == 'added' else 'was here already'}")
 
 
 @runs.command("delete")
@@ -124,6 +187,16 @@ def delete(
             print(f"deleted {name}")
     if as_json:
         print_json({"deleted": list(doomed)})
+
+
+def _tags(given: list[str]) -> dict[str, str]:
+    found = {}
+    for one in given:
+        name, mark, text = one.partition("=")
+        if not mark or not name:
+            raise InputError(f"{one!r} is no tag. Give it as NAME=TEXT, e.g. sweep=first.")
+        found[name] = text
+    return found
 
 
 def _agreed(doomed: list[RunInfo]) -> bool:

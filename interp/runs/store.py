@@ -6,15 +6,17 @@ import difflib
 import errno
 import os
 import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from interp.errors import InputError, StorageError
-from interp.files import content_hash, write_atomically, write_json
+from interp.files import content_hash, write_json
+from interp.runs.archive import files_of, read_archive, write_archive
+from interp.runs.compacted import compacted_problems
+from interp.runs.index import INDEX, index_problems, look
 from interp.runs.kinds import kind_of, load_results
 from interp.runs.manifest import MANIFEST, SCHEMA, RunInfo, checked_tags, iso, plain, read_run
 from interp.runs.placing import (
@@ -29,11 +31,17 @@ from interp.runs.placing import (
     sweep,
 )
 from interp.runs.provenance import provenance
+from interp.runs.query import tidy_frame
+from interp.runs.search import Asked, asked_time
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Run", "RunStore", "must_be_writable"]
 
 Runs = list[RunInfo]  # inside the class, `list` is its method
 _RESULTS = "results"  # folder inside a run
+_LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked
 
 
 @dataclass(frozen=True)
@@ -134,11 +142,35 @@ class RunStore:
             ) from error
         return self.open(folder.name)
 
-    def list(self) -> Runs:
+    def list(
+        self,
+        *,
+        kind: str | None = None,
+        model: str | None = None,
+        task: str | None = None,
+        since: str | date | datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Runs:
         """All runs, newest first, from their manifests and file sizes alone. Damaged and newer ones are among them,
-        with the reason; a store that does not exist yet is empty."""
-        found = [info for name in self._names() if (info := self._info(name))]
+        with the reason; a store that does not exist yet is empty.
+
+        `model` and `task` are parts of names, `since` is a time in UTC. Manifests of many runs are kept in `.index/`
+        while their sizes and times stay; the files of every run are looked at each time.
+        """
+        asked = Asked(kind, model, task, asked_time(since), tags or {})
+        found = [seen.info for seen in look(self.path, self._names()) if asked.fits(seen.info)]
         return sorted(found, key=lambda info: (info.created is not None, info.created or 0, info.id), reverse=True)
+
+    def frame(self, query: str | None = None, *, kind: str | None = None) -> pd.DataFrame:
+        """One table over all runs: rows of a kind's main table, or what one SELECT (DuckDB's SQL) answers.
+
+        A view named by kind holds its main table (`heads`), `kind_table` the others (`heads_sets`), `runs` one row a
+        run. Each row begins with its run: `run`, `run_kind`, `title`, `model`, `model_hash`, `seed`, `created` (UTC),
+        `task`, `tag_…`; where a table has such a column itself, the run's is `run_…`. Columns are united by name. With
+        `kind`, only runs of that kind are read. `attrs["left_out"]` says which runs could not be used, and why. The
+        query can read nothing else and write nothing; a bad one raises `InputError` with the tables and columns.
+        """
+        return tidy_frame(self.path, look(self.path, self._names()), query, kind)
 
     def info(self, id: str) -> RunInfo:
         """One run as the list shows it, whatever its status."""
@@ -155,9 +187,12 @@ class RunStore:
 
     def check(self, id: str | None = None) -> dict[str, Sequence[str]]:
         """Every run (or one) whose files are not what its manifest says, by sizes and hashes: id -> what differs.
-        Reads every byte."""
+        Reads every byte. Without an id, `.index` is looked at as well, which may be deleted without loss."""
         names = self._names() if id is None else [self._resolve(id)]
-        return {name: problems for name in names if (problems := _problems(self.path / name))}
+        found: dict[str, Sequence[str]] = {name: wrong for name in names if (wrong := _problems(self.path / name))}
+        if id is None and (wrong := index_problems(self.path) + compacted_problems(self.path)):
+            found[INDEX] = [*wrong, "delete this folder: it is made anew"]
+        return found
 
     def delete(self, id: str) -> None:
         """Remove a run, whatever its status. Takes the whole id only."""
@@ -175,21 +210,28 @@ class RunStore:
         except OSError as error:
             raise StorageError(f"Cannot delete run {name} in {self.path}: {error.strerror or error}.") from error
 
-    def export(self, id: str, path: str | os.PathLike[str]) -> Path:
-        """Write a zip file of a run, whatever its status; unpacked in a store, it is a run again. A folder as `path`
-        gets a file named by the id. Only a zip file is overwritten."""
-        name, target = self._resolve(id), Path(path).expanduser()
-        target = target / f"{name}.zip" if target.is_dir() else target
-        if target.exists() and not zipfile.is_zipfile(target):
-            raise StorageError(f"{target} exists and is no zip file, so it is not overwritten. Choose another name.")
-
-        def write(part: Path) -> None:
-            with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
-                for file in _files(self.path / name):
-                    archive.write(file, Path(name) / file.relative_to(self.path / name))
-
-        write_atomically(target, write)
+    def export(self, ids: str | Sequence[str], path: str | os.PathLike[str]) -> Path:
+        """Write a zip file of one or more runs, whatever their status; unpacked in a store, they are runs again. A
+        folder as `path` gets a file named by the id (`runs.zip` for several). Only a zip file is overwritten."""
+        names = [self._resolve(one) for one in ([ids] if isinstance(ids, str) else dict.fromkeys(ids))]
+        if not names:
+            raise InputError("No run was named to export. Give its id; `interp runs list` shows them.")
+        target = Path(path).expanduser()
+        if target.is_dir():
+            target /= f"{names[0]}.zip" if len(names) == 1 else "runs.zip"
+        write_archive(self.path, list(dict.fromkeys(names)), target)
         return target
+
+    def import_archive(
+        self, path: str | os.PathLike[str], *, limit: int = _LARGEST_ARCHIVE
+    ) -> dict[str, Literal["added", "there"]]:
+        """Take in the runs of a zip file that `export` wrote: id -> whether it was added or stood here already.
+
+        No run appears before all were found whole, by their hashes. Raises `InputError` for an archive with anything
+        else in it, more than `limit` bytes unpacked, or an id that stands here with other contents.
+        """
+        self.must_be_writable()
+        return read_archive(Path(path).expanduser(), self.path, limit)
 
     def _names(self) -> Sequence[str]:
         """Folders that are runs, or were: named like one, or with a manifest. Others' folders are passed over."""
@@ -203,17 +245,14 @@ class RunStore:
             raise StorageError(
                 f"{self.path} is no folder of runs: {reason}. Give the folder runs were saved in."
             ) from error
-        return sorted(name for name in folders if RUN_ID.fullmatch(name) or (self.path / name / MANIFEST).exists())
-
-    def _info(self, name: str) -> RunInfo | None:
-        info = read_run(self.path / name)[0]
-        gone = info.status == "damaged" and not (self.path / name).exists()  # deleted while the list was made
-        return None if gone else info
+        return sorted(name for name in folders if RUN_ID.fullmatch(name) or os.path.exists(self.path / name / MANIFEST))
 
     def _resolve(self, id: str) -> str:
         """The one run that an id or its beginning names. Only names in the store are considered, so no id leads out."""
         if not id or id.startswith(".") or any(mark in id for mark in "/\\\0"):
             raise InputError(f"{id!r} cannot be a run's id. `interp runs list` shows them.")
+        if RUN_ID.fullmatch(id) and (self.path / id).is_dir() and not (self.path / id).is_symlink():
+            return id
         names = self._names()
         found = [id] if id in names else [name for name in names if name.startswith(id)]
         if len(found) == 1:
@@ -226,14 +265,10 @@ class RunStore:
         raise InputError(f"There is no run {id!r} in {self.path}. {hint}")
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
 def _fingerprints(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": content_hash(file)}
-        for file in _files(folder)
+        for file in files_of(folder)
     }
 
 

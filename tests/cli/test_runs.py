@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 
+import pandas as pd
 import pytest
 
 from interp.runs.store import RunStore
@@ -100,3 +101,43 @@ def test_delete_takes_several_and_all_or_none(run, two, tmp_path):
     assert len(os.listdir(tmp_path / "runs")) == 2
     done = run("runs", "delete", "--yes", "--json", *two)
     assert json.loads(done.out) == {"deleted": two} and os.listdir(tmp_path / "runs") == []
+
+
+def test_the_list_is_searched_by_what_is_known_of_a_run(run, two, tmp_path):
+    store = RunStore(tmp_path / "runs")
+    tagged = store.save(make_scores(3), spec={"model": "tiny"}, tags={"sweep": "first", "task": "ioi"})
+
+    def ids(*options: str) -> list[str]:
+        return [one["id"] for one in json.loads(run("runs", "list", "--json", *options).out)]
+
+    assert ids("--tag", "sweep=first") == ids("--task", "ioi") == [tagged.id]
+    assert ids("--kind", "heads", "--model", "tin", "--since", "2020-01-01") == [tagged.id, *two]
+    assert ids("--since", "2999-01-01") == []
+    assert "no such runs in runs" in run("runs", "list", "--kind", "effects").err
+    for options, said in ((("--tag", "first"), "is no tag"), (("--since", "soon"), "is no date")):
+        done = run("runs", "list", *options)
+        assert done.code == 2 and said in done.err
+
+
+def test_a_table_over_all_runs_is_printed_or_written(run, two, tmp_path):
+    query = "SELECT seed, count(*) AS n FROM heads GROUP BY seed ORDER BY seed"
+    assert run("runs", "table", query, "--csv", "-").out == "seed,n\n1,12\n2,12\n"
+    assert run("runs", "table", "heads", "--csv", "a.csv", "--parquet", "a.parquet").code == 0
+    csv, parquet = pd.read_csv(tmp_path / "a.csv"), pd.read_parquet(tmp_path / "a.parquet")
+    assert len(csv) == len(parquet) == 24 and set(parquet["run"]) == set(two)
+    (tmp_path / "runs" / two[0] / "manifest.json").write_text("{")
+    done = run("runs", "table", query, "--json")
+    assert json.loads(done.out) == [{"seed": 1, "n": 12}] and f"left out {two[0]}: manifest.json" in done.err
+    done = run("runs", "table", "SELECT * FROM heds")
+    assert done.code == 2 and "heads_sets" in done.err and done.out == ""
+    assert "seed" in run("runs", "table", query).out
+
+
+def test_exported_runs_are_imported_elsewhere(run, two):
+    assert json.loads(run("runs", "export", *two, "both.zip", "--json").out) == {"ids": two, "path": "both.zip"}
+    done = run("runs", "import", "both.zip", "--store", "other")
+    assert done.code == 0 and done.out.count("added") == 2
+    found = json.loads(run("runs", "import", "both.zip", "--store", "other", "--json").out)
+    assert found == dict.fromkeys(sorted(two), "there")
+    done = run("runs", "export", two[0], "nonsense")
+    assert done.code == 2 and "There is no run 'nonsense'" in done.err, "a typing error is no file name"

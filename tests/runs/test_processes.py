@@ -10,6 +10,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from interp.errors import StorageError
 from interp.runs.store import RunStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,3 +106,81 @@ def test_a_writer_that_is_interrupted_cleans_up_after_itself(store, scores):
     old = store.save(scores(), spec={})
     assert stopped_inside(store, signal.SIGINT) != 0
     assert os.listdir(store.path) == [old.id]
+
+
+ASK_EAGERLY = MAKE + (
+    "from interp.runs import compacted, index\n"
+    "from interp.runs.store import RunStore\n"
+    "index._WORTH, index._SETTLING, compacted._WORTH, compacted._MOST = 2, 0, 2, 2\n"
+    "store = RunStore(sys.argv[1])\n"
+)
+ASK_MANY = ASK_EAGERLY + (
+    "print('asking', flush=True)\n"
+    "for i in range(int(sys.argv[2])):\n"
+    "    found = store.frame('SELECT run, count(*) AS n FROM heads GROUP BY run')\n"
+    "    assert set(found['n']) <= {12} and not found.attrs['left_out'], found\n"
+)
+STOP_COMPACTING = ASK_EAGERLY + (
+    "import os, time\n"
+    "real, n = os.replace, 0\n"
+    "def slow(part, target):\n"
+    "    global n\n"
+    "    if n == int(sys.argv[2]):\n"
+    "        print('inside', flush=True); time.sleep(60)\n"
+    "    n += 1; real(part, target)\n"
+    "os.replace = slow\n"
+    "store.frame(kind='heads')\n"
+)
+
+
+def asked(store: RunStore) -> dict[str, int]:
+    found = store.frame("SELECT run, count(*) AS n FROM heads GROUP BY run")
+    return dict(zip(found["run"], found["n"], strict=True))
+
+
+def test_writers_and_askers_that_compact_at_once_never_fail_each_other(store, scores):
+    store.save(scores(), spec={})
+    askers = [subprocess.Popen([sys.executable, "-c", ASK_MANY, store.path, "12"], text=True) for _ in range(2)]
+    writer = subprocess.Popen(
+        [sys.executable, "-c", SAVE_MANY, store.path, "0"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert writer.communicate()[1] == "" and [asker.wait() for asker in askers] == [0, 0]
+    assert asked(store) == {info.id: 12 for info in store.list()} and len(store.list()) == 21
+    assert store.check() == {}
+
+
+def test_an_asker_killed_while_it_compacts_leaves_an_index_that_answers(store, scores):
+    runs = [store.save(scores(i), spec={}) for i in range(4)]
+    for step in range(3):  # before the list's index, a segment, a later segment
+        asker = subprocess.Popen(
+            [sys.executable, "-c", STOP_COMPACTING, store.path, str(step)], stdout=subprocess.PIPE, text=True
+        )
+        assert asker.stdout is not None and asker.stdout.readline() == "inside\n"
+        asker.kill()
+        asker.communicate()
+        assert asked(store) == {run.id: 12 for run in runs} and store.check() == {}
+        assert [info.status for info in store.list()] == ["ok"] * 4
+
+
+def test_a_store_without_rights_is_a_storage_error_and_a_run_without_is_damaged(store, scores, monkeypatch):
+    runs = [store.save(scores(i), spec={}) for i in range(2)]
+    real = Path.read_text
+
+    def refuse(self, *rest, **named):
+        if self.parent.name == runs[0].id:  # root may read anywhere, so it is simulated
+            raise PermissionError(13, "Permission denied")
+        return real(self, *rest, **named)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    (info,) = [one for one in store.list() if one.status != "ok"]
+    assert info.id == runs[0].id and "Permission denied" in (info.reason or "")
+    found = store.frame(kind="heads")
+    assert set(found["run"]) == {runs[1].id} and "Permission denied" in found.attrs["left_out"][runs[0].id]
+
+    def closed(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.scandir", closed)
+    for ask in (store.list, store.check, lambda: store.frame(kind="heads")):
+        with pytest.raises(StorageError, match="is no folder of runs: Permission denied"):
+            ask()
