@@ -123,7 +123,7 @@ def _wide(rows: pd.DataFrame) -> pd.DataFrame:
     wide = table.pivot_table(index=by, columns="name", values="value", aggfunc="mean", sort=False)
     wide = wide.assign(seeds=table.groupby(by, sort=False)["seed"].nunique()).reset_index()
     wide.columns.name = None
-    return wide.drop(columns=[name for name in ("revision", "task", "options") if not wide[name].astype(bool).any()])
+    return wide.drop(columns=[name for name in ("revision", "task", "options") if not any(map(bool, wide[name]))])
 
 
 def _curves(numbers: pd.DataFrame) -> list[Any]:
