@@ -167,7 +167,7 @@ class _Round:
         actor, key = self.at.pop(one)
         try:
             outcome = self.ray.get(one)
-        except self.ray.exceptions.RayActorError as error:
+        except (self.ray.exceptions.RayActorError, self.ray.exceptions.OutOfMemoryError) as error:
             self.places.pop(actor, None)
             self._died(key, error)
             return
@@ -183,7 +183,8 @@ class _Round:
 
     def _died(self, key: str, error: Exception) -> None:
         """The job of an actor that died, or whose node did: again elsewhere, unless it died of it too often."""
-        memory = "memory" in str(error).lower() and "oom" in str(error).lower()
+        # Its words name the OOM killer among what may have been, whatever it was; the class says what ray itself did.
+        memory = isinstance(error, self.ray.exceptions.OutOfMemoryError)
         if self.folder.is_done(key):
             self.hear(Event(key, "done"))
             return
