@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -17,12 +18,7 @@ _PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "safetensors", "tokenizers",
 
 def provenance() -> dict[str, Any]:
     """Versions, interpreter, system and threads: what may change a number. Nothing names the machine or its user."""
-    versions = {"interp": sys.modules["interp"].__version__}  # of the code that runs, installed or not
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    versions = {"interp": sys.modules["interp"].__version__, **_installed()}  # of the code that runs, installed or not
     torch = sys.modules.get("torch")  # results that were made without it do not depend on its threads
     return {
         "python": platform.python_version(),
@@ -30,3 +26,15 @@ def provenance() -> dict[str, Any]:
         "threads": torch.get_num_threads() if torch else None,
         "versions": versions,
     }
+
+
+@cache
+def _installed() -> dict[str, str]:
+    """Asked once: a look at nine distributions takes as long as a small job of a sweep."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
