@@ -84,7 +84,7 @@ def plan_placement(
     return Plan(where, torch.device(_spelled(next(iter(limits)))), folder)
 
 
-def _limits(max_memory: Mapping[Any, Any] | None) -> dict[int | str, int]:
+def _limits(max_memory: Mapping[Any, Any] | None) -> dict[Any, Any]:
     """Bytes per place, the one that computes first. Without limits: what is free now."""
     from accelerate.utils import convert_file_size_to_int, get_max_memory
 
@@ -93,7 +93,7 @@ def _limits(max_memory: Mapping[Any, Any] | None) -> dict[int | str, int]:
     if not isinstance(max_memory, Mapping) or not max_memory:
         raise InputError(f"max_memory={max_memory!r} limits nothing. {_GIVE}")
     n = torch.accelerator.device_count()
-    found: dict[int | str, int] = {}
+    found: dict[Any, Any] = {}
     for place, limit in max_memory.items():
         known = place in ("cpu", "mps") if isinstance(place, str) else type(place) is int and 0 <= place < n
         if not known or (place == "mps" and not torch.backends.mps.is_available()):
@@ -106,7 +106,7 @@ def _limits(max_memory: Mapping[Any, Any] | None) -> dict[int | str, int]:
             ) from error
         if type(found[place]) is not int or found[place] < 0:
             raise InputError(f"max_memory[{place!r}]={limit!r} is no size. Give bytes, or a text as '200MB'.")
-    return dict(get_max_memory(found))
+    return get_max_memory(found)
 
 
 def _of(name: str, chosen: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, cast
 
 import torch
 from jaxtyping import Float
@@ -33,7 +33,6 @@ _READ_ONLY = (
     "The weights of a placed model are read-only: a weight that is brought from elsewhere is a copy. Edit activations "
     "instead (run_with_hooks, ablate, steer), or load the model without placement."
 )
-T = TypeVar("T")
 
 
 class PlacedTransformer(HookedTransformer):
@@ -209,7 +208,7 @@ def _stored(tensor: Tensor, place: str, folder: Path | None, number: int) -> Ten
 def _read(path: Path, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """A weight from its file. Read, not memory-mapped: mapped pages would stay in memory after their use."""
     tensor = torch.empty(shape, dtype=dtype)
-    left = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    left = memoryview(cast(Any, tensor.reshape(-1).view(torch.uint8).numpy()))
     try:
         with open(path, "rb", buffering=0) as file:
             while len(left):
