@@ -39,8 +39,8 @@ grown = interp.emergence({first: before, last: after}, tokens=drawn.tokens, kind
 print(f"\nattention, step {first} → {last}")
 print(grown.changes[["measure", "series", "start", "end"]].round(3).to_string(index=False))
 
-# And which heads matter: how much the loss rises without each. Attention alone would not say. Counted are the tokens that
-# can be known at all (the second copy); the last token of a row is only predicted, so it is not read.
+# And which heads matter: how much the loss rises without each. Attention alone would not say. Counted are the
+# tokens that can be known at all (the second copy); the last token of a row is only predicted, so it is not read.
 tokens, counted = drawn.tokens[:, :-1], drawn.all_scored[:, :-1]
 effects = []
 for model in (before, after):

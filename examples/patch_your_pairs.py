@@ -46,7 +46,6 @@ print(table.loc[heads, ["effect", "effect_low", "effect_high"]].round(3).to_stri
 draw = random.Random(0)
 others = [(layer, head) for layer, _ in heads for head in range(model.cfg.n_heads) if (layer, head) not in heads]
 control = draw.sample(sorted(set(others)), len(heads))
-print(
-    f"mean effect of the chosen {table.loc[heads, 'effect'].mean():.3f}, of random heads {table.loc[control, 'effect'].mean():.3f}"
-)
+mean = {name: table.loc[some, "effect"].mean() for name, some in (("chosen", heads), ("random", control))}
+print(f"mean effect of the chosen {mean['chosen']:.3f}, of random heads {mean['random']:.3f}")
 print(f"the whole map: {effects.to_html(asked.html)}")

@@ -28,7 +28,7 @@ asked = parser.parse_args()
 
 model = interp.load(asked.model)
 table = pd.read_csv(asked.csv)
-# Which residuals: all of them, or a few. The untrained twin of the model is a control: what can be read there comes from the words, not from learning.
+# The untrained twin of the model is a control: what can be read there comes from the words, not from learning.
 sites = [f"resid_pre.{layer}" for layer in (0, 4, 12, 20)] if asked.quick else "resid"
 labels = pd.DataFrame({"text": range(len(table)), "pos": table["pos"], "label": table["label"]})  # text: which one
 data = probes.dataset(

@@ -70,8 +70,9 @@ def test_patch_your_pairs_reports_heads_on_pairs_that_did_not_choose_them(run: A
     with torch.no_grad():
         chosen = interp.patch(smollm2, pairs[:3], "z", over=("layer", "head")).top(1).iloc[0]
         effects = interp.patch(smollm2, pairs[3:], "z", over=("layer", "head")).to_frame(normalize="pooled")
-    row = effects[(effects["layer"] == chosen["layer"]) & (effects["head"] == chosen["head"])].iloc[0]
-    assert re.search(rf"^{chosen['layer']} +{chosen['head']} +{row['effect']:.3f} ", said, re.MULTILINE)
+    layer, head = int(chosen["layer"]), int(chosen["head"])
+    row = effects[(effects["layer"] == layer) & (effects["head"] == head)].iloc[0]
+    assert re.search(rf"^{layer} +{head} +{row['effect']:.3f} ", said, re.MULTILINE)
     assert "the answer beats the foil in 6 of 6" in said
     means = re.search(r"of the chosen (-?[\d.]+), of random heads (-?[\d.]+)", said)
     assert means and float(means[1]) > float(means[2])
@@ -80,7 +81,7 @@ def test_patch_your_pairs_reports_heads_on_pairs_that_did_not_choose_them(run: A
 
 def test_patch_your_pairs_names_the_row_that_does_not_align(run: Any, tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("clean,corrupt,answer,foil\nIt is hot,It is very cold,a,b\n")
-    with pytest.raises(interp.InterpError, match="row 1"):
+    with pytest.raises(interp.InterpError, match="Row 1 of"):
         run("patch_your_pairs.py", "--csv", "mine.csv")
 
 
