@@ -9,11 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import interp.batch as batch
     import interp.dynamics as dynamics
     import interp.planted as planted
     import interp.readers as readers
     import interp.tasks as tasks
     from interp.atlas.make import atlas as atlas
+    from interp.batch.spec import Sweep as Sweep
     from interp.causal.ablation import ablate as ablate
     from interp.causal.attribution import attribute as attribute
     from interp.causal.edits import Edit as Edit
@@ -69,6 +71,7 @@ _HOMES = {
     "PromptPairs": "interp.pairs",
     "RunStore": "interp.runs.store",
     "Site": "interp.sites",
+    "Sweep": "interp.batch.spec",
     "TunedLens": "interp.circuits.tuned",
     "ablate": "interp.causal.ablation",
     "attention_graph": "interp.circuits.graph",
@@ -100,6 +103,7 @@ _HOMES = {
 }
 _ROOMS = {
     "atlas",
+    "batch",
     "dynamics",
     "metrics",
     "planted",
@@ -120,11 +124,13 @@ __all__ = [
     "PromptPairs",
     "RunStore",
     "Site",
+    "Sweep",
     "TunedLens",
     "ablate",
     "atlas",
     "attention_graph",
     "attribute",
+    "batch",
     "causal_trace",
     "composition",
     "cue_competition",

@@ -23,6 +23,7 @@ from interp.cli.models import models
 from interp.cli.patch import patch
 from interp.cli.report import report
 from interp.cli.runs import runs
+from interp.cli.sweep import sweep
 from interp.cli.tasks import tasks
 from interp.cli.train import train
 from interp.cli.walk import walkthrough
@@ -55,6 +56,7 @@ app.command("cues")(cues)
 app.command("walkthrough")(walkthrough)
 app.add_typer(runs, name="runs")
 app.add_typer(tasks, name="tasks")
+app.add_typer(sweep, name="sweep")
 app.command("app")(open_app)
 
 

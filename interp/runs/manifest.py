@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -16,19 +16,21 @@ from typing import Any, Literal
 from interp.errors import InputError
 from interp.runs.kinds import known_kinds
 
-__all__ = ["MANIFEST", "SCHEMA", "RunInfo", "Status", "iso", "plain", "read_run"]
+__all__ = ["MANIFEST", "SCHEMA", "RunInfo", "Status", "checked_tags", "iso", "plain", "read_run"]
 
 MANIFEST, SCHEMA = "manifest.json", 1
 Status = Literal["ok", "damaged", "newer"]
 _LARGEST = 16 << 20  # bytes; a manifest has some thousands
 _TIME_IN_ID = re.compile(r"(\d{8}-\d{6}-\d{3})-[0-9a-f]+")
+_TAG = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_LONGEST_TAG = 500  # characters
 _FIELDS: dict[str, Any] = {"kind": str, "title": str, "created": str, "model": dict, "spec": dict, "files": dict}
 
 
 @dataclass(frozen=True)
 class RunInfo:
     """What a list shows of a run. `reason` says what is wrong with one whose status is not "ok"; what could not be
-    read is None. `created` is in UTC, `bytes` the size of the results."""
+    read is None. `created` is in UTC, `bytes` the size of the results, `task` a tag or argument of that name."""
 
     id: str
     status: Status
@@ -40,6 +42,8 @@ class RunInfo:
     seed: int | None = None
     created: datetime | None = None
     bytes: int | None = None
+    task: str | None = None
+    tags: dict[str, str] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -76,6 +80,16 @@ def plain(value: Any, where: str) -> Any:
     raise InputError(
         f"{where} is a {type(value).__name__}, which JSON cannot hold. Give text, numbers, lists or dicts."
     )
+
+
+def checked_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    """Tags as a manifest keeps them, in the order of their names; `InputError` for what is no short text."""
+    for name, text in (tags or {}).items():
+        if not isinstance(name, str) or not _TAG.fullmatch(name):
+            raise InputError(f"{name!r} cannot be a tag. Name it in small letters, digits and _, e.g. sweep.")
+        if not isinstance(text, str) or len(text) > _LONGEST_TAG:
+            raise InputError(f"Tag {name} is {text!r:.80}. Give a text of at most {_LONGEST_TAG} characters.")
+    return {name: plain(text, f"tags.{name}") for name, text in sorted((tags or {}).items())}
 
 
 def read_run(folder: Path) -> tuple[RunInfo, dict[str, Any]]:
@@ -162,7 +176,14 @@ def _info(folder: Path, manifest: dict[str, Any], status: Status, reason: str | 
         seed=_of(manifest, "seed", int),
         created=_time(manifest.get("created")) or _time_in(folder.name),
         bytes=None if files is None else sum(size or 0 for size in sizes),
+        task=(tags := _tags(manifest.get("tags"))).get("task") or _of(manifest.get("spec"), "task", str),
+        tags=tags,
     )
+
+
+def _tags(table: Any) -> dict[str, str]:
+    found = table if isinstance(table, dict) else {}
+    return {name: text for name, text in found.items() if _TAG.fullmatch(name) and isinstance(text, str)}
 
 
 def _of(table: Any, name: str, kind: type) -> Any:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-import re
-import secrets
 import shutil
-import tempfile
-import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,18 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import InputError, StorageError
-from interp.files import atomic_folder, content_hash, write_atomically, write_json
+from interp.files import content_hash, write_atomically, write_json
 from interp.runs.kinds import kind_of, load_results
-from interp.runs.manifest import MANIFEST, SCHEMA, RunInfo, iso, plain, read_run
+from interp.runs.manifest import MANIFEST, SCHEMA, RunInfo, checked_tags, iso, plain, read_run
+from interp.runs.placing import (
+    RUN_ID,
+    TakenError,
+    hidden,
+    is_folder,
+    must_be_id,
+    must_be_writable,
+    new_folder,
+    new_id,
+    sweep,
+)
 from interp.runs.provenance import provenance
 
 __all__ = ["Run", "RunStore", "must_be_writable"]
 
 Runs = list[RunInfo]  # inside the class, `list` is its method
 _RESULTS = "results"  # folder inside a run
-_ID = re.compile(r"\d{8}-\d{6}-\d{3}-[0-9a-f]{8}")
-_LEFTOVER = re.compile(rf"\.{_ID.pattern}\.\w+\.(part|old)")  # as interp.files names them, and only for our ids
-_STALE = 24 * 3600  # seconds after which what a killed writer left is removed
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class RunStore:
     """A folder that holds one folder per run: `manifest.json` and the result's own tables and arrays in `results/`.
 
     Making a `RunStore` touches nothing; the folder is made when the first run is saved. Several processes may save,
-    list and delete at once. A run's id is the name of its folder: time in UTC, and 8 random digits. Methods that take
-    an id take any beginning of it that only one run has, except `delete`.
+    list and delete at once. A run's id is the name of its folder: time in UTC and 8 random digits, or as it was chosen.
+    Methods that take an id take any beginning of it that only one run has, except `delete`.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -85,8 +89,11 @@ class RunStore:
         seed: int | None = None,
         timings: Mapping[str, float] | None = None,
         title: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        id: str | None = None,
     ) -> Run:
-        """Store results with how they were made: `spec` are the analysis' arguments, `timings` seconds by stage.
+        """Store results with how they were made: `spec` are the analysis' arguments, `timings` seconds by stage, `tags`
+        short texts to find it by. With an `id` of one's own, `InputError` if a run has it: of two writers, one wins.
 
         The run appears when all of it is written. On a full disk, `StorageError`, and the store is as it was.
         """
@@ -105,16 +112,22 @@ class RunStore:
             "seed": plain(seed, "seed"),
             "timings": plain(timings or {}, "timings"),
             "provenance": provenance(),
+            "tags": checked_tags(tags),
         }
+        chosen = None if id is None else must_be_id(id)
         self.must_be_writable()
-        self._sweep()
-        folder = self.path / self._new_id()
+        sweep(self.path)
+        folder = self.path / (chosen or new_id(self.path))
         try:
-            with atomic_folder(folder) as part:
+            with new_folder(folder) as part:
                 results.save(part / _RESULTS)
                 manifest |= {"id": folder.name, "created": iso(datetime.now(UTC)), "files": _fingerprints(part)}
                 write_json(part / MANIFEST, manifest)
-        except StorageError as error:
+        except TakenError as error:
+            raise InputError(
+                f"{self.path} holds a run {folder.name!r} already. Open it, or choose another id."
+            ) from error
+        except OSError as error:
             raise StorageError(
                 f"Cannot store the run in {self.path}: {_reason(error)}. The store is as it was; make room there, or "
                 "choose another folder."
@@ -152,7 +165,7 @@ class RunStore:
         if name != id:
             raise InputError(f"{id!r} is only the beginning of an id. To delete that run, give the whole id: {name}.")
         try:
-            grave = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".old", dir=self.path))
+            grave = hidden(self.path, name, "old")
             try:
                 os.rename(self.path / name, grave / name)  # gone at once, however long the rest takes
             finally:
@@ -182,7 +195,7 @@ class RunStore:
         """Folders that are runs, or were: named like one, or with a manifest. Others' folders are passed over."""
         try:
             with os.scandir(self.path) as entries:
-                folders = [one.name for one in entries if not one.name.startswith(".") and _is_folder(one)]
+                folders = [one.name for one in entries if not one.name.startswith(".") and is_folder(one)]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -190,7 +203,7 @@ class RunStore:
             raise StorageError(
                 f"{self.path} is no folder of runs: {reason}. Give the folder runs were saved in."
             ) from error
-        return sorted(name for name in folders if _ID.fullmatch(name) or (self.path / name / MANIFEST).exists())
+        return sorted(name for name in folders if RUN_ID.fullmatch(name) or (self.path / name / MANIFEST).exists())
 
     def _info(self, name: str) -> RunInfo | None:
         info = read_run(self.path / name)[0]
@@ -211,58 +224,6 @@ class RunStore:
         near = difflib.get_close_matches(id, names, n=3, cutoff=0.5) or names[-1:]
         hint = f"Near it: {', '.join(near)}." if near else "It holds no runs."
         raise InputError(f"There is no run {id!r} in {self.path}. {hint}")
-
-    def _new_id(self) -> str:
-        while True:
-            now = datetime.now(UTC)
-            name = f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}-{secrets.token_hex(4)}"
-            if not (self.path / name).exists():
-                return name
-
-    def _sweep(self) -> None:
-        """Remove what killed writers left behind long ago."""
-        if not self.path.is_dir():
-            return
-        with os.scandir(self.path) as entries:
-            for one in entries:
-                try:
-                    stale = time.time() - one.stat(follow_symlinks=False).st_mtime > _STALE
-                except OSError:
-                    continue
-                if stale and _LEFTOVER.fullmatch(one.name) and _is_folder(one):
-                    shutil.rmtree(one.path, ignore_errors=True)
-
-
-def must_be_writable(folder: Path) -> None:
-    """Raise `StorageError` unless files can be made in a folder, or the folder itself can be; leaves nothing behind."""
-    place = folder
-    try:
-        while not _exists(place) and place != place.parent:
-            place = place.parent
-        if not place.is_dir():
-            raise StorageError(f"Cannot write in {folder}: {place} is no folder. Choose a folder you can write to.")
-        os.rmdir(tempfile.mkdtemp(prefix=".", suffix=".part", dir=place))
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write in {folder}: {error.strerror or error}. Choose a folder you can write to."
-        ) from error
-
-
-def _exists(path: Path) -> bool:
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir(follow_symlinks=False)
-    except OSError:
-        return False
 
 
 def _files(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ import pytest
 import interp
 from interp.errors import InputError, StorageError
 from interp.results import HeadScores
-from interp.runs import store as store_module
+from interp.runs import placing
 from interp.runs.kinds import kind_of, known_kinds, register_kind
 from interp.runs.manifest import plain
 from interp.runs.store import RunStore
@@ -98,8 +98,8 @@ def test_an_id_that_is_taken_is_not_used_again(store, scores, monkeypatch):
             return cls(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=tz)
 
     drawn = iter(["aaaaaaaa", "aaaaaaaa", "bbbbbbbb"])
-    monkeypatch.setattr(store_module, "datetime", Stopped)
-    monkeypatch.setattr(store_module.secrets, "token_hex", lambda n: next(drawn))
+    monkeypatch.setattr(placing, "datetime", Stopped)
+    monkeypatch.setattr(placing.secrets, "token_hex", lambda n: next(drawn))
     first, second = store.save(scores(1), spec=SPEC), store.save(scores(2), spec=SPEC)
     assert (first.id, second.id) == ("20260102-030405-678-aaaaaaaa", "20260102-030405-678-bbbbbbbb")
     pd.testing.assert_frame_equal(first.results().frame, scores(1).frame)
