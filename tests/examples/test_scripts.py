@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import interp
+from interp.batch import SweepFolder
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 OUTSIDE = re.compile(r"""<(?:script|link|img|iframe)[^>]*(?:src|href)=["'](?:https?:)?//""", re.IGNORECASE)
@@ -93,6 +95,18 @@ def test_probe_your_labels_reads_the_tense_where_no_word_tells_it(run: Any) -> N
     scores = {place: float(score) for place, score in re.findall(r"label +(resid_pre\.\d+) +([\d.]+) \(", said)}
     assert scores["resid_pre.0"] == 0.5 and max(scores.values()) > 0.8
     page("probes.html")
+
+
+@pytest.mark.slow
+def test_a_sweep_in_jobs_of_a_cluster_stores_what_the_library_computes(run: Any) -> None:
+    said = run("sweep_on_slurm.py", "--quick", "--folder", "sweep")
+    assert "2 jobs, 2 to do" in said and "2 of 2 jobs done" in said
+    jobs = dict(reversed(pair) for pair in re.findall(r"^(\w+) (planted:\w+) composition ok$", said, re.MULTILINE))
+    assert set(jobs) == {"planted:induction", "planted:and"}
+    stored = SweepFolder.open("sweep").store.open(jobs["planted:and"]).results()
+    computed = interp.composition(interp.planted.make("and").model, "Q")
+    np.testing.assert_allclose(stored.values, computed.values, atol=1e-6)
+    assert "2 jobs, 0 to do" in run("sweep_on_slurm.py", "--quick", "--folder", "sweep")
 
 
 def test_every_script_is_run_here() -> None:
