@@ -26,7 +26,7 @@ parser.add_argument("--quick", action="store_true", help="two small planted mode
 asked = parser.parse_args()
 
 if asked.quick:
-    sweep = interp.Sweep(models=["planted:induction", "planted:and"], analyses=["composition"])
+    sweep = interp.Sweep(models=["planted:induction", "planted:ioi"], analyses=["composition"])
 else:
     sweep = interp.Sweep(
         models=asked.models,

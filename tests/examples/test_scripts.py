@@ -103,9 +103,9 @@ def test_a_sweep_in_jobs_of_a_cluster_stores_what_the_library_computes(run: Any)
     said = run("sweep_on_slurm.py", "--quick", "--folder", "sweep")
     assert "2 jobs, 2 to do" in said and "2 of 2 jobs done" in said
     jobs = dict(reversed(pair) for pair in re.findall(r"^(\w+) (planted:\w+) composition ok$", said, re.MULTILINE))
-    assert set(jobs) == {"planted:induction", "planted:and"}
-    stored = SweepFolder.open("sweep").store.open(jobs["planted:and"]).results()
-    computed = interp.composition(interp.planted.make("and").model, "Q")
+    assert set(jobs) == {"planted:induction", "planted:ioi"}
+    stored = SweepFolder.open("sweep").store.open(jobs["planted:ioi"]).results()
+    computed = interp.composition(interp.planted.make("ioi").model, "Q")
     np.testing.assert_allclose(stored.values, computed.values, atol=1e-6)
     assert "2 jobs, 0 to do" in run("sweep_on_slurm.py", "--quick", "--folder", "sweep")
 
