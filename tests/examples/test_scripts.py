@@ -50,6 +50,7 @@ def page(path: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_find_heads_names_the_previous_token_head_of_smollm2(run: Any) -> None:
     said = run("find_heads.py", "--quick", "--html", "heads.html")
     found = re.search(r"previous_token: (.*) \((\d+) of 270", said)
