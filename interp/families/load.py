@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -37,9 +37,12 @@ def load(
     *,
     tokenizer: Any = None,
     dtype: torch.dtype | str = torch.float32,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     revision: str | None = None,
     ignore: Iterable[str] = (),
+    placement: str | None = None,
+    max_memory: Mapping[Any, Any] | None = None,
+    offload_folder: Any = None,
 ) -> HookedTransformer:
     """A model with every tensor at a site, from a packaged name, a `.gguf` file, a folder or id in the hub's layout,
     a live transformers model, or a TransformerBridge of TransformerLens (which are copied, never changed).
@@ -48,19 +51,35 @@ def load(
     `tokenizer.json`. `revision` is a branch, tag or commit of a hub id. `ignore` names config fields, metadata keys or
     tensors that are then treated as absent: the way out where one is refused that you know to be harmless.
 
+    `placement="auto"` divides a model that is larger than one device: its blocks fill the places that `max_memory`
+    names ({0: "20GB", "cpu": "30GB"}; None: what is free now) and then files in `offload_folder`, and each weight comes
+    to the device that computes when it is read (docs/placement.md).
+
     Raises `UnknownModelError` if nothing is found, `CheckpointError` for damaged files, `UnsupportedModelError` for
     mathematics that is not implemented (the field or tensor is named), `InputError` for a bad argument.
     """
+    from interp.families.placement import check_placement, plan_placement
+    from interp.model.placed import place as placed
     from interp.model.transformer import HookedTransformer
 
-    kind, place, waived = _dtype(dtype), _device(device), _names(ignore)
+    check_placement(placement, max_memory, offload_folder, device)
+    kind, place, waived = _dtype(dtype), _device("cpu" if device is None else device), _names(ignore)
     if revision is not None and not (isinstance(model, str) and _is_remote(model)):
         raise InputError(f"revision={revision!r} applies to hub ids only. Leave it out for {_shown(model)}.")
     given = _tokenizer(tokenizer)
     checkpoint = _open(model, kind, place, revision, waived, with_tokenizer=given is None)
     chosen = given or checkpoint.tokenizer
     config = replace(checkpoint.config, default_prepend_bos=bool(chosen is not None and chosen.add_bos))
-    made = HookedTransformer.from_weights(config, checkpoint.weights, chosen, dtype=kind, device=place)
+    plan = None
+    if placement is not None:
+        plan = plan_placement(config, dtype=kind, max_memory=max_memory, offload_folder=offload_folder)
+        place = plan.device
+    if plan is not None and plan.is_divided:
+        made = placed(
+            config, checkpoint.weights, chosen, where=plan.where, dtype=kind, device=place, folder=plan.folder
+        )
+    else:
+        made = HookedTransformer.from_weights(config, checkpoint.weights, chosen, dtype=kind, device=place)
     if checkpoint.afterwards:
         checkpoint.afterwards()
     return made

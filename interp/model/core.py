@@ -24,7 +24,7 @@ from interp.model.taps import NO_TAPS, Tap, Taps, Write, active_writes
 from interp.model.tokens import Batch, TextMethods
 from interp.model.weights import UnembeddingWeights
 
-__all__ = ["ReturnType", "Transformer"]
+__all__ = ["ReturnType", "Transformer", "check_weights"]
 
 ReturnType = Literal["logits", "loss", "both"] | None
 T = TypeVar("T", bound="Transformer")
@@ -83,7 +83,7 @@ class Transformer(TextMethods, UnembeddingWeights, nn.Module):
             for name, p in model.named_parameters()
             if not (cfg.tie_word_embeddings and name == "unembed.weight")
         }
-        _check_weights(wanted, weights)
+        check_weights(wanted, weights)
         given = {id(weights[name]): weights[name] for name in wanted}  # layers may share one tensor
         moved = {key: tensor.detach().to(device=device, dtype=dtype) for key, tensor in given.items()}
         for name in wanted:
@@ -236,11 +236,11 @@ class Transformer(TextMethods, UnembeddingWeights, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.main.embed.weight.device
+        return self.main.embed.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.main.embed.weight.dtype
+        return self.main.embed.dtype
 
     @property
     def main(self) -> Stack:
@@ -351,7 +351,7 @@ def _over(model: Transformer, memory: Memory, input: Any, past: KeyValues | None
     return Pass(decoder=batch, memory=memory, past=past)
 
 
-def _check_weights(wanted: Mapping[str, nn.Parameter], given: Mapping[str, Tensor]) -> None:
+def check_weights(wanted: Mapping[str, nn.Parameter], given: Mapping[str, Tensor]) -> None:
     missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
     if missing or extra:
         what = [f"lacks {', '.join(missing[:3])}"] if missing else []

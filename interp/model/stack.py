@@ -36,6 +36,14 @@ class Embedding(nn.Module):
     def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
         return self.weight
 
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weight.dtype
+
 
 class Stack(StackedWeights, nn.Module):
     """Blocks over one text. `name` is "" in a model with one stack, else "encoder" or "decoder"."""
@@ -66,7 +74,7 @@ class Stack(StackedWeights, nn.Module):
 
     def rows(self, n_tokens: int, mask: Bool[Tensor, "batch pos"] | None = None, past: KeyValues | None = None) -> Rows:
         """The bookkeeping for a pass over `n_tokens` new tokens after the stored ones."""
-        rows = Rows.of(n_tokens, mask, past, self.embed.weight.device)
+        rows = Rows.of(n_tokens, mask, past, self.embed.device)
         return rows if self.relative is None else replace(rows, **self.distances)
 
     @property
