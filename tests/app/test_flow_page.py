@@ -175,7 +175,7 @@ def test_the_edge_that_is_explained_is_at_first_what_the_last_token_reads_most(o
     _, cache = tiny_model().run_with_cache(PROMPT, ["pattern.1"], prepend_bos=False)
     row = cache["pattern", 1][0, 2, 5].detach().numpy()
     key = 1 + int(row[1:].argmax())
-    assert box(at, "Query token").value == 5 and box(at, "Key token").value == key
+    assert box(at, "Destination token").value == 5 and box(at, "Source token").value == key
     assert f"Attention {np.float16(row[key]):.3f}" in html(at)
 
 
@@ -213,19 +213,19 @@ def test_a_confirmation_is_made_on_demand(opened):
     assert [row[1] for row in rows] == [
         f"{a:.3f} → {b:.3f}" for a, b in zip(want["attention"], want["attention_after"], strict=True)
     ]
-    box(at, "Key token").set_value(2).run()
+    box(at, "Source token").set_value(2).run()
     assert "Only this edge is touched" not in html(at) and address(at)["edge"] == "5,2"
 
 
 def test_another_query_keeps_a_key_that_it_sees_and_another_prompt_forgets_the_edge(opened):
     at = opened("head", head="2.1", edge="5,2", **ASKED)
-    box(at, "Query token").set_value(3).run()
+    box(at, "Destination token").set_value(3).run()
     assert address(at)["edge"] == "3,2"
-    box(at, "Query token").set_value(1).run()
-    assert address(at)["edge"] == "1,1" and box(at, "Key token").options == ["0: 'the'", "1: 'cat'"]
+    box(at, "Destination token").set_value(1).run()
+    assert address(at)["edge"] == "1,1" and box(at, "Source token").options == ["0: 'the'", "1: 'cat'"]
     at.text_area[0].set_value("a cat sat")
     press(at, "Show attention")
-    assert not at.exception and "edge" not in address(at) and box(at, "Query token").value == 2
+    assert not at.exception and "edge" not in address(at) and box(at, "Destination token").value == 2
 
 
 def test_earlier_heads_are_named_where_that_is_asked(opened):

@@ -32,7 +32,9 @@ def html(at: AppTest) -> str:
 
 
 def components(at: AppTest) -> list[dict]:
-    return [json.loads(found.proto.json) for found in at.get("bidi_component")]
+    """The data of what a page draws, but for the grid of a layer."""
+    every = [json.loads(found.proto.json) for found in at.get("bidi_component")]
+    return [one for one in every if "cells" not in one]
 
 
 def address(at: AppTest) -> dict[str, str]:
