@@ -25,6 +25,7 @@ __all__ = [
     "MAX_TOKEN_TEXT",
     "complaints",
     "get",
+    "left_out",
     "put",
     "refuse",
     "seed",
@@ -212,6 +213,16 @@ def write_back(**shown: Any) -> None:
                 wanted[name] = text
     if st.query_params.to_dict() != wanted:
         st.query_params.from_dict(wanted)
+
+
+def left_out() -> list[str]:
+    """The settings whose values are too long for an address, so that a link does not bring them back."""
+    values = {name: st.session_state.get(_PREFIX + name) for name in _SETTINGS}
+    return [
+        name.replace("_", " ")
+        for name, value in values.items()
+        if isinstance(value, str) and len(_SETTINGS[name].write(value)) > _MAX_IN_ADDRESS
+    ]
 
 
 def _start_over() -> NoReturn:

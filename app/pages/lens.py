@@ -11,8 +11,10 @@ import torch
 
 import interp
 from app import models, state, store
+from app.as_python import call, of_prompt
 from app.components.lens_table import lens_table
 from app.components.text import notice, plain, table
+from app.components.toolbar import Frames, toolbar
 from app.computing import computed
 from app.keeping import keep
 from app.question import named, question_form, read, token, tokens
@@ -68,13 +70,14 @@ def _choose_pos(tokens: list[str]) -> int:
     return len(tokens) - 1 if pos is None else pos
 
 
-def _lens(model: str, prompt: models.ReadPrompt, pos: int) -> None:
+def _lens(model: str, prompt: models.ReadPrompt, pos: int) -> tuple[Lens, list[str]] | None:
+    """Draws it; returns it with the lines of code that make it."""
     pins, tuned = tokens(model, prompt, "pins"), _choose_lens(model)
     key = ("lens", model, prompt.ids, pins, tuned)
     name = f"{'Lens' if tuned is None else 'Tuned lens'} of {len(prompt.ids)} tokens in {model}"
     found: Lens | None = computed(name, key, _lens_of(model, prompt.ids, pins, tuned))
     if found is None:
-        return
+        return None
     chosen = lens_table(found, prompt.tokens, pos=pos, key="lens")
     if chosen is not None and chosen != pos:
         state.put("pos", chosen)
@@ -87,6 +90,13 @@ def _lens(model: str, prompt: models.ReadPrompt, pos: int) -> None:
     spec = {"analysis": "lens", "text": state.get("prompt"), "bos": prompt.has_bos, "kind": kind, "lens": tuned}
     spec |= {"pins": list(found.about["pins"]), "k": _LIKELY, "tokens": list(prompt.ids)}
     keep(found, key, model, spec, f"{kind} lens of {model}: {state.get('prompt')}")
+    options: dict[str, Any] = {"pins": list(found.about["pins"].values()), "k": _LIKELY}
+    if tuned is None:
+        return found, [call("lens", "model", "tokens", result="lens", **options)]
+    path = str(store.run_store().path.absolute())
+    fitted = f"fitted = interp.RunStore({path!r}).open({tuned!r}).results()"
+    asked = call("lens", "model", "tokens", "kind='tuned'", "lens=fitted", result="lens", **options)
+    return found, [fitted, asked]
 
 
 def _position_box(tokens: list[str], pos: int) -> None:
@@ -121,7 +131,8 @@ def _curves(found: Lens, pos: int, pins: tuple[int, ...]) -> None:
         table(rows.rename(columns={name: f"{name}, nats" for name in last}), height="20rem")
 
 
-def _attribution(model: str, prompt: models.ReadPrompt, pos: int) -> None:
+def _attribution(model: str, prompt: models.ReadPrompt, pos: int) -> tuple[LogitAttribution, list[str]] | None:
+    """Draws it; returns it with the line of code that makes it."""
     st.markdown("#### What writes the answer")
     by = state.get("by")
     if by not in _BY:
@@ -137,7 +148,7 @@ def _attribution(model: str, prompt: models.ReadPrompt, pos: int) -> None:
         answer, foil = (token(model, prompt, what, pos) for what in ("answer_token", "foil_token"))
     except InputError as error:
         notice(str(error), "error")
-        return
+        return None
 
     def work() -> LogitAttribution:
         own, ids = models.loaded(model), [list(prompt.ids)]
@@ -147,11 +158,13 @@ def _attribution(model: str, prompt: models.ReadPrompt, pos: int) -> None:
     key = ("attribution", model, prompt.ids, pos, by, answer, foil)
     found: LogitAttribution | None = computed(f"Logit attribution by {by} in {model}", key, work)
     if found is None:
-        return
+        return None
     _parts(found)
     spec = {"analysis": "logit_attribution", "text": state.get("prompt"), "bos": prompt.has_bos, "by": by, "read": pos}
     spec |= {"answer": answer, "foil": foil, "tokens": list(prompt.ids)}
     keep(found, key, model, spec, f"logit attribution of {model} by {by}: {state.get('prompt')}")
+    asked = call("logit_attribution", "model", "tokens", result="parts", by=by, answer=answer, foil=foil, read=pos)
+    return found, [asked]
 
 
 def _parts(found: LogitAttribution) -> None:
@@ -185,12 +198,24 @@ def _shares(found: LogitAttribution) -> pd.DataFrame:
     return shown
 
 
+def _share(model: str, prompt: models.ReadPrompt, made: list[tuple[Any, list[str]]]) -> None:
+    """The bar: the code of what is shown, and its tables."""
+    lines = [line for _, some in made for line in some]
+    names = [line.partition(" = ")[0] for line in lines if not line.startswith("fitted")]
+    tables: Frames = {name: found.to_frame for name, (found, _) in zip(names, made, strict=True)}
+    page = made[0][0].to_html if len(made) == 1 else None
+    toolbar("lens", of_prompt(model, prompt, *lines, *(f"print({name})" for name in names)), tables, page=page)
+
+
 model_name = question_form("answer_token", "foil_token", "pins", button="Ask")
 prompt = read(model_name, limit=_MAX_TOKENS)
 if prompt is not None:
     pos = _choose_pos(prompt.tokens)
-    _lens(model_name, prompt, pos)
-    _attribution(model_name, prompt, pos)
+    bar = st.container()
+    made = [one for draw in (_lens, _attribution) if (one := draw(model_name, prompt, pos)) is not None]
+    if made:
+        with bar:
+            _share(model_name, prompt, made)
 state.write_back(
     model=model_name if model_name != models.default_model() else None,
     pos=state.get("pos"),

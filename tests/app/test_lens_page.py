@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import streamlit as st
 import torch
+from mounted import bar, drawn, run_code
 from serving import HOSTILE, tiny_model
 
 import interp
@@ -44,8 +45,8 @@ def computed_by_the_model(at) -> float:
 
 
 def cells(at) -> dict:
-    (found,) = at.get("bidi_component")
-    return json.loads(found.proto.json)
+    (found,) = drawn(at)
+    return found
 
 
 def charts(at) -> list[dict]:
@@ -80,6 +81,22 @@ def test_the_parts_sum_to_the_models_own_difference_and_that_is_shown(opened):
     assert "1: the likeliest" in curves["layout"]["yaxis"]["title"]["text"]
     assert [one["name"] for one in curves["data"]] == ["&#x27;a&#x27;", "&#x27;on&#x27;"]
     assert bars["data"][0]["type"] == "bar"
+
+
+@pytest.mark.parametrize("query", [{}, {"by": "head", "pos": "2"}, {"pins": "", "answer_token": "", "foil_token": ""}])
+def test_the_code_of_the_page_gives_its_numbers(opened, query):
+    at = opened("lens", **{name: value for name, value in {**ASKED, **query}.items() if value})
+    names = run_code(at)
+    data = cells(at)
+    assert lens_data(names["lens"], data["tokens"], pos=data["pos"]) == data
+    assert float(names["parts"].check["logit"].iloc[0]) == pytest.approx(computed_by_the_model(at), abs=1e-6)
+
+
+def test_code_of_hostile_and_long_prompts_holds_them_as_literals(opened):
+    text = " ".join([*HOSTILE, "'\"); raise SystemExit #"]) + " cat" * 200
+    at = opened("lens", prompt=text, bos="0")
+    assert not at.exception and run_code(at)["tokens"].shape == (1, 128) and len(cells(at)["tokens"]) == 128
+    assert "<" not in bar(at)["name"]
 
 
 def test_parts_that_do_not_sum_are_called_out(opened, monkeypatch):
@@ -198,7 +215,7 @@ def ended(slow) -> None:
 
 def test_a_slow_lens_shows_its_job_and_is_there_when_it_ends(opened, slow):
     at = opened("lens", **ASKED)
-    assert not at.get("bidi_component") and "Cancel" in [one.label for one in at.button]
+    assert not drawn(at) and "Cancel" in [one.label for one in at.button]
     assert "Lens of 6 tokens in tiny" in html(at)
     slow.go.set()
     ended(slow)
