@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 import shutil
 
 import numpy as np
 import pytest
+from mounted import drawn
 from serving import HOSTILE, ROOT
 from streamlit.testing.v1 import AppTest
 
@@ -17,7 +17,7 @@ from app.components.token_attention import attention_data
 
 def component(at: AppTest) -> dict:
     """The data of the first component that a page mounts."""
-    return json.loads(at.get("bidi_component")[0].proto.json)
+    return drawn(at)[0]
 
 
 def html(at: AppTest) -> str:
