@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,8 +74,8 @@ def _mean(model: HookedTransformer, head: Head, site: str, bos: bool) -> tuple[t
     return (total / count).to(model.device, model.dtype), n_texts
 
 
-def panel(model_name: str, head: Head, prompt: Any) -> None:
-    """Ask for an answer and a foil, ablate on demand, and show what changed. `prompt` has `ids` and `has_bos`."""
+def panel(model_name: str, head: Head, prompt: models.ReadPrompt) -> None:
+    """Ask for an answer and a foil, ablate on demand, and show what changed."""
     st.markdown("#### Ablate it now")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         for name, words, empty in (
@@ -91,8 +90,7 @@ def panel(model_name: str, head: Head, prompt: Any) -> None:
         if own.unembed is None:
             notice(f"{model_name} predicts no tokens, so there is nothing to compare. Choose a model that does.")
             return
-        read = models.ReadPrompt(prompt.ids, prompt.tokens, prompt.has_bos, prompt.n_left_out)
-        answer, foil = (token(model_name, read, what, len(prompt.ids) - 1) for what in ("answer_token", "foil_token"))
+        answer, foil = (token(model_name, prompt, what, len(prompt.ids) - 1) for what in ("answer_token", "foil_token"))
     except InterpError as error:
         notice(str(error), "error")
         return

@@ -77,8 +77,8 @@ def take(edge: tuple[int, int] | None) -> None:
         state.put("edge", f"{edge[0]},{edge[1]}")
 
 
-def inside(model: str, head: Head, layer: LayerAttention) -> None:
-    """Explain one edge of a head on the prompt."""
+def inside(model: str, head: Head, layer: LayerAttention) -> tuple[int, int]:
+    """Explain one edge of a head on the prompt; returns its destination and source."""
     st.markdown("#### Inside one edge")
     found = _OneHead(layer.tokens, layer.weights[head.head])
     query, key = _choose(found)
@@ -88,6 +88,7 @@ def inside(model: str, head: Head, layer: LayerAttention) -> None:
         _why(edge)
     with right:
         _wrote(edge)
+    return query, key
 
 
 def _seen(found: _OneHead, query: int) -> list[int]:

@@ -18,23 +18,19 @@ from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 from interp.sites import Head, Site
 
-__all__ = ["MAX_TOKENS", "THUMB", "LayerAttention", "habits", "layer_attention", "pooled"]
+__all__ = ["MAX_TOKENS", "THUMB", "LayerAttention", "edges", "habits", "layer_attention", "pooled"]
 
 MAX_TOKENS = 1024  # shown at once: the pattern of one head is then two megabytes
 THUMB = 128  # cells of a small picture, each way
 
 
 @dataclass(frozen=True)
-class LayerAttention:
-    """The heads of one layer on one prompt: `weights[head, q_pos, k_pos]`, rows sum to 1, and `carried[head, k_pos]`,
-    the norm of what each value becomes in the residual stream (v W_O). `n_left_out` tokens did not fit."""
+class LayerAttention(models.ReadPrompt):
+    """A prompt and the heads of one layer on it: `weights[head, q_pos, k_pos]`, rows sum to 1, and
+    `carried[head, k_pos]`, the norm of what each value becomes in the residual stream (v W_O)."""
 
-    tokens: list[str]
-    ids: tuple[int, ...]
     weights: NDArray[np.float16]
     carried: NDArray[np.float32]
-    has_bos: bool
-    n_left_out: int
 
     def of(self, head: int, *, weighted: bool = False) -> NDArray[np.float32]:
         """One head's attention `[q_pos, k_pos]`; `weighted`, times what each value carries."""
@@ -56,7 +52,7 @@ def layer_attention(name: str, head: Head, prompt: str, *, bos: bool) -> LayerAt
         )
     read = models.read_prompt(name, prompt, bos=bos, limit=MAX_TOKENS)
     weights, carried = _layer(name, head.stack, head.layer, read.ids, _model=model)
-    return LayerAttention(read.tokens, read.ids, weights, carried, read.has_bos, read.n_left_out)
+    return LayerAttention(read.ids, read.tokens, read.has_bos, read.n_left_out, weights, carried)
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
@@ -86,6 +82,18 @@ def pooled(weights: NDArray[np.floating], most: int = THUMB) -> tuple[NDArray[np
         return weights, 1
     starts = np.arange(0, n, by)
     return np.maximum.reduceat(np.maximum.reduceat(weights, starts, axis=0), starts, axis=1), by
+
+
+def edges(found: LayerAttention, head: int) -> pd.DataFrame:
+    """A row per edge of one head, with its attention and what it carries; edges that a mask hides are left out."""
+    one = found.of(head)
+    query, key = np.nonzero(one > 0)
+    named = np.array(found.tokens, dtype=object)
+    columns = {"destination": query, "destination token": named[query], "source": key, "source token": named[key]}
+    attention = one[query, key]
+    return pd.DataFrame(
+        {**columns, "attention": attention, "attention × carried": attention * found.carried[head][key]}
+    )
 
 
 def habits(found: LayerAttention, layer: int) -> pd.DataFrame:

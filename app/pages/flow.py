@@ -159,8 +159,12 @@ def _reference(model: Any, prompt: models.ReadPrompt) -> list[list[int]]:
     n_pos = len(prompt.ids)
     rows = [model.tokenizer.encode(text, prepend_bos=prompt.has_bos)[:n_pos] for text in passages()]
     fitting = [row for row in rows if len(row) == n_pos]
+    return fitting[: _rows_that_fit(model, n_pos)]
+
+
+def _rows_that_fit(model: Any, n_pos: int) -> int:
     heads = sum(block.attn.n_heads for block in model.main.config.blocks)
-    return fitting[: max(4, _REFERENCE_BYTES // (4 * heads * n_pos * n_pos))]
+    return max(4, _REFERENCE_BYTES // (4 * heads * n_pos * n_pos))
 
 
 def _attention_alone(model: str, prompt: models.ReadPrompt, graph: AttentionGraph) -> None:
@@ -203,7 +207,7 @@ def _sources(values: np.ndarray, tokens: list[str], way: str) -> None:
         table(pd.DataFrame({"source": names, way: [f"{one:.4f}" for one in values[order]]}))
 
 
-def _code(asked: tuple[int, str, bool, bool], measured: Any) -> list[str]:
+def _code(model: str, prompt: models.ReadPrompt, asked: tuple[int, str, bool, bool], measured: Any) -> list[str]:
     """Code of the graph, and of its faithfulness where that was measured."""
     edges, weight, apart, to_last = asked
     options: dict[str, Any] = {"top_k": edges, "edge": weight, "to": -1 if to_last else None}
@@ -212,9 +216,9 @@ def _code(asked: tuple[int, str, bool, bool], measured: Any) -> list[str]:
     if measured:
         lines += [
             "from interp.tasks.natural_text import passages",
-            "bos = model.tokenizer.bos_id is not None and int(tokens[0, 0]) == model.tokenizer.bos_id",
-            "rows = [model.tokenizer.encode(text, prepend_bos=bos)[:tokens.shape[1]] for text in passages()]",
-            f"rows = [row for row in rows if len(row) == tokens.shape[1]][:{measured[-3]}]",
+            f"rows = [model.tokenizer.encode(text, prepend_bos={prompt.has_bos}) for text in passages()]",
+            f"rows = [row[:{len(prompt.ids)}] for row in rows if len(row) >= {len(prompt.ids)}]",
+            f"rows = rows[:{_rows_that_fit(models.loaded(model), len(prompt.ids))}]",
             call("graph_faithfulness", "model", "graph", "reference=rows", result="graph",
                  answer=measured[-2], foil=measured[-1]),
         ]  # fmt: skip
@@ -253,7 +257,12 @@ if prompt is not None:
             tables: dict[str, pd.DataFrame] = {"edges": graph.to_frame()}
             if measured and known(measured) is not None:
                 tables["faithfulness"] = whole.faithfulness
-            toolbar("flow", of_prompt(model_name, prompt, *_code(asked, measured)), tables, page=whole.to_html)
+            toolbar(
+                "flow",
+                of_prompt(model_name, prompt, *_code(model_name, prompt, asked, measured)),
+                tables,
+                page=whole.to_html,
+            )
 state.write_back(
     model=model_name if model_name != models.default_model() else None,
     **{

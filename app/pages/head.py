@@ -5,12 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from app import ablating, models, state, store
+from app.as_python import of_prompt
 from app.components.layer_grid import layer_grid
 from app.components.text import notice, plain, table
 from app.components.token_attention import token_attention
+from app.components.toolbar import Frames, toolbar
 from app.head_facts import known, own_examples
 from app.inside import inside, take
-from app.layer import LayerAttention, habits, layer_attention
+from app.layer import LayerAttention, edges, habits, layer_attention
 from interp.errors import InterpError
 from interp.sites import Head
 
@@ -67,8 +69,32 @@ def _attention(model: str, head: Head, found: LayerAttention) -> None:
         weighted=weighted,
     )
     take(edge)
-    inside(model, head, found)
+    query, key = inside(model, head, found)
     _address()
+    tables: Frames = {
+        "attention": lambda: edges(found, head.head),
+        "heads of the layer": lambda: habits(found, head.layer),
+    }
+    toolbar(f"head {head}", of_prompt(model, found, *_code(head, query, key)), tables)
+
+
+def _code(head: Head, query: int, key: int) -> list[str]:
+    """Code of the attention, weighted and not, of the edge that is explained, and of the ablation at zero."""
+    where = f"{head.stack}." if head.stack else ""
+    return [
+        f"sites = [f'{where}blocks.{head.layer}.attn.{{name}}' for name in ('hook_pattern', 'hook_v', 'hook_z')]",
+        f"_, cache = model.run_with_cache(tokens, sites, stop_at_layer={head.layer + 1})",
+        f"attention = cache[sites[0]][0, {head.head}]",
+        f"head = interp.ov(model, {str(head)!r})",
+        "from interp.circuits.ov import written",
+        "made = cache[sites[1]][0, :, head.place.kv_head].to(head.W_O.dtype) @ head.W_O",
+        f"carried = written(head.place.stack, {head.layer}, made).norm(dim=-1)",
+        "weighted = attention * carried",
+        f"edge = float(attention[{query}, {key}])",
+        f"zero = interp.Edit(sites[2], 0.0, units=[{head.head}])",
+        "ablated = interp.run_with_edits(model, tokens, zero)",
+        "print(attention, edge, ablated[0, -1].argmax())",
+    ]
 
 
 def _weighting() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 
+import mounted
 import numpy as np
 import pytest
 import torch
@@ -21,12 +21,8 @@ def html(at) -> str:
     return "\n".join(element.proto.body for element in at.get("html"))
 
 
-def components(at) -> list[dict]:
-    return [json.loads(one.proto.json) for one in at.get("bidi_component")]
-
-
 def drawn(at) -> dict:
-    (found,) = components(at)
+    (found,) = mounted.drawn(at)
     return found
 
 
@@ -109,7 +105,12 @@ def test_the_downloads_hold_the_graph(opened, monkeypatch):
     saved = {}
     monkeypatch.setattr(st, "download_button", lambda label, data, file, *more, **options: saved.update({file: data}))
     at = opened("flow", **ASKED, edges="15")
-    assert not at.exception and sorted(saved) == ["attention_graph.graphml", "attention_graph.json"]
+    assert not at.exception and sorted(saved) == [
+        "attention_graph.graphml",
+        "attention_graph.json",
+        "flow.html",
+        "flow_edges.csv",
+    ]
     graph = AttentionGraph.from_json(saved["attention_graph.json"].decode())
     assert len(graph.edges) == 15 and list(graph.about["text"]) == PROMPT.split()
     assert saved["attention_graph.graphml"].count(b"<edge ") == 15 + 3 * 6
