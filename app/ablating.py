@@ -22,7 +22,8 @@ from interp.tasks.natural_text import passages
 __all__ = ["Ablated", "ablated", "panel"]
 
 _PREDICTIONS = 6
-_MEAN_TOKENS = 64  # of each bundled text, which the mean is over
+_MEAN_TEXTS, _MEAN_TOKENS = 16, 32  # bundled texts and the tokens of each that a mean is over
+_CHARACTERS = 1000  # of a text, which hold those tokens
 _WAYS = {"clean": "as it is", "zero": "set to zero", "mean": "set to its mean"}
 
 
@@ -48,13 +49,15 @@ class Ablated:
 
 
 @torch.no_grad()
-def ablated(model: HookedTransformer, head: Head, ids: tuple[int, ...], *, bos: bool) -> Ablated:
-    """One pass as it is and two with `interp.run_with_edits`: the head's z at zero, and at its mean over the beginnings
-    of bundled texts, one for all positions. Raises `InputError` for a model that predicts no tokens."""
+def ablated(name: str, head: Head, ids: tuple[int, ...], *, bos: bool) -> Ablated:
+    """One pass as the model is, and two with `interp.run_with_edits`: the head's z at zero, and at its mean over the
+    beginnings of bundled texts, one for all positions. Raises `InputError` for a model that predicts no tokens."""
+    model = models.loaded(name)
     if model.unembed is None:
         raise InputError(f"{model.cfg.model_name} predicts no tokens, so there is no prediction to compare.")
     site = str(Site("hook_z", head.sublayer, head.layer, head.stack))
-    mean, n_texts = _mean(model, head, site, bos)
+    means, n_texts = _means(name, site, bos, _model=model)
+    mean = means[head.head].to(model.device, model.dtype)
     text, last = torch.tensor([ids], device=model.device), [len(ids) - 1]
     rows = [model(text, unembed_pos=last)]
     for value in (0.0, mean):
@@ -63,15 +66,18 @@ def ablated(model: HookedTransformer, head: Head, ids: tuple[int, ...], *, bos: 
     return Ablated(torch.stack([row[0, 0].float().cpu() for row in rows]), n_texts)
 
 
-def _mean(model: HookedTransformer, head: Head, site: str, bos: bool) -> tuple[torch.Tensor, int]:
-    total, count, n_texts = torch.zeros((), dtype=torch.float64), 0, 0
-    for text in passages():
-        ids = model.tokenizer.encode(text, prepend_bos=bos)[: min(_MEAN_TOKENS, model.cfg.n_ctx)]
-        row = torch.tensor([ids], device=model.device)
-        _, cache = model.run_with_cache(row, [site], stop_at_layer=head.layer + 1)
-        total = total + cache[site][0, :, head.head].double().sum(0).cpu()
-        count, n_texts = count + len(ids), n_texts + 1
-    return (total / count).to(model.device, model.dtype), n_texts
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _means(name: str, site: str, bos: bool, *, _model: HookedTransformer) -> tuple[torch.Tensor, int]:
+    """The mean of a layer's z `[head, d_head]` over the beginnings of bundled texts, and how many those were."""
+    assert _model.tokenizer is not None
+    n = min(_MEAN_TOKENS, _model.cfg.n_ctx)
+    rows = [_model.tokenizer.encode(text[:_CHARACTERS], prepend_bos=bos)[:n] for text in passages()[:_MEAN_TEXTS]]
+    total, layer = torch.zeros((), dtype=torch.float64), _model.sites.resolve(site).layer
+    assert layer is not None
+    for row in rows:
+        _, cache = _model.run_with_cache(torch.tensor([row], device=_model.device), [site], stop_at_layer=layer + 1)
+        total = total + cache[site][0].double().sum(0).cpu()
+    return total / sum(map(len, rows)), len(rows)
 
 
 def panel(model_name: str, head: Head, prompt: models.ReadPrompt) -> None:
@@ -98,7 +104,7 @@ def panel(model_name: str, head: Head, prompt: models.ReadPrompt) -> None:
     found: Ablated | None = computed(
         f"Ablation of {head} in {model_name}",
         key,
-        lambda: ablated(own, head, prompt.ids, bos=prompt.has_bos),
+        lambda: ablated(model_name, head, prompt.ids, bos=prompt.has_bos),
         button="Ablate it now",
         note="Three passes of the model with an edit of this head alone; the model itself stays as it is.",
     )

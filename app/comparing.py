@@ -32,18 +32,19 @@ class Side:
 
 
 def _joined(one: Side, other: Side) -> pd.DataFrame | None:
-    """Heads of both, in the order of the first; None where the two have not the same heads."""
-    wanted = [side.rows[[*_ADDRESS, *_columns(side)]] for side in (one, other)]
-    places = [set(rows[_ADDRESS].itertuples(index=False, name=None)) for rows in wanted]
-    if places[0] != places[1]:
+    """Heads of both in the order of the first, with value, low, high and verdict of `_one` and `_other`; None where
+    the two have not the same heads."""
+    wanted = [_columns(side).add_suffix(end) for side, end in ((one, "_one"), (other, "_other"))]
+    if set(wanted[0].index) != set(wanted[1].index):
         return None
-    return wanted[0].merge(wanted[1], on=_ADDRESS, suffixes=("_one", "_other"))
+    return wanted[0].join(wanted[1]).reset_index()
 
 
-def _columns(side: Side) -> list[str]:
-    """The column, its interval and the verdict, under names that both sides share."""
-    return list(dict.fromkeys([name for name in (side.value, f"{side.value}_low", f"{side.value}_high", "verdict")
-                               if name in side.rows]))  # fmt: skip
+def _columns(side: Side) -> pd.DataFrame:
+    rows = side.rows.set_index(_ADDRESS)
+    ends = {end: rows.get(f"{side.value}_{end}", pd.Series(np.nan, rows.index)) for end in ("low", "high")}
+    verdicts = rows["verdict"].fillna("").astype(str)
+    return pd.DataFrame({"value": rows[side.value].astype(float), **ends, "verdict": verdicts})
 
 
 def difference_data(one: Side, other: Side, *, name: str) -> dict[str, Any] | None:
@@ -56,7 +57,7 @@ def difference_data(one: Side, other: Side, *, name: str) -> dict[str, Any] | No
     values, notes = np.full(shape, np.nan), np.full(shape, "not scored in both", dtype=object)
     marks = np.zeros(shape, dtype=int)
     for row in joined.to_dict("records"):
-        a, b, at = float(row[f"{one.value}_one"]), float(row[f"{other.value}_other"]), (row["layer"], row["head"])
+        a, b, at = row["value_one"], row["value_other"], (row["layer"], row["head"])
         verdicts = [str(row[f"verdict_{side}"]) or "no verdict" for side in ("one", "other")]
         values[at] = b - a
         marks[at] = 0 if verdicts[0] == verdicts[1] else 2
@@ -83,21 +84,19 @@ def table_of(one: Side, other: Side) -> pd.DataFrame:
     joined = _joined(one, other)
     if joined is None:
         return pd.DataFrame()
-    a, b = joined[f"{one.value}_one"].astype(float), joined[f"{other.value}_other"].astype(float)
+    a, b = joined["value_one"], joined["value_other"]
     shown = pd.DataFrame({"head": [f"{row.layer}.{row.head}" for row in joined.itertuples()]})
     shown["difference"] = b - a
     shown[one.name], shown[other.name] = a, b
-    shown["intervals"] = _apart(joined, one.value, other.value)
-    verdicts = [joined[f"verdict_{side}"].fillna("").astype(str).replace("", "–") for side in ("one", "other")]
+    shown["intervals"] = _apart(joined)
+    verdicts = [joined[f"verdict_{side}"].replace("", "–") for side in ("one", "other")]
     shown["verdicts"] = [x if x == y else f"{x} → {y}" for x, y in zip(*verdicts, strict=True)]
     order = np.argsort(-np.abs(shown["difference"].to_numpy()), kind="stable")  # what was not measured comes last
     return shown.iloc[order].reset_index(drop=True)
 
 
-def _apart(joined: pd.DataFrame, value: str, other: str) -> list[str]:
-    ends = [f"{value}_low_one", f"{value}_high_one", f"{other}_low_other", f"{other}_high_other"]
-    if not all(end in joined for end in ends):
-        return ["–"] * len(joined)
+def _apart(joined: pd.DataFrame) -> list[str]:
+    ends = ["low_one", "high_one", "low_other", "high_other"]
     said = []
     for low, high, low2, high2 in joined[ends].astype(float).itertuples(index=False):
         known = np.isfinite([low, high, low2, high2]).all()
@@ -110,7 +109,7 @@ def agreement(one: Side, other: Side) -> str:
     joined = _joined(one, other)
     if joined is None:
         return "The two have not the same heads, so they are shown side by side and not subtracted."
-    pair = joined[[f"{one.value}_one", f"{other.value}_other"]].astype(float).dropna()
+    pair = joined[["value_one", "value_other"]].dropna()
     if len(pair) < 3:
         return f"{len(pair)} heads were measured in both."
     ranks = pair.rank()

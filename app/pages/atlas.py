@@ -17,6 +17,7 @@ from app.wording import FILTERS, column_names, grouped, outcomes, passing
 from interp.figures.tables import text_cell
 from interp.results import HeadScores
 
+_LONG = 40  # rows of a further table that is drawn in full
 _SHOWN_OF_ALL = 10  # rows of the table where no filter is set
 _SORTS = {
     "highest": "shown column, highest first",
@@ -98,7 +99,11 @@ def _show(run: store.RunInfo, controls: list) -> None:
     with bar:
         toolbar(f"atlas {kind}", of_run(run.id, *_code(run, kind, chosen)), tables)
     for number, (name, further) in enumerate(facts.further_tables(results, kind)):
-        show_table(name, further, key=f"further:{number}")
+        if len(further) <= _LONG:
+            show_table(name, further, key=f"further:{number}")
+        else:
+            with st.expander(f"{name} ({len(further):,} rows)"):
+                st.dataframe(further, hide_index=True, key=f"further:{number}", height=420)
     with st.expander("All kinds of this run"):
         table(facts.overview(results))
     with st.expander("How it was measured"):
@@ -154,15 +159,16 @@ def _top(
     run: store.RunInfo, results: HeadScores, kind: str, verdict: str, sort: str, shown: tuple[str, str]
 ) -> str | None:
     """The table of the best heads that the filter leaves; returns the one whose row was chosen."""
-    every = store.summaries(run)
-    mine = every.loc[every["kind"] == kind]
+    all_heads = store.summaries(run)
+    mine = all_heads.loc[all_heads["kind"] == kind]
     mine = mine.loc[passing(mine["outcome"].to_numpy(), verdict)]
     mine = _in_order(mine, results, kind, shown[0], sort)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         bound = state.widget("sort", sort)
         st.selectbox("Sorted by", list(_SORTS), format_func=_SORTS.__getitem__, width=280, **bound)
+        every = verdict != "all" or st.toggle(f"All {len(mine)} heads", key="whole table")
         plain("With 95% intervals. Tick a row to open its head.")
-    if verdict == "all" and not st.toggle(f"All {len(mine)} heads", key="whole table"):
+    if not every:
         mine = mine.head(_SHOWN_OF_ALL)
     if mine.empty:
         notice("No head of this kind is left by the filter. Choose all heads above, or another kind.")

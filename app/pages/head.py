@@ -59,7 +59,7 @@ def _read(model: str, head: Head) -> LayerAttention | None:
 @st.fragment
 def _attention(model: str, head: Head, found: LayerAttention) -> None:
     """The tokens, and the edge that is explained: a click on one runs no other part of the page again."""
-    weighted = state.get("weighted")
+    weighted, bar = state.get("weighted"), st.container()
     edge = token_attention(
         found.tokens,
         found.of(head.head, weighted=weighted),
@@ -75,7 +75,8 @@ def _attention(model: str, head: Head, found: LayerAttention) -> None:
         "attention": lambda: edges(found, head.head),
         "heads of the layer": lambda: habits(found, head.layer),
     }
-    toolbar(f"head {head}", of_prompt(model, found, *_code(head, query, key)), tables)
+    with bar:
+        toolbar(f"head {head}", of_prompt(model, found, *_code(head, query, key)), tables)
 
 
 def _code(head: Head, query: int, key: int) -> list[str]:

@@ -257,3 +257,27 @@ def test_short_and_hostile_prompts_are_explained(opened, prompt):
     if prompt != "cat":
         press(at, "Confirm by intervention")
         assert not at.exception and "Only this edge is touched" in html(at)
+
+
+def test_a_node_budget_reaches_the_drawing_and_leaves_the_graph_whole(opened):
+    at = opened("flow", **ASKED, edges="30", nodes="5")
+    assert not at.exception and drawn(at)["budget"] == 5 and len(drawn(at)["layer"]) == 30
+    assert address(at)["nodes"] == "5"
+    at = opened("flow", **ASKED, nodes="1")
+    assert "ask for 2 to 2000" in html(at) and drawn(at)["budget"] == 200
+
+
+@pytest.mark.parametrize("query", [{}, {"apart": "1", "to_last": "1", "weight": "attention"}])
+def test_the_code_of_the_graph_gives_its_edges(opened, query):
+    at = opened("flow", **ASKED, edges="20", **query)
+    want, data = mounted.run_code(at)["graph"].edges, drawn(at)
+    assert list(want["source"]) == data["source"] and list(want["target"]) == data["target"]
+    np.testing.assert_allclose(data["weight"], want["weight"], rtol=1e-4)
+
+
+def test_the_code_of_a_measured_graph_gives_its_faithfulness(opened):
+    at = opened("flow", **ASKED, edges="12", answer_token="a", foil_token="cat")
+    press(at, "Measure faithfulness")
+    found = mounted.run_code(at)["graph"].faithfulness.set_index("graph")
+    rows = {row[0]: row for row in table(at, "faithfulness")}
+    assert float(rows["shown"][3].split()[0]) == pytest.approx(float(found.loc["shown", "faithfulness"]), abs=1e-3)
