@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import streamlit as st
@@ -31,6 +33,8 @@ __all__ = [
     "read_prompt",
 ]
 
+_HASHES: WeakKeyDictionary[HookedTransformer, str] = WeakKeyDictionary()
+_HASHING = threading.Lock()
 MAX_TOKENS = 512  # shown at once; the pattern of one head is then half a megabyte
 
 
@@ -82,10 +86,14 @@ def choose_model(own: str | None) -> str:
     return chosen
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
 def content_hash(name: str) -> str:
-    """The hash of a model's configuration and weights, which its runs are stored with."""
-    return model_hash(loaded(name))
+    """The hash of a model's configuration and weights, which its runs are stored with and its results kept under. It
+    is of the model as it is loaded now: one that was loaded anew from another file has another."""
+    model = loaded(name)
+    with _HASHING:
+        if model not in _HASHES:
+            _HASHES[model] = model_hash(model)
+        return _HASHES[model]
 
 
 def heads_of(model: HookedTransformer) -> list[str]:
@@ -111,19 +119,24 @@ def attention(name: str, head: Head, prompt: str, *, bos: bool) -> Attention:
             f"{stack.blocks[0].attn.n_heads} heads each. Choose another."
         )
     read = read_prompt(name, prompt, bos=bos)
-    pattern = _layer_patterns(name, head.stack, head.layer, read.ids, _model=model)
+    pattern = _layer_patterns(content_hash(name), head.stack, head.layer, read.ids, _model=model)
     return Attention(read.tokens, pattern[head.head], read.has_bos, read.n_left_out)
 
 
-def read_prompt(name: str, prompt: str, *, bos: bool, limit: int = MAX_TOKENS) -> ReadPrompt:
-    """The first `limit` tokens of a prompt. Raises `InputError` for a model that reads two texts or none."""
+def read_prompt(name: str, prompt: str, *, bos: bool, limit: int = MAX_TOKENS, chat: bool = False) -> ReadPrompt:
+    """The first `limit` tokens of a prompt; with `chat`, as a user's message in the model's chat template, which says
+    itself whether there is a BOS. Raises `InputError` for a model that reads two texts or none, or has no template."""
     model = loaded(name)
     if model.encoder is not None and model.decoder is not None:
         raise InputError(f"{name} reads two texts. This page draws models that read one.")
     if model.tokenizer is None:
         raise InputError(f"{name} has no tokenizer, so it cannot read a prompt.")
     has_bos = bos and model.tokenizer.bos_id is not None
-    every = model.tokenizer.encode(prompt, prepend_bos=has_bos)
+    if chat:
+        every = model.tokenizer.encode_chat([{"role": "user", "content": prompt}])
+        has_bos = bool(every) and every[0] == model.tokenizer.bos_id
+    else:
+        every = model.tokenizer.encode(prompt, prepend_bos=has_bos)
     if not every:
         raise InputError("The prompt is empty. Give some text.")
     ids = every[: min(limit, model.cfg.n_ctx)]
@@ -132,7 +145,7 @@ def read_prompt(name: str, prompt: str, *, bos: bool, limit: int = MAX_TOKENS) -
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _layer_patterns(
-    name: str, stack: str, layer: int, ids: tuple[int, ...], *, _model: HookedTransformer
+    content: str, stack: str, layer: int, ids: tuple[int, ...], *, _model: HookedTransformer
 ) -> np.ndarray:
     """Attention of all heads of a layer, `[head q_pos k_pos]`, as float16; at most 5 MB at 512 tokens and 9 heads."""
     site = str(Site("hook_pattern", "attn", layer, stack))

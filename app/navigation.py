@@ -13,8 +13,9 @@ _FOLDER = Path(__file__).parent / "pages"
 
 
 def pages() -> dict[str, st.Page]:
-    """All pages by name, the default one first."""
+    """All pages by name, in the order of the navigation; an address without a page shows the atlas."""
     return {
+        "explore": st.Page(_FOLDER / "explore.py", title="Explore", icon=":material/explore:", url_path="explore"),
         "atlas": st.Page(_FOLDER / "atlas.py", title="Atlas", icon=":material/grid_on:", default=True),
         "head": st.Page(_FOLDER / "head.py", title="Head", icon=":material/visibility:", url_path="head"),
         "patching": st.Page(
@@ -23,6 +24,7 @@ def pages() -> dict[str, st.Page]:
         "lens": st.Page(_FOLDER / "lens.py", title="Lens and attribution", icon=":material/search:", url_path="lens"),
         "flow": st.Page(_FOLDER / "flow.py", title="Flow", icon=":material/account_tree:", url_path="flow"),
         "probes": st.Page(_FOLDER / "probes.py", title="Probes", icon=":material/sensors:", url_path="probes"),
+        "runs": st.Page(_FOLDER / "runs.py", title="Runs", icon=":material/inventory_2:", url_path="runs"),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app import models, state
 from app.components.text import notice
@@ -21,14 +22,16 @@ _HELP = {
 _MODEL_SAYS = "what the model predicts"
 
 
-def question_form(*texts: str, button: str) -> str:
-    """Model, BOS, prompt and some short texts; returns the model's name. Nothing is asked before the button."""
-    columns = st.columns([5, 2], vertical_alignment="bottom")
+def question_form(*texts: str, button: str, chat: bool = False) -> str:
+    """Model, BOS, prompt and some short texts; returns the model's name. Nothing is asked before the button. With
+    `chat`, the prompt may also be put into the model's chat template."""
+    columns = st.columns([5, 2, 2] if chat else [5, 2], vertical_alignment="bottom")
     with columns[0]:
         model = models.choose_model(None)
+    templated = chat and _template_toggle(model, columns[2])
     with columns[1]:
-        help_text = "As scores of heads are measured"
-        st.toggle("BOS in front", help=help_text, **state.widget("bos", state.get("bos")))
+        help_text = "The chat template says itself" if templated else "As scores of heads are measured"
+        st.toggle("BOS in front", help=help_text, disabled=templated, **state.widget("bos", state.get("bos")))
     for name in ("prompt", *texts):
         st.session_state[f"widget:{name}"] = state.get(name) or ""
     with st.form("question", border=False):
@@ -44,6 +47,22 @@ def question_form(*texts: str, button: str) -> str:
     return model
 
 
+def _template_toggle(model: str, place: DeltaGenerator) -> bool:
+    """Whether the prompt goes into the model's chat template; a model without one has nothing to switch."""
+    try:
+        with st.spinner("Loading the model…", show_time=True):
+            template = getattr(models.loaded(model).tokenizer, "chat_template", None)
+    except InterpError:  # said where the prompt is read
+        template = None
+    if template is None and state.get("chat"):
+        state.refuse("chat", f"{model} has no chat template, so the prompt is read as it is.", False)
+        st.rerun()
+    help_text = "This model has none" if template is None else "The prompt becomes a user's message"
+    bound = state.widget("chat", state.get("chat"))
+    place.toggle("Chat template", help=help_text, disabled=template is None, **bound)
+    return bool(state.get("chat"))
+
+
 def _take(names: tuple[str, ...]) -> None:
     for name in names:
         given = st.session_state[f"widget:{name}"]
@@ -53,11 +72,11 @@ def _take(names: tuple[str, ...]) -> None:
         state.put(name, given if given.strip() else empty)
 
 
-def read(model: str, *, limit: int) -> models.ReadPrompt | None:
+def read(model: str, *, limit: int, chat: bool = False) -> models.ReadPrompt | None:
     """The prompt as tokens, or None after saying why it cannot be read."""
     try:
         with st.spinner("Loading the model…", show_time=True):
-            found = models.read_prompt(model, state.get("prompt"), bos=state.get("bos"), limit=limit)
+            found = models.read_prompt(model, state.get("prompt"), bos=state.get("bos"), limit=limit, chat=chat)
     except InterpError as error:
         notice(str(error), "error")
         return None
