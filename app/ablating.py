@@ -56,7 +56,7 @@ def ablated(name: str, head: Head, ids: tuple[int, ...], *, bos: bool) -> Ablate
     if model.unembed is None:
         raise InputError(f"{model.cfg.model_name} predicts no tokens, so there is no prediction to compare.")
     site = str(Site("hook_z", head.sublayer, head.layer, head.stack))
-    means, n_texts = _means(name, site, bos, _model=model)
+    means, n_texts = _means(models.content_hash(name), site, bos, _model=model)
     mean = means[head.head].to(model.device, model.dtype)
     text, last = torch.tensor([ids], device=model.device), [len(ids) - 1]
     rows = [model(text, unembed_pos=last)]
@@ -67,7 +67,7 @@ def ablated(name: str, head: Head, ids: tuple[int, ...], *, bos: bool) -> Ablate
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _means(name: str, site: str, bos: bool, *, _model: HookedTransformer) -> tuple[torch.Tensor, int]:
+def _means(content: str, site: str, bos: bool, *, _model: HookedTransformer) -> tuple[torch.Tensor, int]:
     """The mean of a layer's z `[head, d_head]` over the beginnings of bundled texts, and how many those were."""
     assert _model.tokenizer is not None
     n = min(_MEAN_TOKENS, _model.cfg.n_ctx)
@@ -100,7 +100,7 @@ def panel(model_name: str, head: Head, prompt: models.ReadPrompt) -> None:
     except InterpError as error:
         notice(str(error), "error")
         return
-    key = ("ablated", model_name, str(head), prompt.ids, prompt.has_bos)
+    key = ("ablated", models.content_hash(model_name), str(head), prompt.ids, prompt.has_bos)
     found: Ablated | None = computed(
         f"Ablation of {head} in {model_name}",
         key,

@@ -173,7 +173,16 @@ def _why(edge: _Edge) -> None:
     spec = {"analysis": "explain", "text": state.get("prompt"), "tokens": list(edge.ids), "head": str(edge.head)}
     spec |= {"query": edge.query, "key": edge.key, "view": view, "against": about.get("against")}
     spec |= {"confirm": found.confirmed is not None, "replace_with": about.get("replaced_with")}
-    key = ("explain", edge.model, str(edge.head), edge.ids, edge.query, edge.key, view, found.confirmed is not None)
+    key = (
+        "explain",
+        models.content_hash(edge.model),
+        str(edge.head),
+        edge.ids,
+        edge.query,
+        edge.key,
+        view,
+        found.confirmed is not None,
+    )
     keep(found, key, edge.model, spec, f"head {edge.head} of {edge.model}: {edge.query} → {edge.key}")
 
 
@@ -195,7 +204,7 @@ def _explained(edge: _Edge, view: str, *, confirm: bool) -> AttentionExplanation
             replace_with="mean" if len(others) > 1 else "zero",
         )
 
-    key = ("explain", edge.model, str(edge.head), edge.ids, edge.query, edge.key, view, confirm)
+    key = ("explain", models.content_hash(edge.model), str(edge.head), edge.ids, edge.query, edge.key, view, confirm)
     if not confirm:
         return computed(f"Explanation of {edge.name}", key, work)
     note = "Replaces the three largest sources of each side, one at a time, and runs the model on."
@@ -239,7 +248,7 @@ def _confirm(edge: _Edge, view: str) -> AttentionExplanation | None:
 
 def _wrote(edge: _Edge) -> None:
     st.markdown("##### What did it write?")
-    key = ("written", edge.model, str(edge.head), edge.ids, edge.query, edge.key)
+    key = ("written", models.content_hash(edge.model), str(edge.head), edge.ids, edge.query, edge.key)
     found: _Written | None = computed(f"Writing of {edge.name}", key, lambda: _written(edge))
     if found is None:
         return

@@ -51,14 +51,14 @@ def layer_attention(name: str, head: Head, prompt: str, *, bos: bool) -> LayerAt
             f"{stack.blocks[0].attn.n_heads} heads each. Choose another."
         )
     read = models.read_prompt(name, prompt, bos=bos, limit=MAX_TOKENS)
-    weights, carried = _layer(name, head.stack, head.layer, read.ids, _model=model)
+    weights, carried = _layer(models.content_hash(name), head.stack, head.layer, read.ids, _model=model)
     return LayerAttention(read.ids, read.tokens, read.has_bos, read.n_left_out, weights, carried)
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 @torch.no_grad()
 def _layer(
-    name: str, stack: str, layer: int, ids: tuple[int, ...], *, _model: HookedTransformer
+    content: str, stack: str, layer: int, ids: tuple[int, ...], *, _model: HookedTransformer
 ) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     """Attention `[head q_pos k_pos]` and norms of what is carried `[head k_pos]`; 19 MB at 1,024 tokens and 9 heads."""
     pattern, values = (str(Site(site, "attn", layer, stack)) for site in ("hook_pattern", "hook_v"))

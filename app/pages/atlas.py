@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from app import against, facts, measuring, models, state, store
-from app.as_python import of_run
+from app.as_python import of_run, of_runs
 from app.components.head_map import head_map, map_data
 from app.components.layer_chart import show_table
 from app.components.text import details, notice, plain, table
@@ -97,8 +97,11 @@ def _show(run: store.RunInfo, controls: list) -> None:
     else:
         opened, picked, tables = against.draw(run, results, chosen, rows, data, (value, values[value]))
     with bar:
-        toolbar(f"atlas {kind}", of_run(run.id, *_code(run, kind, chosen)), tables)
+        toolbar(f"atlas {kind}", _code(run, kind, chosen), tables)
     for number, (name, further) in enumerate(facts.further_tables(results, kind)):
+        further = further.loc[further["kind"] == kind] if "kind" in further else further
+        if further.empty:
+            continue  # of other kinds only
         if len(further) <= _LONG:
             show_table(name, further, key=f"further:{number}")
         else:
@@ -120,14 +123,13 @@ def _show(run: store.RunInfo, controls: list) -> None:
         open_page("head")
 
 
-def _code(run: store.RunInfo, kind: str, chosen: against.Other | None) -> list[str]:
+def _code(run: store.RunInfo, kind: str, chosen: against.Other | None) -> str:
     """Code of what is drawn: the rows of the map, and of the one beside it."""
-    path = str(store.run_store().path.absolute())
     lines = [f"rows = found{_SCORES.get(run.kind, '')}.of({kind!r})", "print(rows)"]
-    if chosen is not None:
-        lines += [f"other = interp.RunStore({path!r}).open({chosen.run.id!r}).results()"]
-        lines += [f"against = other{_SCORES.get(chosen.run.kind, '')}.of({chosen.kind!r})", "print(against)"]
-    return lines
+    if chosen is None:
+        return of_run(run.id, *lines)
+    lines += [f"against = other{_SCORES.get(chosen.run.kind, '')}.of({chosen.kind!r})", "print(against)"]
+    return of_runs({"found": run.id, "other": chosen.run.id}, *lines)
 
 
 def _sort() -> str:

@@ -77,7 +77,9 @@ def _graph(model: str, prompt: models.ReadPrompt, asked: tuple[int, str, bool, b
         return interp.attention_graph(models.loaded(model), ids, top_k=edges, edge=edge, combine=combine, to=to)
 
     return computed(
-        f"Attention graph of {len(prompt.ids)} tokens in {model}", ("graph", model, prompt.ids, asked), work
+        f"Attention graph of {len(prompt.ids)} tokens in {model}",
+        ("graph", models.content_hash(model), prompt.ids, asked),
+        work,
     )
 
 
@@ -122,7 +124,7 @@ def _faithfulness(model: str, prompt: models.ReadPrompt, graph: AttentionGraph, 
         rows = _reference(own, prompt)
         return interp.graph_faithfulness(own, graph, answer=answer, foil=foil, reference=rows)
 
-    key = ("faithfulness", model, prompt.ids, asked, answer, foil)
+    key = ("faithfulness", models.content_hash(model), prompt.ids, asked, answer, foil)
     note = "Every other edge is set to its mean over bundled texts; ten random graphs are the control."
     name = f"Faithfulness of {len(graph.edges)} edges in {model}"
     found: AttentionGraph | None = computed(name, key, work, button="Measure faithfulness", note=note)
@@ -186,7 +188,7 @@ def _attention_alone(model: str, prompt: models.ReadPrompt, graph: AttentionGrap
         rolled = graph.rollout()
         values, warning = rolled.values[pos], rolled.attrs["warning"]
     else:
-        key = ("flow", model, prompt.ids, pos)
+        key = ("flow", models.content_hash(model), prompt.ids, pos)
         found = computed(f"Flow to token {pos} in {model}", key, lambda: graph.flow(pos), button="Compute flow")
         if found is None:
             return
