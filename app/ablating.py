@@ -23,7 +23,7 @@ __all__ = ["Ablated", "ablated", "panel"]
 
 _PREDICTIONS = 6
 _MEAN_TEXTS, _MEAN_TOKENS = 16, 32  # bundled texts and the tokens of each that a mean is over
-_CHARACTERS = 1000  # of a text, which hold those tokens
+_CHARACTERS = 400  # of a text, which hold those tokens
 _WAYS = {"clean": "as it is", "zero": "set to zero", "mean": "set to its mean"}
 
 
@@ -72,12 +72,12 @@ def _means(content: str, site: str, bos: bool, *, _model: HookedTransformer) -> 
     assert _model.tokenizer is not None
     n = min(_MEAN_TOKENS, _model.cfg.n_ctx)
     rows = [_model.tokenizer.encode(text[:_CHARACTERS], prepend_bos=bos)[:n] for text in passages()[:_MEAN_TEXTS]]
-    total, layer = torch.zeros((), dtype=torch.float64), _model.sites.resolve(site).layer
+    rows = [row for row in rows if len(row) == n]  # one batch
+    layer = _model.sites.resolve(site).layer
     assert layer is not None
-    for row in rows:
-        _, cache = _model.run_with_cache(torch.tensor([row], device=_model.device), [site], stop_at_layer=layer + 1)
-        total = total + cache[site][0].double().sum(0).cpu()
-    return total / sum(map(len, rows)), len(rows)
+    batch = torch.tensor(rows, device=_model.device)
+    _, cache = _model.run_with_cache(batch, [site], stop_at_layer=layer + 1)
+    return cache[site].double().mean((0, 1)).cpu(), len(rows)
 
 
 def panel(model_name: str, head: Head, prompt: models.ReadPrompt) -> None:
