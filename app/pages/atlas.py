@@ -3,6 +3,7 @@ head."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -125,10 +126,10 @@ def _show(run: store.RunInfo, controls: list) -> None:
 
 def _code(run: store.RunInfo, kind: str, chosen: against.Other | None) -> str:
     """Code of what is drawn: the rows of the map, and of the one beside it."""
-    lines = [f"rows = found{_SCORES.get(run.kind, '')}.of({kind!r})", "print(rows)"]
+    lines = [f"rows = found{_SCORES.get(str(run.kind), '')}.of({kind!r})", "print(rows)"]
     if chosen is None:
         return of_run(run.id, *lines)
-    lines += [f"against = other{_SCORES.get(chosen.run.kind, '')}.of({chosen.kind!r})", "print(against)"]
+    lines += [f"against = other{_SCORES.get(str(chosen.run.kind), '')}.of({chosen.kind!r})", "print(against)"]
     return of_runs({"found": run.id, "other": chosen.run.id}, *lines)
 
 
@@ -148,7 +149,7 @@ def _in_order(mine: pd.DataFrame, results: HeadScores, kind: str, value: str, so
     frame = results.of(kind).set_index(["layer", "head"])
     if sort == "verdict":
         order = {"named": 0, "attends": 1, "matters": 2, "other": 3, "failed": 4, "untested": 5}
-        return mine.iloc[mine["outcome"].map(order).argsort(kind="stable")]
+        return mine.iloc[np.argsort([order[str(one)] for one in mine["outcome"]], kind="stable")]
     column = "effect" if sort == "effect" else value
     if column not in frame:
         return mine

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def layer(page: Page, path: Path) -> None:
     page.get_by_text("set to its mean").first.wait_for()
     page.locator(".grid .plot canvas[data-geometry]").hover()
     page.get_by_role("heading", name="Ablate it now").scroll_into_view_if_needed()
-    page.evaluate("document.querySelector('[data-testid=stMain]').scrollBy(0, 480)")
+    page.evaluate("document.querySelector('[data-testid=stMain]').scrollBy(0, 260)")
     shoot(page, path)
 
 
@@ -50,7 +51,7 @@ def flow(page: Page, path: Path) -> None:
     canvas = page.locator(".flow canvas[data-geometry]")
     canvas.wait_for()
     canvas.focus()
-    for key in ("ArrowDown", "Enter"):
+    for key in ("ArrowLeft", "Enter"):
         canvas.press(key)
     shoot(page, path)
 
@@ -93,11 +94,12 @@ def make(store: Path, folder: Path, *, width: int, height: int, dark: bool) -> N
         layer(page, folder / "layer.png")
         page.goto(f"{address}/?kind=induction")
         canvas.wait_for()
+        page.wait_for_url(re.compile("run="))
         run = parse_qs(urlsplit(page.url).query)["run"][0]
         page.goto(f"{address}/?run={run}&kind=induction&against_run={run}&against=previous_token")
         page.locator(".plot canvas").nth(1).wait_for()
         shoot(page, folder / "compared.png")
-        page.goto(f"{address}/flow?to_last=1&edges=60")
+        page.goto(f"{address}/flow")
         flow(page, folder / "flow.png")
         page.set_viewport_size({"width": width, "height": max(height, 1220)})
         page.goto(f"{address}/patching")
