@@ -85,7 +85,9 @@ def table_of(one: Side, other: Side) -> pd.DataFrame:
     if joined is None:
         return pd.DataFrame()
     a, b = joined["value_one"], joined["value_other"]
-    shown = pd.DataFrame({"head": [f"{row.layer}.{row.head}" for row in joined.itertuples()]})
+    shown = pd.DataFrame(
+        {"head": [f"{layer}.{head}" for layer, head in zip(joined["layer"], joined["head"], strict=True)]}
+    )
     shown["difference"] = b - a
     shown[one.name], shown[other.name] = a, b
     shown["intervals"] = _apart(joined)
@@ -113,7 +115,11 @@ def agreement(one: Side, other: Side) -> str:
     if len(pair) < 3:
         return f"{len(pair)} heads were measured in both."
     ranks = pair.rank()
-    rho = float(np.corrcoef(ranks.iloc[:, 0], ranks.iloc[:, 1])[0, 1]) if (ranks.nunique() > 1).all() else float("nan")
+    rho = (
+        float(np.corrcoef(ranks.iloc[:, 0], ranks.iloc[:, 1])[0, 1])
+        if min(len(set(ranks.iloc[:, side])) for side in (0, 1)) > 1
+        else float("nan")
+    )
     best = [set(pair.iloc[:, side].nlargest(_BEST).index) for side in (0, 1)]
     said = f"Rank correlation over {len(pair)} heads: {rho:.2f}. " if np.isfinite(rho) else ""
     return f"{said}Of the {min(_BEST, len(pair))} highest on either side, {len(best[0] & best[1])} are the same."
