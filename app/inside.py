@@ -15,9 +15,9 @@ from app import models, state
 from app.components.text import plain, table
 from app.computing import computed
 from app.keeping import keep
+from app.layer import LayerAttention
 from app.question import named
 from interp.circuits.ov import written
-from interp.errors import InterpError
 from interp.results.explanation import AttentionExplanation
 from interp.sites import Head
 
@@ -31,12 +31,20 @@ _PAIRS = 4
 
 
 @dataclass(frozen=True)
+class _OneHead:
+    """What one head attends to: `weights[q_pos, k_pos]`."""
+
+    tokens: list[str]
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
 class _Edge:
     """What is explained: one query and key of a prompt in a head."""
 
     model: str
     head: Head
-    prompt: models.Attention
+    prompt: _OneHead
     ids: tuple[int, ...]
     query: int
     key: int
@@ -69,29 +77,26 @@ def take(edge: tuple[int, int] | None) -> None:
         state.put("edge", f"{edge[0]},{edge[1]}")
 
 
-def inside(model: str, head: Head) -> None:
-    """Explain one edge of a head on the prompt. Nothing is shown where the attention could not be."""
-    try:
-        found = models.attention(model, head, state.get("prompt"), bos=state.get("bos"))
-        ids = models.read_prompt(model, state.get("prompt"), bos=state.get("bos")).ids
-    except InterpError:
-        return  # said above
+def inside(model: str, head: Head, layer: LayerAttention) -> tuple[int, int]:
+    """Explain one edge of a head on the prompt; returns its destination and source."""
     st.markdown("#### Inside one edge")
+    found = _OneHead(layer.tokens, layer.weights[head.head])
     query, key = _choose(found)
-    edge = _Edge(model, head, found, ids, query, key)
+    edge = _Edge(model, head, found, layer.ids, query, key)
     left, right = st.columns(2, gap="large")
     with left:
         _why(edge)
     with right:
         _wrote(edge)
+    return query, key
 
 
-def _seen(found: models.Attention, query: int) -> list[int]:
+def _seen(found: _OneHead, query: int) -> list[int]:
     """The keys that a query may see: those it attends to, however little; 16 bits may round that to 0."""
     return [k for k in range(len(found.tokens)) if found.weights[query, k] > 0 or k <= query]
 
 
-def _choose(found: models.Attention) -> tuple[int, int]:
+def _choose(found: _OneHead) -> tuple[int, int]:
     """Query and key; what was chosen for another prompt is forgotten. At first the last token and what it reads most,
     the first token left out."""
     context = (state.get("prompt"), state.get("bos"))
@@ -101,7 +106,9 @@ def _choose(found: models.Attention) -> tuple[int, int]:
     n, asked = len(found.tokens), state.get("edge")
     query, key = map(int, asked.split(",")) if asked else (n - 1, None)
     if asked and not (query < n and key in _seen(found, query)):
-        state.refuse("edge", f"There is no edge {asked}: tokens are 0 to {n - 1}, and a query sees no later key.", None)
+        state.refuse(
+            "edge", f"There is no edge {asked}: tokens are 0 to {n - 1}, and a destination sees no later source.", None
+        )
         st.rerun()
     key = _heaviest(found, query) if key is None else key
     bound = state.widget("edge", None)["key"]
@@ -114,10 +121,11 @@ def _choose(found: models.Attention) -> tuple[int, int]:
             state.put("edge", f"{query},{st.session_state[f'{bound} key']}")
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        for side, options, value in (("query", list(range(n)), query), ("key", _seen(found, query), key)):
+        sides = (("query", "Destination", list(range(n)), query), ("key", "Source", _seen(found, query), key))
+        for side, words, options, value in sides:
             st.session_state[f"{bound} {side}"] = value
             st.selectbox(
-                f"{side.capitalize()} token",
+                f"{words} token",
                 options,
                 format_func=lambda one: named(found.tokens, one),
                 key=f"{bound} {side}",
@@ -129,7 +137,7 @@ def _choose(found: models.Attention) -> tuple[int, int]:
     return query, key
 
 
-def _heaviest(found: models.Attention, query: int) -> int:
+def _heaviest(found: _OneHead, query: int) -> int:
     seen = _seen(found, query)
     return max([k for k in seen if k > 0] or seen, key=lambda k: float(found.weights[query, k]))
 
@@ -147,7 +155,7 @@ def _why(edge: _Edge) -> None:
     found = _explained(edge, view, confirm=False)
     if found is None:
         return
-    what = "score less its mean over the other keys" if found.measure == "contrast" else "score"
+    what = "score less its mean over the other sources" if found.measure == "contrast" else "score"
     plain(
         f"The {what} is {found.total():.2f}. It is the sum of these parts and the smaller ones, exactly: each column "
         "for itself, the largest first, so a row joins nothing. 0_mlp_out is what the MLP of layer 0 wrote."
@@ -155,7 +163,7 @@ def _why(edge: _Edge) -> None:
     table(found.top(_TOP))
     st.markdown("**Which belong together**: what the two sides alone do not account for")
     table(_together(found))
-    with st.expander("Map of sources"):
+    with st.expander("Map of these parts"):
         figure = found.plot(n=10)
         figure.update_layout(title=None, height=420, margin={"t": 16, "l": 8, "r": 8, "b": 8})
         st.plotly_chart(figure, key="sources", config={"displaylogo": False})
@@ -165,7 +173,16 @@ def _why(edge: _Edge) -> None:
     spec = {"analysis": "explain", "text": state.get("prompt"), "tokens": list(edge.ids), "head": str(edge.head)}
     spec |= {"query": edge.query, "key": edge.key, "view": view, "against": about.get("against")}
     spec |= {"confirm": found.confirmed is not None, "replace_with": about.get("replaced_with")}
-    key = ("explain", edge.model, str(edge.head), edge.ids, edge.query, edge.key, view, found.confirmed is not None)
+    key = (
+        "explain",
+        models.content_hash(edge.model),
+        str(edge.head),
+        edge.ids,
+        edge.query,
+        edge.key,
+        view,
+        found.confirmed is not None,
+    )
     keep(found, key, edge.model, spec, f"head {edge.head} of {edge.model}: {edge.query} → {edge.key}")
 
 
@@ -187,7 +204,7 @@ def _explained(edge: _Edge, view: str, *, confirm: bool) -> AttentionExplanation
             replace_with="mean" if len(others) > 1 else "zero",
         )
 
-    key = ("explain", edge.model, str(edge.head), edge.ids, edge.query, edge.key, view, confirm)
+    key = ("explain", models.content_hash(edge.model), str(edge.head), edge.ids, edge.query, edge.key, view, confirm)
     if not confirm:
         return computed(f"Explanation of {edge.name}", key, work)
     note = "Replaces the three largest sources of each side, one at a time, and runs the model on."
@@ -202,7 +219,7 @@ def _together(found: AttentionExplanation) -> pd.DataFrame:
     for place in np.argsort(-np.abs(flat), kind="stable")[:_PAIRS]:
         q, k = np.unravel_index(place, grid.shape)
         names = (str(grid[f"{side}_source"].values[i]) for side, i in (("query", q), ("key", k)))
-        rows.append({"query source × key source": " × ".join(names), "interaction": f"{flat[place]:+.2f}"})
+        rows.append({"destination part × source part": " × ".join(names), "interaction": f"{flat[place]:+.2f}"})
     return pd.DataFrame(rows)
 
 
@@ -231,7 +248,7 @@ def _confirm(edge: _Edge, view: str) -> AttentionExplanation | None:
 
 def _wrote(edge: _Edge) -> None:
     st.markdown("##### What did it write?")
-    key = ("written", edge.model, str(edge.head), edge.ids, edge.query, edge.key)
+    key = ("written", models.content_hash(edge.model), str(edge.head), edge.ids, edge.query, edge.key)
     found: _Written | None = computed(f"Writing of {edge.name}", key, lambda: _written(edge))
     if found is None:
         return
@@ -241,7 +258,7 @@ def _wrote(edge: _Edge) -> None:
     )
     table(found.tokens, words=True)
     plain(
-        f"What it adds to the logit of {found.answer}, the model's prediction behind the query, by source "
+        f"What it adds to the logit of {found.answer}, the model's prediction behind the destination, by source "
         "token, in logits:"
     )
     table(found.sources)

@@ -21,6 +21,7 @@ from interp.runs.store import RunStore
 from interp.sites import Head
 
 __all__ = [
+    "WITH_HEADS",
     "RunInfo",
     "addresses",
     "choose_run",

@@ -1,6 +1,6 @@
 // Tokens across, layers upwards, edges as wide as what they move. The threshold, hovering and pinning stay in the
 // browser; only "Keep" tells the server. Tokens reach the page through textContent and canvas only.
-const MARGIN = { left: 40, right: 14, top: 10, bottom: 66 };
+const MARGIN = { left: 58, right: 14, top: 10, bottom: 84 };
 const IN = "#2f7fbf", OUT = "#d0620f", PIN = "#e8590c", LISTED = 10;
 
 export default function (component) {
@@ -13,7 +13,25 @@ export default function (component) {
   const view = (root.view = root.view?.text === text ? root.view : { text, count: total, pin: null, cursor: last });
   const canvas = find("canvas");
   const most = data.weight[0] || 1;
+  const within = budget();
+  const count = () => Math.min(view.count, within);
   let step = { x: 1, y: 1 }, hovered = null;
+
+  // The heaviest edges that touch no more nodes than the budget.
+  function budget() {
+    const nodes = new Set();
+    for (let i = 0; i < total; i++) {
+      nodes.add(data.layer[i] * n + data.source[i]).add((data.layer[i] + 1) * n + data.target[i]);
+      if (nodes.size > data.budget) return Math.max(1, i);
+    }
+    return total;
+  }
+
+  const nodesOf = (edges) => {
+    const nodes = new Set();
+    for (let i = 0; i < edges; i++) nodes.add(data.layer[i] * n + data.source[i]).add((data.layer[i] + 1) * n + data.target[i]);
+    return nodes;
+  };
 
   const x = (pos) => MARGIN.left + (pos + 0.5) * step.x;
   const y = (layer) => MARGIN.top + (layers - layer + 0.3) * step.y;
@@ -36,15 +54,15 @@ export default function (component) {
     canvas.style.width = `${width}px`;
     canvas.style.height = `${height}px`;
     canvas.dataset.geometry = JSON.stringify({ left: MARGIN.left, top: MARGIN.top, x: step.x, y: step.y, layers });
-    canvas.dataset.count = view.count;
+    canvas.dataset.count = count();
     const ctx = canvas.getContext("2d");
     ctx.scale(ratio, ratio);
     ctx.font = `11px ${getComputedStyle(canvas).fontFamily}`;
     drawAxes(ctx, theme);
     const node = subject();
     ctx.lineCap = "round";
-    for (let i = view.count - 1; i >= 0; i--) if (!node || !(isIn(i, node) || isOut(i, node))) edge(ctx, i, IN, node ? 0.22 : 1);
-    if (node) for (let i = view.count - 1; i >= 0; i--) if (isIn(i, node)) edge(ctx, i, IN, 1.6); else if (isOut(i, node)) edge(ctx, i, OUT, 1.6);
+    for (let i = count() - 1; i >= 0; i--) if (!node || !(isIn(i, node) || isOut(i, node))) edge(ctx, i, IN, node ? 0.22 : 1);
+    if (node) for (let i = count() - 1; i >= 0; i--) if (isIn(i, node)) edge(ctx, i, IN, 1.6); else if (isOut(i, node)) edge(ctx, i, OUT, 1.6);
     dots(ctx, theme, node);
   }
 
@@ -74,6 +92,14 @@ export default function (component) {
     const every = [1, 2, 5, 10, 20].find((one) => one * step.y >= 13) ?? 20;
     for (let layer = 0; layer < layers; layer += every) if (layers - layer >= every * 0.7) ctx.fillText(String(layer), MARGIN.left - 8, y(layer));
     ctx.fillText("end", MARGIN.left - 8, y(layers));
+    ctx.textAlign = "center";
+    ctx.fillText("token: source below, destination one layer up", Math.max(x(0) + 120, (x(0) + x(n - 1)) / 2), y(0) + MARGIN.bottom - 16);
+    ctx.save();
+    ctx.translate(10, (y(0) + y(layers)) / 2);
+    ctx.rotate(-Math.PI / 2);
+    ctx.fillText("residual stream as it enters layer", 0, 0);
+    ctx.restore();
+    ctx.textAlign = "right";
     for (let pos = 0; pos < n; pos++) {
       ctx.save();
       ctx.translate(x(pos) + 3, y(0) + 10);
@@ -86,8 +112,7 @@ export default function (component) {
   }
 
   function dots(ctx, theme, node) {
-    const used = new Set();
-    for (let i = 0; i < view.count; i++) used.add(data.layer[i] * n + data.source[i]).add((data.layer[i] + 1) * n + data.target[i]);
+    const used = nodesOf(count());
     for (let layer = 0; layer <= layers; layer++)
       for (let pos = 0; pos < n; pos++) {
         const here = { layer, pos }, isUsed = used.has(layer * n + pos);
@@ -122,7 +147,7 @@ export default function (component) {
     }
     const where = node.layer === layers ? "behind the last layer" : `as it enters layer ${node.layer}`;
     out.replaceChildren(element("span", `${node.pos} `), element("b", named(tokens[node.pos])), element("span", ` ${where}${same(node, view.pin) ? ", pinned" : ""}`));
-    const every = Array.from({ length: view.count }, (_, i) => i);
+    const every = Array.from({ length: count() }, (_, i) => i);
     find(".lists").replaceChildren(
       ...list("Reads", "in", every.filter((i) => isIn(i, node)), (i) => data.source[i]),
       ...list("Is read by", "out", every.filter((i) => isOut(i, node)), (i) => data.target[i]),
@@ -144,17 +169,18 @@ export default function (component) {
     return edges.length > LISTED ? [head, table, element("p", `and ${edges.length - LISTED} more`)] : [head, table];
   }
 
-  function count() {
+  function tell() {
     const slider = find(".threshold");
     slider.min = total ? 1 : 0;
     slider.max = total;
     slider.value = total + (total ? 1 : 0) - view.count; // to the right: a higher threshold
     slider.disabled = total < 2;
-    const least = view.count ? data.weight[view.count - 1].toPrecision(3) : "–";
-    slider.setAttribute("aria-valuetext", `weight at least ${least}, ${view.count} edges`);
-    find(".shown").textContent = `weight ≥ ${least}: ${view.count} of ${total} edges`;
-    find(".keep").textContent = `Keep only these ${view.count}`;
-    find(".keep").hidden = view.count === total || !data.may_keep;
+    const drawn = count(), least = drawn ? data.weight[drawn - 1].toPrecision(3) : "–";
+    const cut = view.count > drawn ? `; ${view.count - drawn} lighter ones would touch more than the ${data.budget} nodes that are drawn at most` : "";
+    slider.setAttribute("aria-valuetext", `weight at least ${least}, ${drawn} edges`);
+    find(".shown").textContent = `weight ≥ ${least}: ${drawn} of ${total} edges, ${nodesOf(drawn).size} nodes${cut}`;
+    find(".keep").textContent = `Keep only these ${drawn}`;
+    find(".keep").hidden = drawn === total || !data.may_keep;
   }
 
   function show() {
@@ -164,10 +190,10 @@ export default function (component) {
 
   find(".threshold").oninput = (event) => {
     view.count = total + 1 - Number(event.target.value);
-    count();
+    tell();
     show();
   };
-  find(".keep").onclick = () => setTriggerValue("keep", view.count);
+  find(".keep").onclick = () => setTriggerValue("keep", count());
   canvas.setAttribute("aria-label", `Attention graph of ${n} tokens and ${layers} layers. Arrow keys move, Enter pins a node, Escape lets it go.`);
   canvas.onpointermove = (event) => {
     const node = nodeAt(event);
@@ -201,7 +227,7 @@ export default function (component) {
     event.preventDefault();
   };
 
-  count();
+  tell();
   show();
   return watch(find(".plot"), show);
 }

@@ -21,9 +21,10 @@ _component = component(
 )
 
 
-def flow_graph(graph: AttentionGraph, tokens: list[str], *, key: str) -> int | None:
-    """Draw a graph; returns the number of edges that the reader just asked to keep, else None."""
-    kept = _component(key=key, data=flow_data(graph, tokens), on_keep_change=lambda: None).keep
+def flow_graph(graph: AttentionGraph, tokens: list[str], *, budget: int, key: str) -> int | None:
+    """Draw a graph, of its heaviest edges those that touch at most `budget`
+    nodes; returns the number of edges that the reader just asked to keep, else None."""
+    kept = _component(key=key, data=flow_data(graph, tokens) | {"budget": budget}, on_keep_change=lambda: None).keep
     return kept if isinstance(kept, int) and 0 < kept <= len(graph.edges) else None
 
 

@@ -27,10 +27,8 @@ _component = component(
 _NAMES = {"score": "score", "writing": "writing", "effect": "effect", "control": "others' effect"}
 
 
-def head_map(rows: pd.DataFrame, kind: str, value: str, *, key: str, shown: Any = None, name: str = "") -> Head | None:
-    """Draw a column of one kind's rows; returns the head that was just clicked, else None. Rows that are not `shown`
-    (one bool each) are dimmed; `name` is what the column is called."""
-    data = map_data(rows, kind, value, shown=shown, name=name)
+def head_map(rows: pd.DataFrame, data: dict[str, Any], *, key: str) -> Head | None:
+    """Draw what `map_data` made of some rows; returns the head that was just clicked, else None."""
     opened = _component(key=key, data=data, on_open_change=lambda: None).open
     if not opened:
         return None

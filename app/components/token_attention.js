@@ -2,22 +2,20 @@
 // Tokens reach the page through textContent only.
 const BEST = 8;
 
-function decode(text, n) {
-  const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  return Float32Array.from({ length: n * n }, (_, i) => view.getUint16(2 * i, true) / 65535);
+// 16-bit fractions of the largest weight that can be, little-endian as every browser is.
+function decode(text) {
+  const raw = atob(text), bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
+  return Float32Array.from(new Uint16Array(bytes.buffer), (fraction) => fraction / 65535);
 }
-
-// A token as it is read: line breaks and other signs that cannot be seen are drawn.
-const visible = (token) =>
-  token.replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, "␦");
-const named = (token) => (visible(token).trim() === token ? token : visible(token).replace(/ /g, "␣")) || "(empty)";
 
 export default function (component) {
   const { data, parentElement: root, setTriggerValue } = component;
   const find = (name) => root.querySelector(name);
   const n = data.tokens.length;
-  const weights = decode(data.weights, n);
+  const weights = decode(data.weights);
+  const weighted = Boolean(data.weighted);
+  const number = (share) => (weighted ? (share * data.scale).toPrecision(3) : share.toFixed(3));
   const same = root.view && root.view.text === JSON.stringify(data.tokens);
   const view = (root.view = same ? root.view : { ...root.view, text: JSON.stringify(data.tokens), token: data.start ?? n - 1, locked: false });
   view.direction ??= "reads";
@@ -41,18 +39,24 @@ export default function (component) {
   find(".views").classList.toggle("large", n > 128);
   find(".views").classList.toggle("compact", Boolean(data.compact));
   find(".first-text").textContent = data.has_bos ? "shade without BOS" : "shade without the first token";
-  find(".help").textContent = "Hover previews, click locks, Esc unlocks; arrow keys move along the tokens. Shade: square root of the weight.";
+  find(".help").textContent = `Hover previews, click locks, Esc unlocks; arrow keys move along the tokens. Shade: square root of ${weighted ? "the weighted attention, of the largest shown" : "the attention"}.`;
   find(".skip-first").checked = view.skip;
 
+  const shades = [];
+  let before = -1;
   function shade() {
     const theme = themeOf(tokens);
     const all = spans.map((_, other) => (view.skip && other === 0 ? 0 : shared(other)));
-    const most = view.skip || view.direction !== "reads" ? Math.max(...all, 1e-6) : 1;
+    const most = view.skip || weighted || view.direction !== "reads" ? Math.max(...all, 1e-6) : 1;
     all.forEach((value, i) => {
-      spans[i].style.background = value < 0.004 ? "" : tint(Math.sqrt(value / most), theme);
-      spans[i].classList.toggle("chosen", i === view.token);
-      spans[i].setAttribute("aria-selected", i === view.token);
+      const shade = value < 0.004 * most ? "" : tint(Math.sqrt(value / most), theme);
+      if (shades[i] !== shade) spans[i].style.background = shades[i] = shade;
     });
+    for (const i of new Set([before, view.token])) {
+      spans[i]?.classList.toggle("chosen", i === view.token);
+      spans[i]?.setAttribute("aria-selected", i === view.token);
+    }
+    before = view.token;
     tokens.dataset.token = view.token;
     tokens.classList.toggle("locked", view.locked);
   }
@@ -72,14 +76,15 @@ export default function (component) {
     find(".readout").replaceChildren(position, text("b", named(data.tokens[view.token])), text("span", reads ? " reads" : " is read by"));
     const order = Array.from({ length: n }, (_, i) => i).sort((a, b) => shared(b) - shared(a) || a - b);
     const rows = order.slice(0, data.compact ? BEST / 2 : BEST).filter((other) => shared(other) >= 0.0005);
+    const longest = weighted && rows.length ? shared(rows[0]) : 1;
     find(".best").replaceChildren(
       ...rows.map((other) => {
         const row = text("li", "");
         const name = text("span", "");
         name.append(text("b", named(data.tokens[other])), text("small", ` ${other}${data.marks?.[other] ? ` ${visible(data.marks[other])}` : ""}`));
-        row.append(text("span", shared(other).toFixed(3)), name);
+        row.append(text("span", number(shared(other))), name);
         if (data.ask) askable(row, pairOf(other).join());
-        const colour = tint(0.7, theme), width = (100 * shared(other)).toFixed(1);
+        const colour = tint(0.7, theme), width = ((100 * shared(other)) / longest).toFixed(1);
         row.style.background = `linear-gradient(90deg, ${colour} ${width}%, transparent ${width}%)`;
         return row;
       }),
@@ -98,34 +103,35 @@ export default function (component) {
   }
 
   // The matrix is painted once; the cross that follows the token lies on a canvas above it.
-  const cell = Math.max(1, Math.floor((n > 128 ? 512 : 330) / n));
+  const cell = Math.max(Math.min(1, 512 / n), Math.floor((n > 128 ? 512 : 330) / n));
   const scale = Math.min(cell, 24);
   function paint() {
     const cells = find(".cells");
-    const table = rampTable(themeOf(tokens).ramps.magnitude);
+    const palette = new Uint32Array(256), bytes = new Uint8Array(palette.buffer);
+    rampTable(themeOf(tokens).ramps.magnitude).forEach((colour, i) => bytes.set([...colour, 255], 4 * i));
     cells.width = cells.height = n;
-    const image = new ImageData(n, n);
+    const image = new ImageData(n, n), pixels = new Uint32Array(image.data.buffer);
     for (let row = 0; row < n; row++) {
-      const most = view.skip ? Math.max(1e-6, ...weights.subarray(row * n + 1, (row + 1) * n)) : 1;
+      let most = view.skip ? 1e-6 : 1;
+      if (view.skip) for (let i = row * n + 1; i < (row + 1) * n; i++) most = Math.max(most, weights[i]);
       for (let i = row * n, column = 0; column < n; i++, column++) {
         const value = view.skip && column === 0 ? 0 : weights[i] / most;
-        const [r, g, b] = table[Math.round(255 * Math.min(1, value))];
-        image.data.set([r, g, b, column > row && weights[i] === 0 ? 0 : 255], 4 * i); // what a mask hides stays empty
+        if (column <= row || weights[i] > 0) pixels[i] = palette[Math.round(255 * Math.min(1, value))]; // what a mask hides stays empty
       }
     }
     cells.getContext("2d").putImageData(image, 0, 0);
     cells.style.width = `${n * scale}px`;
-    cells.style.imageRendering = "pixelated";
+    cells.style.imageRendering = scale >= 1 ? "pixelated" : "auto";
   }
 
   function cross() {
     const canvas = find(".cross");
-    const size = n * scale;
+    const size = Math.round(n * scale);
     canvas.width = canvas.height = size;
     const ctx = canvas.getContext("2d");
     ctx.strokeStyle = "#e8590c";
     ctx.lineWidth = 1.5;
-    const place = view.token * scale, thick = Math.max(scale, 2);
+    const place = Math.floor(view.token * scale), thick = Math.max(scale, 2);
     if (view.direction === "reads") ctx.strokeRect(0.75, place + 0.75, size - 1.5, thick - 1.5 || 1);
     else ctx.strokeRect(place + 0.75, 0.75, thick - 1.5 || 1, size - 1.5);
   }

@@ -1,20 +1,33 @@
-"""Atlas: which heads of a model do something, as a layer by head map; a click opens a head."""
+"""Atlas: which heads of a model do something, as a layer by head map, alone or held against another; a click opens a
+head."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app import facts, measuring, models, state, store
-from app.components.head_map import head_map
+from app import against, facts, measuring, models, state, store
+from app.as_python import of_run, of_runs
+from app.components.head_map import head_map, map_data
 from app.components.layer_chart import show_table
 from app.components.text import details, notice, plain, table
+from app.components.toolbar import toolbar
 from app.navigation import open_page
 from app.wording import FILTERS, column_names, grouped, outcomes, passing
 from interp.figures.tables import text_cell
 from interp.results import HeadScores
 
+_LONG = 40  # rows of a further table that is drawn in full
 _SHOWN_OF_ALL = 10  # rows of the table where no filter is set
+_SORTS = {
+    "highest": "shown column, highest first",
+    "lowest": "shown column, lowest first",
+    "effect": "effect, largest first",
+    "verdict": "verdict",
+    "layer": "layer and head",
+}
+_SCORES = {"atlas": ".scores", "report": ".found"}  # where results that hold more hold head scores
 _WITHOUT_VERDICT = ("attends", "matters", "failed", "any")  # whose reason is what one wants to read
 
 
@@ -67,22 +80,42 @@ def _show(run: store.RunInfo, controls: list) -> None:
     results = store.results(run)
     kind, value, values = _choose(results, controls)
     rows = results.of(kind)
+    chosen = against.choose(run, results, kind)
     verdict = _filter(rows)
-    state.write_back(run=run.id, kind=kind, value=value, verdict=verdict)
+    sort = _sort()
     facts.of_kind(results, kind)
-    left, right = st.columns([5, 9], gap="medium")
-    with left:
-        shown = passing(outcomes(rows), verdict)
-        opened = head_map(rows, kind, value, key="map", shown=shown, name=values[value])
-    with right:
-        picked = _top(run, results, kind, verdict, (value, values[value]))
-        _sets(results)
-    for number, (name, rows) in enumerate(facts.further_tables(results, kind)):
-        show_table(name, rows, key=f"further:{number}")
+    bar = st.container()
+    shown = passing(outcomes(rows), verdict)
+    data = map_data(rows, kind, value, shown=shown, name=values[value])
+    if chosen is None:
+        left, right = st.columns([5, 9], gap="medium")
+        with left:
+            opened = head_map(rows, data, key="map")
+        with right:
+            picked = _top(run, results, kind, verdict, sort, (value, values[value]))
+            _sets(results)
+        tables = {"heads": rows}
+    else:
+        opened, picked, tables = against.draw(run, results, chosen, rows, data, (value, values[value]))
+    with bar:
+        toolbar(f"atlas {kind}", _code(run, kind, chosen), tables)
+    for number, (name, further) in enumerate(facts.further_tables(results, kind)):
+        further = further.loc[further["kind"] == kind] if "kind" in further else further
+        if further.empty:
+            continue  # of other kinds only
+        if len(further) <= _LONG:
+            show_table(name, further, key=f"further:{number}")
+        else:
+            with st.expander(f"{name} ({len(further):,} rows)"):
+                st.dataframe(further, hide_index=True, key=f"further:{number}", height=420)
     with st.expander("All kinds of this run"):
         table(facts.overview(results))
     with st.expander("How it was measured"):
         table(details({key: value for key, value in results.about.items() if key != "definitions"}), words=True)
+    asked = {}
+    if chosen is not None:
+        asked = {"against_run": chosen.run.id, "against": chosen.kind, "compared": state.get("compared")}
+    state.write_back(run=run.id, kind=kind, value=value, verdict=verdict, sort=sort, **asked)
     if opened is not None or picked is not None:
         state.put("head", str(opened) if opened is not None else picked)
         st.session_state["visits"] = (
@@ -91,18 +124,57 @@ def _show(run: store.RunInfo, controls: list) -> None:
         open_page("head")
 
 
-def _top(run: store.RunInfo, results: HeadScores, kind: str, verdict: str, shown: tuple[str, str]) -> str | None:
+def _code(run: store.RunInfo, kind: str, chosen: against.Other | None) -> str:
+    """Code of what is drawn: the rows of the map, and of the one beside it."""
+    lines = [f"rows = found{_SCORES.get(str(run.kind), '')}.of({kind!r})", "print(rows)"]
+    if chosen is None:
+        return of_run(run.id, *lines)
+    lines += [f"against = other{_SCORES.get(str(chosen.run.kind), '')}.of({chosen.kind!r})", "print(against)"]
+    return of_runs({"found": run.id, "other": chosen.run.id}, *lines)
+
+
+def _sort() -> str:
+    """The order of the table."""
+    chosen = state.get("sort")
+    if chosen not in _SORTS:
+        state.refuse("sort", f"Heads cannot be sorted by {chosen}; choose {', '.join(_SORTS)}.", "highest")
+        st.rerun()
+    return chosen
+
+
+def _in_order(mine: pd.DataFrame, results: HeadScores, kind: str, value: str, sort: str) -> pd.DataFrame:
+    """Heads as the reader wants them; what was not measured comes last."""
+    if sort == "layer":
+        return mine.iloc[sorted(range(len(mine)), key=lambda i: facts.place(mine["head"].iloc[i]))]
+    frame = results.of(kind).set_index(["layer", "head"])
+    if sort == "verdict":
+        order = {"named": 0, "attends": 1, "matters": 2, "other": 3, "failed": 4, "untested": 5}
+        return mine.iloc[np.argsort([order[str(one)] for one in mine["outcome"]], kind="stable")]
+    column = "effect" if sort == "effect" else value
+    if column not in frame:
+        return mine
+    numbers = pd.Series([float(frame[column].loc[facts.place(head)]) for head in mine["head"]])
+    numbers = numbers.abs() if sort == "effect" else numbers
+    return mine.iloc[numbers.sort_values(ascending=sort == "lowest", kind="stable", na_position="last").index]
+
+
+def _top(
+    run: store.RunInfo, results: HeadScores, kind: str, verdict: str, sort: str, shown: tuple[str, str]
+) -> str | None:
     """The table of the best heads that the filter leaves; returns the one whose row was chosen."""
-    every = store.summaries(run)
-    mine = every.loc[every["kind"] == kind]
+    all_heads = store.summaries(run)
+    mine = all_heads.loc[all_heads["kind"] == kind]
     mine = mine.loc[passing(mine["outcome"].to_numpy(), verdict)]
-    if verdict == "all":
-        st.markdown("**Highest scores**, with 95% intervals; tick a row to open its head")
+    mine = _in_order(mine, results, kind, shown[0], sort)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        bound = state.widget("sort", sort)
+        st.selectbox("Sorted by", list(_SORTS), format_func=_SORTS.__getitem__, width=280, **bound)
+        every = verdict != "all" or st.toggle(f"All {len(mine)} heads", key="whole table")
+        plain("With 95% intervals. Tick a row to open its head.")
+    if not every:
         mine = mine.head(_SHOWN_OF_ALL)
-    else:
-        st.markdown(f"**{FILTERS[verdict].capitalize()}**, highest score first; tick a row to open its head")
     if mine.empty:
-        notice("No head of this kind is left by the filter.")
+        notice("No head of this kind is left by the filter. Choose all heads above, or another kind.")
         return None
     rows = _columns(mine, results, kind, verdict, shown)
     chosen = st.dataframe(
@@ -110,7 +182,7 @@ def _top(run: store.RunInfo, results: HeadScores, kind: str, verdict: str, shown
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row",
-        key=f"top:{run.id}:{kind}:{verdict}:{st.session_state.get('visits', 0)}",
+        key=f"top:{run.id}:{kind}:{verdict}:{sort}:{st.session_state.get('visits', 0)}",
         column_config={
             shown[1]: st.column_config.NumberColumn(width=130, format="%.3f"),
             "head": st.column_config.TextColumn(width=70),

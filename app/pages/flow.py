@@ -12,8 +12,10 @@ import streamlit as st
 
 import interp
 from app import models, state
+from app.as_python import call, of_prompt
 from app.components.flow_graph import flow_graph
 from app.components.text import notice, plain, table
+from app.components.toolbar import toolbar
 from app.computing import computed, known
 from app.keeping import keep
 from app.question import named, question_form, read, token
@@ -22,7 +24,7 @@ from interp.figures.signed_bars import signed_bars
 from interp.results.attention_graph import AttentionGraph
 from interp.tasks.natural_text import passages
 
-_MAX_TOKENS, _MAX_EDGES = 96, 1000
+_MAX_TOKENS, _MAX_EDGES, _MAX_NODES = 96, 1000, 2000
 _WEIGHTS = {"moved": "size of what is moved", "share": "share of the residual", "attention": "attention itself"}
 _ALONE = {"rollout": "rollout", "flow": "maximum flow"}
 _REFERENCE_BYTES = 150_000_000  # of the attention patterns of reference texts
@@ -35,11 +37,23 @@ def _choose() -> tuple[int, str, bool, bool]:
     if not 1 <= edges <= _MAX_EDGES:
         state.refuse("edges", f"{edges} edges cannot be drawn; ask for 1 to {_MAX_EDGES}.", 150)
         st.rerun()
+    if not 2 <= state.get("nodes") <= _MAX_NODES:
+        state.refuse("nodes", f"{state.get('nodes')} nodes cannot be drawn; ask for 2 to {_MAX_NODES}.", 200)
+        st.rerun()
     if weight not in _WEIGHTS:
         state.refuse("weight", f"Edges have no weight {weight}; there are {', '.join(_WEIGHTS)}.", "moved")
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.number_input("Edges kept", 1, _MAX_EDGES, width=150, step=10, **state.widget("edges", edges))
+        st.number_input(
+            "Nodes drawn at most",
+            2,
+            _MAX_NODES,
+            width=170,
+            step=20,
+            help="Only thins the drawing: tables, measures and files are of all edges that are kept.",
+            **state.widget("nodes", state.get("nodes")),
+        )
         st.selectbox(
             "Weighed by", list(_WEIGHTS), format_func=_WEIGHTS.__getitem__, width=230, **state.widget("weight", weight)
         )
@@ -63,12 +77,14 @@ def _graph(model: str, prompt: models.ReadPrompt, asked: tuple[int, str, bool, b
         return interp.attention_graph(models.loaded(model), ids, top_k=edges, edge=edge, combine=combine, to=to)
 
     return computed(
-        f"Attention graph of {len(prompt.ids)} tokens in {model}", ("graph", model, prompt.ids, asked), work
+        f"Attention graph of {len(prompt.ids)} tokens in {model}",
+        ("graph", models.content_hash(model), prompt.ids, asked),
+        work,
     )
 
 
 def _draw(graph: AttentionGraph, tokens: list[str]) -> None:
-    kept = flow_graph(graph, tokens, key="graph")
+    kept = flow_graph(graph, tokens, budget=state.get("nodes"), key="graph")
     if kept is not None and kept != state.get("edges"):
         state.put("edges", kept)
         st.rerun()
@@ -108,7 +124,7 @@ def _faithfulness(model: str, prompt: models.ReadPrompt, graph: AttentionGraph, 
         rows = _reference(own, prompt)
         return interp.graph_faithfulness(own, graph, answer=answer, foil=foil, reference=rows)
 
-    key = ("faithfulness", model, prompt.ids, asked, answer, foil)
+    key = ("faithfulness", models.content_hash(model), prompt.ids, asked, answer, foil)
     note = "Every other edge is set to its mean over bundled texts; ten random graphs are the control."
     name = f"Faithfulness of {len(graph.edges)} edges in {model}"
     found: AttentionGraph | None = computed(name, key, work, button="Measure faithfulness", note=note)
@@ -145,8 +161,12 @@ def _reference(model: Any, prompt: models.ReadPrompt) -> list[list[int]]:
     n_pos = len(prompt.ids)
     rows = [model.tokenizer.encode(text, prepend_bos=prompt.has_bos)[:n_pos] for text in passages()]
     fitting = [row for row in rows if len(row) == n_pos]
+    return fitting[: _rows_that_fit(model, n_pos)]
+
+
+def _rows_that_fit(model: Any, n_pos: int) -> int:
     heads = sum(block.attn.n_heads for block in model.main.config.blocks)
-    return fitting[: max(4, _REFERENCE_BYTES // (4 * heads * n_pos * n_pos))]
+    return max(4, _REFERENCE_BYTES // (4 * heads * n_pos * n_pos))
 
 
 def _attention_alone(model: str, prompt: models.ReadPrompt, graph: AttentionGraph) -> None:
@@ -168,7 +188,7 @@ def _attention_alone(model: str, prompt: models.ReadPrompt, graph: AttentionGrap
         rolled = graph.rollout()
         values, warning = rolled.values[pos], rolled.attrs["warning"]
     else:
-        key = ("flow", model, prompt.ids, pos)
+        key = ("flow", models.content_hash(model), prompt.ids, pos)
         found = computed(f"Flow to token {pos} in {model}", key, lambda: graph.flow(pos), button="Compute flow")
         if found is None:
             return
@@ -189,12 +209,32 @@ def _sources(values: np.ndarray, tokens: list[str], way: str) -> None:
         table(pd.DataFrame({"source": names, way: [f"{one:.4f}" for one in values[order]]}))
 
 
+def _code(model: str, prompt: models.ReadPrompt, asked: tuple[int, str, bool, bool], measured: Any) -> list[str]:
+    """Code of the graph, and of its faithfulness where that was measured."""
+    edges, weight, apart, to_last = asked
+    options: dict[str, Any] = {"top_k": edges, "edge": weight, "to": -1 if to_last else None}
+    given = ["combine=None"] if apart else ["combine='sum'"]
+    lines = [call("attention_graph", "model", "tokens", *given, result="graph", **options)]
+    if measured:
+        lines += [
+            "from interp.tasks.natural_text import passages",
+            f"rows = [model.tokenizer.encode(text, prepend_bos={prompt.has_bos}) for text in passages()]",
+            f"rows = [row[:{len(prompt.ids)}] for row in rows if len(row) >= {len(prompt.ids)}]",
+            f"rows = rows[:{_rows_that_fit(models.loaded(model), len(prompt.ids))}]",
+            call("graph_faithfulness", "model", "graph", "reference=rows", result="graph",
+                 answer=measured[-2], foil=measured[-1]),
+        ]  # fmt: skip
+        return [*lines, "print(graph.faithfulness)"]
+    return [*lines, "print(graph.to_frame())"]
+
+
 model_name = question_form("answer_token", "foil_token", button="Draw")
 prompt = read(model_name, limit=_MAX_TOKENS)
 if prompt is not None:
     asked = _choose()
     graph = _graph(model_name, prompt, asked)
     if graph is not None:
+        bar = st.container()
         _draw(graph, prompt.tokens)
         left, right = st.columns([1, 1], gap="large")
         with left:
@@ -215,6 +255,16 @@ if prompt is not None:
             f"attention graph of {model_name}: {state.get('prompt')}",
         )
         _attention_alone(model_name, prompt, graph)
+        with bar:
+            tables: dict[str, pd.DataFrame] = {"edges": graph.to_frame()}
+            if measured and known(measured) is not None:
+                tables["faithfulness"] = whole.faithfulness
+            toolbar(
+                "flow",
+                of_prompt(model_name, prompt, *_code(model_name, prompt, asked, measured)),
+                tables,
+                page=whole.to_html,
+            )
 state.write_back(
     model=model_name if model_name != models.default_model() else None,
     **{
@@ -225,6 +275,7 @@ state.write_back(
             "answer_token",
             "foil_token",
             "edges",
+            "nodes",
             "weight",
             "apart",
             "to_last",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 
+import mounted
 import numpy as np
 import pytest
 import torch
@@ -21,12 +21,8 @@ def html(at) -> str:
     return "\n".join(element.proto.body for element in at.get("html"))
 
 
-def components(at) -> list[dict]:
-    return [json.loads(one.proto.json) for one in at.get("bidi_component")]
-
-
 def drawn(at) -> dict:
-    (found,) = components(at)
+    (found,) = mounted.drawn(at)
     return found
 
 
@@ -109,7 +105,12 @@ def test_the_downloads_hold_the_graph(opened, monkeypatch):
     saved = {}
     monkeypatch.setattr(st, "download_button", lambda label, data, file, *more, **options: saved.update({file: data}))
     at = opened("flow", **ASKED, edges="15")
-    assert not at.exception and sorted(saved) == ["attention_graph.graphml", "attention_graph.json"]
+    assert not at.exception and sorted(saved) == [
+        "attention_graph.graphml",
+        "attention_graph.json",
+        "flow.html",
+        "flow_edges.csv",
+    ]
     graph = AttentionGraph.from_json(saved["attention_graph.json"].decode())
     assert len(graph.edges) == 15 and list(graph.about["text"]) == PROMPT.split()
     assert saved["attention_graph.graphml"].count(b"<edge ") == 15 + 3 * 6
@@ -175,7 +176,7 @@ def test_the_edge_that_is_explained_is_at_first_what_the_last_token_reads_most(o
     _, cache = tiny_model().run_with_cache(PROMPT, ["pattern.1"], prepend_bos=False)
     row = cache["pattern", 1][0, 2, 5].detach().numpy()
     key = 1 + int(row[1:].argmax())
-    assert box(at, "Query token").value == 5 and box(at, "Key token").value == key
+    assert box(at, "Destination token").value == 5 and box(at, "Source token").value == key
     assert f"Attention {np.float16(row[key]):.3f}" in html(at)
 
 
@@ -213,19 +214,19 @@ def test_a_confirmation_is_made_on_demand(opened):
     assert [row[1] for row in rows] == [
         f"{a:.3f} → {b:.3f}" for a, b in zip(want["attention"], want["attention_after"], strict=True)
     ]
-    box(at, "Key token").set_value(2).run()
+    box(at, "Source token").set_value(2).run()
     assert "Only this edge is touched" not in html(at) and address(at)["edge"] == "5,2"
 
 
 def test_another_query_keeps_a_key_that_it_sees_and_another_prompt_forgets_the_edge(opened):
     at = opened("head", head="2.1", edge="5,2", **ASKED)
-    box(at, "Query token").set_value(3).run()
+    box(at, "Destination token").set_value(3).run()
     assert address(at)["edge"] == "3,2"
-    box(at, "Query token").set_value(1).run()
-    assert address(at)["edge"] == "1,1" and box(at, "Key token").options == ["0: 'the'", "1: 'cat'"]
+    box(at, "Destination token").set_value(1).run()
+    assert address(at)["edge"] == "1,1" and box(at, "Source token").options == ["0: 'the'", "1: 'cat'"]
     at.text_area[0].set_value("a cat sat")
     press(at, "Show attention")
-    assert not at.exception and "edge" not in address(at) and box(at, "Query token").value == 2
+    assert not at.exception and "edge" not in address(at) and box(at, "Destination token").value == 2
 
 
 def test_earlier_heads_are_named_where_that_is_asked(opened):
@@ -256,3 +257,28 @@ def test_short_and_hostile_prompts_are_explained(opened, prompt):
     if prompt != "cat":
         press(at, "Confirm by intervention")
         assert not at.exception and "Only this edge is touched" in html(at)
+
+
+def test_a_node_budget_reaches_the_drawing_and_leaves_the_graph_whole(opened):
+    at = opened("flow", **ASKED, edges="30", nodes="5")
+    assert not at.exception and drawn(at)["budget"] == 5 and len(drawn(at)["layer"]) == 30
+    assert address(at)["nodes"] == "5"
+    at = opened("flow", **ASKED, nodes="1")
+    assert "ask for 2 to 2000" in html(at) and drawn(at)["budget"] == 200
+
+
+@pytest.mark.parametrize("query", [{}, {"apart": "1", "to_last": "1", "weight": "attention"}])
+def test_the_code_of_the_graph_gives_its_edges(opened, query):
+    at = opened("flow", **ASKED, edges="20", **query)
+    edges, data = mounted.run_code(at)["graph"].edges, drawn(at)
+    want = edges.sort_values("weight", ascending=False, kind="stable")
+    assert list(want["source"]) == data["source"] and list(want["target"]) == data["target"]
+    np.testing.assert_allclose(data["weight"], want["weight"], rtol=1e-4)
+
+
+def test_the_code_of_a_measured_graph_gives_its_faithfulness(opened):
+    at = opened("flow", **ASKED, edges="12", answer_token="a", foil_token="cat")
+    press(at, "Measure faithfulness")
+    found = mounted.run_code(at)["graph"].faithfulness.set_index("graph")
+    rows = {row[0]: row for row in table(at, "faithfulness")}
+    assert float(rows["shown"][3].split()[0]) == pytest.approx(float(found.loc["shown", "faithfulness"]), abs=1e-3)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 import shutil
 
 import numpy as np
 import pytest
+from mounted import drawn
 from serving import HOSTILE, ROOT
 from streamlit.testing.v1 import AppTest
 
@@ -16,9 +16,8 @@ from app.components.token_attention import attention_data
 
 
 def component(at: AppTest) -> dict:
-    """The data of the component that a page mounts."""
-    (found,) = at.get("bidi_component")
-    return json.loads(found.proto.json)
+    """The data of the first component that a page mounts."""
+    return drawn(at)[0]
 
 
 def html(at: AppTest) -> str:
@@ -77,9 +76,9 @@ def test_without_an_address_the_best_head_is_shown(opened):
 
 
 def test_a_long_prompt_is_cut_and_that_is_said(opened):
-    at = opened("head", prompt="cat " * 600, bos="0")
-    assert len(component(at)["tokens"]) == 512
-    assert "The prompt has 600 tokens; the first 512 are shown." in html(at)
+    at = opened("head", prompt="cat " * 1100, bos="0")
+    assert not at.exception and len(component(at)["tokens"]) == 1024
+    assert "The prompt has 1,100 tokens; the first 1024 are shown." in html(at)
     assert "prompt" not in address(at)  # too long for one
 
 

@@ -1,19 +1,21 @@
 """Pictures of the app for the README: `python tests/browser/make_screenshot.py STORE [FOLDER]`.
 
 Serves the app over a store with at least one run of heads of a model that loads by name, and writes atlas.png,
-head.png, patching.png, explore.png and runs.png, each below 300 KB. For the last one a pair is patched
-in a copy of the store.
+compared.png (two kinds), head.png, layer.png (a layer's heads, and an ablation), flow.png, patching.png, explore.png and
+runs.png, each below 300 KB. For patching a pair is patched in a copy of the store. With --dark they show the dark look.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
@@ -32,6 +34,26 @@ def shoot(page: Page, path: Path) -> None:
     if size > MAX_BYTES:
         raise SystemExit(f"{path} has {size:,} bytes, more than {MAX_BYTES:,}.")
     print(f"{path}: {size:,} bytes")
+
+
+def layer(page: Page, path: Path) -> None:
+    """From the ablation of the head that is open down to the heads of its layer."""
+    page.get_by_role("button", name="Ablate it now").click()
+    page.get_by_text("set to its mean").first.wait_for()
+    page.locator(".grid .plot canvas[data-geometry]").hover()
+    page.get_by_role("heading", name="Ablate it now").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('[data-testid=stMain]').scrollBy(0, 260)")
+    shoot(page, path)
+
+
+def flow(page: Page, path: Path) -> None:
+    """The graph with one node pinned."""
+    canvas = page.locator(".flow canvas[data-geometry]")
+    canvas.wait_for()
+    canvas.focus()
+    for key in ("ArrowLeft", "Enter"):
+        canvas.press(key)
+    shoot(page, path)
 
 
 def patched(store: Path, copy: Path) -> Path:
@@ -69,6 +91,16 @@ def make(store: Path, folder: Path, *, width: int, height: int, dark: bool) -> N
         page.goto(f"{address}/head?head=18.6")
         page.locator(".tokens span").first.wait_for()
         shoot(page, folder / "head.png")
+        layer(page, folder / "layer.png")
+        page.goto(f"{address}/?kind=induction")
+        canvas.wait_for()
+        page.wait_for_url(re.compile("run="))
+        run = parse_qs(urlsplit(page.url).query)["run"][0]
+        page.goto(f"{address}/?run={run}&kind=induction&against_run={run}&against=previous_token")
+        page.locator(".plot canvas").nth(1).wait_for()
+        shoot(page, folder / "compared.png")
+        page.goto(f"{address}/flow")
+        flow(page, folder / "flow.png")
         page.set_viewport_size({"width": width, "height": max(height, 1220)})
         page.goto(f"{address}/patching")
         page.locator(".heatmaplayer image").wait_for()
