@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from interp.dynamics.base import Examples, Optimizer, Recipe, recipe, recipes
-from interp.dynamics.emerge import Emergence, emergence
+from interp.dynamics.emerge import emergence
 from interp.dynamics.folder import Checkpoint, Checkpoints, checkpoints
+from interp.dynamics.ordering import Order, order
+from interp.dynamics.results import Emergence
 from interp.dynamics.training import train
 
 __all__ = [
@@ -13,9 +15,11 @@ __all__ = [
     "Emergence",
     "Examples",
     "Optimizer",
+    "Order",
     "Recipe",
     "checkpoints",
     "emergence",
+    "order",
     "recipe",
     "recipes",
     "train",

@@ -1,11 +1,11 @@
-"""`emergence`: what changed in a training, when, and how sharply: losses, in-context score, attention of heads."""
+"""`emergence`: what changed in a training, when, how sharply, and whether loss moved with it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,201 +13,302 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from interp.dynamics.attending import CROSS, Composed, CrossHeads, PatternHeads, TaskHeads
 from interp.dynamics.base import Examples
-from interp.dynamics.changes import change_of, resampled
+from interp.dynamics.causing import ABLATED, Patched, ablations
+from interp.dynamics.changes import beside_loss, change_of, crossing, onsets, resampled
+from interp.dynamics.contrasts import contrast
 from interp.dynamics.folder import Checkpoints
-from interp.dynamics.training import stream, token_losses
+from interp.dynamics.measures import Found, Losses, Measure, Own, in_context_scores, own_measures
+from interp.dynamics.results import Emergence
+from interp.dynamics.sources import must_match, source_of
+from interp.dynamics.training import stream
 from interp.errors import InputError
 from interp.heads.base import Finder, finder, finders
-from interp.heads.patterns import attention_shares
-from interp.model.tokens import Batch
+from interp.heads.task_finder import TaskFinder
 from interp.model.transformer import HookedTransformer
-
-if TYPE_CHECKING:
-    import pandas as pd
+from interp.pairs import PromptPairs
 
 __all__ = ["Emergence", "emergence", "in_context_scores"]
 
 Progress = Callable[[str, int, int], None]
-_LEAST = 16  # predicted tokens in a row below which early and late say nothing
 _RESAMPLES = 1_000
-
-
-@dataclass(frozen=True)
-class Emergence:
-    """What was measured at each checkpoint, and what changed.
-
-    `scores`: a row per checkpoint and series: step, measure, series, value, low, high (95%, of rows). Measures: `loss`
-    (nats) by group of tokens; `in_context` (nats; the more negative, the more the context helps); of each kind of head
-    its `sum` over all heads and `best`, the head that is best at the end, followed back. `changes`: a row per series,
-    with the fields of `interp.dynamics.changes.Change`. `about`: rows, seed, the best heads, and `uniform`: the score
-    of a head that attends everywhere alike.
-    """
-
-    scores: pd.DataFrame
-    changes: pd.DataFrame
-    about: Mapping[str, Any]
-
-    def series(self, measure: str, series: str) -> pd.Series:
-        """One series, by step; `InputError` for one that was not measured, with those that were."""
-        import pandas as pd
-
-        of = self.scores[(self.scores["measure"] == measure) & (self.scores["series"] == series)]
-        if of.empty:
-            known = self.changes[["measure", "series"]].itertuples(index=False)
-            raise InputError(f"There is no {measure} {series}. Measured are {', '.join(map(' '.join, known))}.")
-        return pd.Series(of["value"].tolist(), index=of["step"].tolist(), name=f"{measure} {series}")
-
-    def __repr__(self) -> str:
-        steps = sorted(set(self.scores["step"]))
-        return f"Emergence({len(self.changes)} series at {len(steps)} checkpoints, steps {steps[0]} to {steps[-1]})"
+_KINDS = ("previous_token", "duplicate_token", "induction")
+_TAKEN = ("loss", "in_context", "patch", "patch gap", "K-composition")
 
 
 def emergence(
     checkpoints: Any,
     *,
-    kinds: str | Sequence[str] = ("previous_token", "duplicate_token", "induction"),
+    kinds: str | Sequence[str] | None = None,
+    measures: Any = (),
+    pairs: PromptPairs | str | None = "data",
+    ablate_at: Sequence[int] = (),
+    top: int = 2,
     tokens: Int[Tensor, "row pos"] | None = None,
+    revisions: Sequence[str] | None = None,
+    shares: Sequence[float] = (0.1, 0.25, 0.5),
     n: int = 64,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Emergence:
-    """Losses, in-context score and attention of kinds of heads at each checkpoint, and when each changed.
+    """Losses, in-context score, heads by their attention, composition and patch effects at each checkpoint, and when
+    each changed.
 
-    `checkpoints`: those of one training, or step -> model (or a function that loads it), with `tokens` to measure on.
-    Of a training the rows are `n` held-out ones, drawn anew. `kinds`: kinds known by a pattern of attention, scored on
-    these rows. Half of the rows choose the best heads, all numbers come from the others. Intervals are of rows within
-    this training: another seed is another training, and may differ by more.
-    Cost: two forward passes over the rows for each checkpoint.
+    `checkpoints`: those of one training, or its folder; step -> model (or a function that loads it); folders in the
+    hub's layout; or a hub id with `revisions`. Steps are read from names such as "step1000". All but a training's need
+    `tokens` to measure on; of a training the rows are `n` held-out ones, drawn anew.
 
-    Raises `InputError` for fewer than two checkpoints, an unknown kind or one that is known by no pattern.
+    `kinds`: kinds known by a pattern of attention, scored on these rows (by default previous_token, duplicate_token and
+    induction); kinds of a task, scored on `pairs` or, with a tokenizer, on the task's own prompts; of an
+    encoder-decoder "mirror" or "source_token", where its cross-attention looks. `pairs`: PromptPairs to patch; "data"
+    draws `n` from the recipe's data, where a contrast is known of them; None leaves patching out. `measures`: more of
+    them, by name: of an installed package ("probe_accuracy"), or a mapping from names to functions of (model, Examples)
+    that give series -> one number for each row. `ablate_at`: steps at which the `top` heads of each kind are ablated
+    together, beside random sets. `shares` of the way from first to last that are dated, besides halfway.
+
+    Half of the rows choose the best heads, all numbers come from the others. Intervals are of rows within this
+    training: another seed is another training, and may differ by more (`interp.dynamics.order`).
+    Cost: two forward passes over the rows for each checkpoint, and two over the pairs and one more for each head.
+
+    Raises `InputError` for fewer than two checkpoints, those of two architectures, an unknown kind or measure.
     """
-    found = _kinds(kinds)
-    models = _models(checkpoints)
-    if isinstance(n, bool) or not isinstance(n, int) or n < 4:
-        raise InputError(f"n is {n!r}. Give a whole number of rows, at least 4.")
-    examples = _examples(checkpoints, tokens, n, seed)
-    report = progress or (lambda stage, done, total: None)
-    steps, losses, shares = sorted(models), [], []
-    for i, step in enumerate(steps):
+    models, training, name = source_of(checkpoints, revisions)
+    for label, number, least in (("n", n, 4), ("top", top, 1)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise InputError(f"{label} is {number!r}. Give a whole number, at least {least}.")
+    asked = _kinds(kinds)
+    dated = _shares(shares)
+    own = own_measures(measures, (*_TAKEN, *(getattr(one, "name", one) for one in asked or ())))
+    examples = _examples(training, tokens, n, seed)
+    asked = _suiting(asked, examples)
+    if unknown := [step for step in ablate_at if step not in models]:
+        raise InputError(f"ablate_at names step {unknown[0]!r}. There are {', '.join(map(str, models))}.")
+    if ablate_at and (examples.source is not None or not any(isinstance(one, Finder) for one in asked)):
+        raise InputError("ablate_at takes a decoder and kinds known by a pattern: their top heads are ablated.")
+    plan = _plan(asked, examples, own, _pairs(pairs, training, n, seed), n, seed)
+    seen = _look(models, plan, progress or (lambda stage, done, total: None))
+    found = [one.found(of) for one, of in zip(plan.measures, seen, strict=True)]
+    about = {"model": name, "seed": seed, "steps": list(models), "training": _training(training)}
+    for one in found:
+        _join(about, one.about)
+    if plan.left_out:
+        _join(about, {"left_out": plan.left_out})
+    ablated = _ablated(models, plan, examples, found, ablate_at, top, seed)
+    return _result(found, np.array(list(models), dtype=float), about, dated, ablated, seed)
+
+
+@dataclass
+class _Plan:
+    measures: list[Measure]
+    heads: PatternHeads | None
+    chooses: Tensor
+    left_out: dict[str, str]
+
+
+def _plan(
+    asked: Sequence[Any], examples: Examples, own: Mapping[str, Any], patched: Patched | None, n: int, seed: int
+) -> _Plan:
+    chooses = torch.arange(len(examples.tokens)) % 2 == 0
+    measures: list[Measure] = [Losses(examples, ~chooses)]
+    patterns = [one for one in asked if isinstance(one, Finder)]
+    heads = PatternHeads(patterns, examples, chooses) if patterns else None
+    measures += [heads] if heads else []
+    if cross := [one for one in asked if isinstance(one, str)]:
+        measures.append(CrossHeads(cross, examples, chooses))
+    given = patched.pairs if patched is not None and not patched.difference else None
+    measures += [TaskHeads(one, given, n, seed) for one in asked if isinstance(one, TaskFinder)]
+    if heads and {"previous_token", "induction"} <= {one.name for one in patterns}:
+        measures.append(Composed(heads, seed))
+    measures += [patched] if patched is not None else []
+    measures += [Own(name, function, examples) for name, function in own.items()]
+    return _Plan(measures, heads, chooses, {})
+
+
+def _look(models: Mapping[int, Any], plan: _Plan, report: Progress) -> list[list[Any]]:
+    """What each measure saw of each checkpoint; a measure that a model has no room for is left out of the plan."""
+    first: tuple[int, HookedTransformer] | None = None
+    seen: list[list[Any]] = [[] for _ in plan.measures]
+    for i, (step, loaded) in enumerate(models.items()):
+        model = loaded if isinstance(loaded, HookedTransformer) else loaded()
+        if first is None:
+            first = (step, model)
+            kept = [one for one in plan.measures if (why := _no_room(one, model)) is None or _note(plan, one, why)]
+            plan.measures[:], seen = kept, [[] for _ in kept]
+        must_match(first, step, model)
+        with torch.no_grad():
+            for one, of in zip(plan.measures, seen, strict=True):
+                of.append(one.see(model))
+        report("measuring checkpoints", i + 1, len(models))
+    return seen
+
+
+def _no_room(one: Measure, model: HookedTransformer) -> str | None:
+    """Why a measure that nobody asked for by name cannot be made of a model."""
+    if isinstance(one, Composed):
+        blocks = model.main.config.blocks
+        if len(blocks) < 2:
+            return "the model has one layer, so no head reads what another writes"
+        if len({(block.attn.n_heads, block.attn.d_head) for block in blocks}) > 1:
+            return "layers differ in their heads"
+    return None
+
+
+def _note(plan: _Plan, one: Measure, why: str) -> bool:
+    plan.left_out["composition" if isinstance(one, Composed) else type(one).__name__] = why
+    return False
+
+
+def _ablated(
+    models: Mapping[int, Any],
+    plan: _Plan,
+    examples: Examples,
+    found: Sequence[Found],
+    at: Sequence[int],
+    top: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    if not at or plan.heads is None:
+        return []
+    sets = {name: heads[:top] for name, heads in plan.heads.ranked.items()}
+    if {"previous_token", "induction"} <= set(sets):
+        sets["previous_token + induction"] = list(dict.fromkeys([*sets["previous_token"], *sets["induction"]]))
+    group = _most_changed(found[0])
+    reports = ~plan.chooses
+    rows = Examples(examples.tokens[reports], {group: examples.scored[group][reports]})
+    table: list[dict[str, Any]] = []
+    for step in sorted(set(at)):
         loaded = models[step]
         model = loaded if isinstance(loaded, HookedTransformer) else loaded()
-        for one in found:
-            one.must_apply_to(model)
         with torch.no_grad():
-            losses.append(token_losses(model, examples)[0])
-            shares.append(
-                attention_shares(model, Batch(examples.tokens[:, :-1]), {one.name: one.rule for one in found})
-            )
-        report("measuring checkpoints", i + 1, len(steps))
-    half = torch.arange(len(examples.tokens)) % 2 == 0
-    series, best = _attention(found, shares, half)
-    everything = {**_losses(torch.stack(losses, dim=-1)[~half], examples, ~half), **series}
-    about = {"n": int((~half).sum()), "seed": seed, "best": best, "uniform": _uniform(found, examples)}
-    return _result(everything, np.array(steps), about, seed)
+            table += ablations(model, step, rows, rows.scored[group], sets, seed)
+    return table
 
 
-def in_context_scores(losses: Float[Tensor, "row next_pos *rest"]) -> Float[Tensor, "row *rest"]:
-    """Mean loss of the last eighth of a row's tokens minus that of the first eighth, in nats: negative where context
-    helps. Olsson 2022 takes tokens 500 and 50 of long texts; short rows need means."""
-    eighth = losses.shape[1] // 8
-    return losses[:, -eighth:].mean(dim=1) - losses[:, :eighth].mean(dim=1)
+def _most_changed(found: Found) -> str:
+    """The group of tokens whose loss changed most."""
+    ways = {name[1]: values.mean(axis=0) for name, values in found.series.items() if name[0] == "loss"}
+    return max(ways, key=lambda name: abs(ways[name][-1] - ways[name][0]))
 
 
-Named = dict[tuple[str, str], Float[ndarray, "_ checkpoint"]]  # rows: those that ask
-
-
-def _losses(losses: Float[Tensor, "row next_pos checkpoint"], examples: Examples, rows: Tensor) -> Named:
-    found: Named = {}
-    for name, scored in examples.scored.items():
-        which = scored[rows, 1:, None].to(losses.dtype)
-        found["loss", name] = _array((losses * which).sum(1) / which.sum(1))
-    if losses.shape[1] >= _LEAST and bool(examples.all_scored.float().mean() > 0.5):
-        found["in_context", "late − early"] = _array(in_context_scores(losses))
-    return found
-
-
-def _attention(
-    found: Sequence[Finder], shares: Sequence[Mapping[str, Tensor]], half: Tensor
-) -> tuple[Named, dict[str, str]]:
-    series: Named = {}
-    best: dict[str, str] = {}
-    for one in found:
-        scores = torch.stack([each[one.name] for each in shares], dim=-1)  # row layer head checkpoint
-        asks = ~scores[..., 0].isnan().all(dim=(1, 2))
-        if int((asks & half).sum()) < 1 or int((asks & ~half).sum()) < 2:
-            raise InputError(f"Too few rows have what {one.name} heads attend to. Give other tokens, or a larger n.")
-        chosen = scores[asks & half][..., -1].nanmean(dim=0)
-        layer, head = divmod(int(chosen.nan_to_num(-1.0).argmax()), chosen.shape[1])
-        best[one.name] = f"{layer}.{head}"
-        reported = scores[asks & ~half]
-        series[one.name, "sum"] = _array(reported.nansum(dim=(1, 2)))
-        series[one.name, "best"] = _array(reported[:, layer, head])
-    return series, best
-
-
-def _uniform(found: Sequence[Finder], examples: Examples) -> dict[str, float]:
-    """The score of one head that attends alike to every token it may see."""
-    tokens = examples.tokens[:, :-1]
-    queries = torch.arange(tokens.shape[1])
-    scores = {}
-    for one in found:
-        keys = one.rule(tokens, queries).float().sum(-1)
-        share = keys / (queries + 1)
-        scores[one.name] = float(share[keys > 0].mean())
-    return scores
-
-
-def _result(everything: Named, steps: Int[ndarray, " checkpoint"], about: Mapping[str, Any], seed: int) -> Emergence:
+def _result(
+    found: Sequence[Found],
+    steps: Float[ndarray, " checkpoint"],
+    about: dict[str, Any],
+    shares: Sequence[float],
+    ablated: list[dict[str, Any]],
+    seed: int,
+) -> Emergence:
     import pandas as pd
 
-    rows, changes = [], []
+    everything = {name: values for one in found for name, values in one.series.items()}
+    noise = {name: value for one in found for name, value in one.noise.items()}
+    about["loss"] = _most_changed(found[0])
+    loss = everything["loss", about["loss"]].mean(axis=0)
+    rows: list[dict[str, Any]] = []
+    changes: list[dict[str, Any]] = []
     for (measure, name), values in everything.items():
-        low, high = np.quantile(resampled(values, _RESAMPLES, seed), [0.025, 0.975], axis=0)
-        numbers = zip(steps.tolist(), values.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
-        rows += [
-            {"step": step, "measure": measure, "series": name, "value": value, "low": least, "high": most}
-            for step, value, least, most in numbers
-        ]
-        change = change_of(values, steps.astype(float), n_resamples=_RESAMPLES, seed=seed)
-        changes.append({"measure": measure, "series": name, **dataclasses.asdict(change)})
-    return Emergence(pd.DataFrame(rows), pd.DataFrame(changes), about)
+        draws = resampled(values, _RESAMPLES, seed) if len(values) > 1 else np.full((2, len(steps)), np.nan)
+        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+        for at, value, least, most in zip(steps, values.mean(axis=0), low, high, strict=True):
+            numbers = {"value": float(value), "low": float(least), "high": float(most)}
+            rows.append({"step": int(at), "measure": measure, "series": name, **numbers})
+        change = change_of(values, steps, n_resamples=_RESAMPLES, seed=seed, noise=noise.get((measure, name), 0.0))
+        line = {"measure": measure, "series": name, **dataclasses.asdict(change)}
+        line |= _dates(values, draws, steps, shares, change.step)
+        changes.append(line | _with_loss(loss, values.mean(axis=0), steps, change.step))
+    return Emergence(pd.DataFrame(rows), pd.DataFrame(changes), about, pd.DataFrame(ablated, columns=ABLATED))
 
 
-def _kinds(kinds: str | Sequence[str]) -> list[Finder]:
-    found = [finder(kind) for kind in dict.fromkeys([kinds] if isinstance(kinds, str) else kinds)]
-    if wrong := [one.name for one in found if not isinstance(one, Finder)]:
-        known = ", ".join(name for name, one in finders().items() if isinstance(one, Finder))
-        raise InputError(f"{wrong[0]} is known by no pattern on plain rows of tokens. Kinds that are: {known}.")
+def _dates(
+    values: ndarray, draws: ndarray, steps: ndarray, shares: Sequence[float], halfway: float
+) -> dict[str, float]:
+    """The step at each share of the way, with intervals; NaN for what did not change."""
+    dates: dict[str, float] = {}
+    for share in shares:
+        name, changed = f"at_{round(100 * share)}", not np.isnan(halfway)
+        dates[name] = crossing(values.mean(axis=0), steps, share) if changed else np.nan
+        many = onsets(draws, steps, share) if changed and len(values) > 1 else np.array([np.nan])
+        dates[f"{name}_low"], dates[f"{name}_high"] = (float(x) for x in np.quantile(many, [0.025, 0.975]))
+    return dates
+
+
+def _with_loss(loss: ndarray, mean: ndarray, steps: ndarray, halfway: float) -> dict[str, float]:
+    changed = not np.isnan(halfway)
+    first, last = (crossing(mean, steps, share) if changed else np.nan for share in (0.1, 0.9))
+    share, at = beside_loss(loss, steps, first, halfway, last)
+    return {"loss_share": share, "loss_at": at}
+
+
+def _kinds(kinds: str | Sequence[str] | None) -> list[Any] | None:
+    """Finders, and names of what cross-attention looks at; None where the model decides."""
+    if kinds is None:
+        return None
+    names = dict.fromkeys([kinds] if isinstance(kinds, str) else kinds)
+    found = [name if name in CROSS else finder(name) for name in names]
+    if wrong := [one.name for one in found if not isinstance(one, Finder | TaskFinder | str)]:
+        known = ", ".join(name for name, one in finders().items() if isinstance(one, Finder | TaskFinder))
+        raise InputError(f"{wrong[0]} is known by no attention that can be followed over a training. Kinds: {known}.")
     return found
 
 
-def _models(given: Any) -> dict[int, Any]:
-    if isinstance(given, Checkpoints):
-        models: dict[int, Any] = {one.step: one.load for one in given}
-    elif isinstance(given, Mapping):
-        models = dict(given)
-    else:
-        raise InputError(
-            "emergence takes the checkpoints of a training (interp.dynamics.checkpoints(folder)) or step -> model, "
-            f"not {type(given).__name__}."
-        )
-    if len(models) < 2:
-        raise InputError(f"A change takes at least two checkpoints; these are {len(models)}.")
-    if wrong := [step for step in models if isinstance(step, bool) or not isinstance(step, int) or step < 0]:
-        raise InputError(f"{wrong[0]!r} is no step. Name each model by the updates it has behind it: 0, 1, …")
-    return models
+def _suiting(asked: list[Any] | None, examples: Examples) -> list[Any]:
+    """The kinds, or those that suit the data where none were asked for."""
+    source = examples.source
+    if asked is None and source is None:
+        return [finder(name) for name in _KINDS]
+    if asked is None and source is not None:
+        following = examples.tokens[:, 1:]
+        mirrored = source.shape == following.shape and torch.equal(source.flip(1), following)
+        return ["mirror" if mirrored else "source_token"]
+    assert asked is not None
+    cross = [one for one in asked if isinstance(one, str)]
+    others = [one.name for one in asked if not isinstance(one, str)]
+    if cross and source is None:
+        raise InputError(f"{cross[0]!r} is of cross-attention, and these rows have no source that an encoder reads.")
+    if others and source is not None:
+        raise InputError(f"{others[0]} heads are of one stack; of an encoder-decoder ask for {' or '.join(CROSS)}.")
+    return asked
 
 
-def _examples(given: Any, tokens: Tensor | None, n: int, seed: int) -> Examples:
+def _shares(shares: Sequence[float]) -> list[float]:
+    found = sorted({float(one) for one in shares})
+    if wrong := [one for one in found if not 0.01 <= one <= 0.99]:
+        raise InputError(f"shares has {wrong[0]}. Give shares of the way, between 0.01 and 0.99.")
+    return found
+
+
+def _pairs(pairs: PromptPairs | str | None, training: Checkpoints | None, n: int, seed: int) -> Patched | None:
+    if isinstance(pairs, PromptPairs):
+        if len(pairs) < 4 or not pairs.foil:
+            raise InputError(
+                f"pairs= holds {len(pairs)} pairs. Give at least 4, with foils: effects are of a difference."
+            )
+        return Patched(pairs)
+    if pairs not in ("data", None):
+        raise InputError(f'pairs is {pairs!r}. Give PromptPairs, "data" or None.')
+    made = contrast(training.data, n, stream(seed, "pairs")) if pairs and training is not None else None
+    return None if made is None else Patched(*made)
+
+
+def _examples(training: Checkpoints | None, tokens: Tensor | None, n: int, seed: int) -> Examples:
     if tokens is not None:
         if len(tokens) < 4 or tokens.shape[1] < 3:
             raise InputError(f"tokens has shape {tuple(tokens.shape)}. Give at least 4 rows of 3 tokens.")
         return Examples(tokens, {"all": (torch.arange(tokens.shape[1]) > 0).expand(len(tokens), -1)})
-    if not isinstance(given, Checkpoints):
+    if training is None:
         raise InputError("These models come without data. Give tokens= [row pos] to measure them on.")
-    return given.data.draw(n, stream(seed, "emergence"), held_out=True)
+    return training.data.draw(n, stream(seed, "emergence"), held_out=True)
 
 
-def _array(values: Tensor) -> Float[ndarray, "row checkpoint"]:
-    return values.double().numpy()
+def _training(training: Checkpoints | None) -> dict[str, Any] | None:
+    if training is None:
+        return None
+    asked = training.asked
+    return {"recipe": asked["recipe"]["name"], "seed": asked["seed"], "steps": asked["steps"]}
+
+
+def _join(about: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add what a measure says; mappings of one name are joined."""
+    for name, value in more.items():
+        about[name] = {**about.get(name, {}), **value} if isinstance(value, Mapping) else value

@@ -29,6 +29,8 @@ _HOMES = {
     "evaluation": "interp.results.evaluation:Evaluation",
     "report": "interp.report.results:Report",
     "atlas": "interp.atlas.results:Atlas",
+    "emergence": "interp.dynamics.results:Emergence",
+    "emergence_order": "interp.dynamics.ordering:Order",
     "atlas_comparison": "interp.atlas.comparison:Comparison",
 }
 # Those of packages that stand above interp, such as probes.
