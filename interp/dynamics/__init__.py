@@ -6,6 +6,8 @@ from interp.dynamics.base import Examples, Optimizer, Recipe, recipe, recipes
 from interp.dynamics.emerge import emergence
 from interp.dynamics.folder import Checkpoint, Checkpoints, checkpoints
 from interp.dynamics.ordering import Order, order
+from interp.dynamics.play import playback
+from interp.dynamics.played import Playback
 from interp.dynamics.results import Emergence
 from interp.dynamics.training import train
 
@@ -16,10 +18,12 @@ __all__ = [
     "Examples",
     "Optimizer",
     "Order",
+    "Playback",
     "Recipe",
     "checkpoints",
     "emergence",
     "order",
+    "playback",
     "recipe",
     "recipes",
     "train",
