@@ -30,7 +30,7 @@ __all__ = ["MAX_STEPS", "MAX_TOKENS", "playback"]
 Progress = Callable[[str, int, int], None]
 MAX_STEPS = 64
 MAX_TOKENS = 128  # that are read; one more may follow
-MAX_CELLS = 24_000_000  # of attention; two bytes each
+MAX_CELLS = 12_000_000  # of attention; two bytes each
 _KINDS = ("previous_token", "duplicate_token", "induction")
 
 
@@ -81,7 +81,7 @@ def playback(
     _must_suit(first, shown, len(chosen))
     reports = torch.arange(len(examples.tokens)) % 2 == 1 if len(examples.tokens) > 1 else torch.tensor([True])
     heads = _measure(kinds, examples, ~reports)
-    film = _Film(shown, min(k, first.cfg.d_vocab), reports, Losses(examples, reports), heads)
+    film = _Film(shown, min(k, first.cfg.d_vocab), reports, Losses(examples, reports), heads, kinds is not None)
     for i, step in enumerate(chosen):
         model = first if i == 0 else _loaded(models, step)
         must_match((chosen[0], first), step, model)
@@ -102,6 +102,7 @@ class _Film:
     reports: Tensor
     losses: Losses
     heads: PatternHeads | CrossHeads
+    named: bool  # whether the caller named the kinds
     patterns: dict[str, list[ndarray]] = field(default_factory=dict)
     lens: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     scores: list[Mapping[str, Tensor]] = field(default_factory=list)
@@ -127,7 +128,7 @@ class _Film:
         """All that was seen; `model` names the tokens."""
         import pandas as pd
 
-        kinds = list(self.scores[0])
+        kinds = self._asked()
         heads = torch.stack([torch.stack([one[kind].nanmean(0) for one in self.scores]) for kind in kinds])
         steps, series = about["steps"], self.losses.found(self.token_losses).series
         losses = [
@@ -139,6 +140,8 @@ class _Film:
         top, prob, following = (torch.stack(parts).numpy() for parts in zip(*self.lens, strict=True))
         row = self.row.tokens[0].tolist()
         likely = sorted({int(one) for one in np.unique(top)})
+        if unasked := [kind for kind in self.scores[0] if kind not in kinds]:
+            about["left_out"] = dict.fromkeys(unasked, "no row has what these heads attend to")
         about |= {"kinds": kinds, "scored": "decoder.cross_attn" if self.row.source is not None else _main(model)}
         about["widths"] = {name: _widths(model, name) for name in self.patterns}
         about |= {"ids": row, "tokens": token_texts(model, row[:-1]), "following": token_texts(model, row[1:])}
@@ -152,6 +155,14 @@ class _Film:
         scores = heads.float().masked_fill(missing, torch.nan).numpy()
         lens = RowLens(top.astype(np.int32), prob, following)
         return Playback(patterns, lens, scores, pd.DataFrame(losses), about)
+
+    def _asked(self) -> list[str]:
+        """The kinds that some row has a place for."""
+        there = {kind: not bool(one.isnan().all()) for kind, one in self.scores[0].items()}
+        missing = [kind for kind, asked in there.items() if not asked]
+        if missing and (self.named or len(missing) == len(there)):
+            raise InputError(f"No row has what {missing[0]} heads attend to. Give other tokens, or another kind.")
+        return [kind for kind, asked in there.items() if asked]
 
 
 def _pattern_sites(model: HookedTransformer) -> dict[str, list[str]]:
