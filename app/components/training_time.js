@@ -32,9 +32,14 @@ function stepTicks(last) {
   return ticks.filter((one) => one <= Math.max(1, last));
 }
 
+// Colour and dashes of a line.
+const lookOf = (one, i, theme) => {
+  const colours = LINES[theme.dark ? "dark" : "light"];
+  return one.strong ? { stroke: "#e8590c", "stroke-dasharray": "" } : { stroke: colours[i % colours.length], "stroke-dasharray": DASHES[i % DASHES.length] };
+};
+
 // One panel. `series` are {name, value, low, high, date}; returns the svg and a function that moves the marker.
 function timePanel({ title, series, share, before, steps, width, height, axis, theme, lossDate }) {
-  const colours = LINES[theme.dark ? "dark" : "light"];
   const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": `${title} over the training; the numbers stand in the table beside` });
   const bottom = height - (axis ? EDGE.axis : EDGE.bottom);
   const last = steps[steps.length - 1];
@@ -59,7 +64,7 @@ function timePanel({ title, series, share, before, steps, width, height, axis, t
     line.append(shape("title", {}, `the loss is halfway at step ${wholeStep(lossDate)}`));
     svg.append(line);
   }
-  series.forEach((one, i) => drawSeries(svg, one, { x, y, steps, colour: colours[(before + i) % colours.length], dash: DASHES[(before + i) % DASHES.length] }));
+  series.forEach((one, i) => drawSeries(svg, one, { x, y, steps, look: lookOf(one, before + i, theme) }));
   const marker = shape("g", { class: "marker" });
   svg.append(marker);
   function mark(at) {
@@ -67,7 +72,7 @@ function timePanel({ title, series, share, before, steps, width, height, axis, t
     marker.replaceChildren(shape("line", { x1: place, x2: place, y1: EDGE.top - 3, y2: bottom, stroke: "#e8590c", "stroke-width": 2 }));
     series.forEach((one, i) => {
       if (one.value[at] === null) return;
-      marker.append(shape("circle", { cx: place, cy: y(one.value[at]), r: 3.6, fill: colours[(before + i) % colours.length], stroke: "#e8590c", "stroke-width": 1.2 }));
+      marker.append(shape("circle", { cx: place, cy: y(one.value[at]), r: 3.6, fill: lookOf(one, before + i, theme).stroke, stroke: "#e8590c", "stroke-width": 1.2 }));
     });
   }
   // The checkpoint nearest to a place on the screen.
@@ -79,15 +84,15 @@ function timePanel({ title, series, share, before, steps, width, height, axis, t
   return { svg, mark, nearest };
 }
 
-function drawSeries(svg, one, { x, y, steps, colour, dash }) {
+function drawSeries(svg, one, { x, y, steps, look }) {
   const there = steps.map((step, i) => i).filter((i) => one.value[i] !== null);
   const banded = there.filter((i) => one.low[i] !== null && one.high[i] !== null);
   if (banded.length > 1) {
     const up = banded.map((i) => `${x(steps[i])},${y(one.high[i])}`), down = banded.map((i) => `${x(steps[i])},${y(one.low[i])}`).reverse();
-    svg.append(shape("polygon", { points: [...up, ...down].join(" "), fill: colour, "fill-opacity": 0.16 }));
+    svg.append(shape("polygon", { points: [...up, ...down].join(" "), fill: look.stroke, "fill-opacity": 0.16 }));
   }
   const points = there.map((i) => `${x(steps[i])},${y(one.value[i])}`).join(" ");
-  const line = shape("polyline", { points, fill: "none", stroke: colour, "stroke-width": one.strong ? 3 : 2, "stroke-dasharray": dash, "stroke-linejoin": "round" });
+  const line = shape("polyline", { points, fill: "none", "stroke-width": 2, ...look, "stroke-linejoin": "round" });
   line.append(shape("title", {}, one.name));
   svg.append(line);
   if (one.date !== null && one.date !== undefined && there.length > 1) {
@@ -96,7 +101,7 @@ function drawSeries(svg, one, { x, y, steps, colour, dash }) {
       const [a, b] = [there[after - 1], there[after]];
       const way = (Math.log2(1 + one.date) - Math.log2(1 + steps[a])) / (Math.log2(1 + steps[b]) - Math.log2(1 + steps[a]) || 1);
       const [px, py] = [x(one.date), y(one.value[a] + way * (one.value[b] - one.value[a]))];
-      const diamond = shape("path", { d: `M${px} ${py - 6}l5 6l-5 6l-5 -6z`, fill: colour, stroke: "currentColor", "stroke-width": 0.8 });
+      const diamond = shape("path", { d: `M${px} ${py - 6}l5 6l-5 6l-5 -6z`, fill: look.stroke, stroke: "currentColor", "stroke-width": 0.8 });
       diamond.append(shape("title", {}, `${one.name}: halfway at step ${wholeStep(one.date)}`));
       svg.append(diamond);
     }
@@ -105,7 +110,6 @@ function drawSeries(svg, one, { x, y, steps, colour, dash }) {
 
 // The series as a table: what they are now, when they were halfway, and how many doublings that took.
 function seriesTable(panels, theme) {
-  const colours = LINES[theme.dark ? "dark" : "light"];
   const table = element("table"), head = element("thead"), body = element("tbody");
   const dated = panels.some((panel) => panel.series.some((one) => one.date !== null && one.date !== undefined));
   const names = ["series", "now", ...(dated ? ["halfway ◆", "doublings"] : [])];
@@ -118,7 +122,7 @@ function seriesTable(panels, theme) {
       const row = element("tr"), name = element("td"), now = element("td");
       if (panel.drawn) {
         const sample = shape("svg", { viewBox: "0 0 22 8", "aria-hidden": "true" });
-        sample.append(shape("line", { x1: 0, x2: 22, y1: 4, y2: 4, stroke: colours[(panel.before + i) % colours.length], "stroke-width": 2.4, "stroke-dasharray": DASHES[(panel.before + i) % DASHES.length] }));
+        sample.append(shape("line", { x1: 0, x2: 22, y1: 4, y2: 4, "stroke-width": 2.4, ...lookOf(one, panel.before + i, theme) }));
         name.append(sample);
       } else row.className = "away";
       name.append(one.name);
