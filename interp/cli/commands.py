@@ -14,6 +14,7 @@ import typer
 from interp.cli.atlas import atlas, compare
 from interp.cli.attribute import attribute
 from interp.cli.browser import open_app
+from interp.cli.emergence import emergence
 from interp.cli.evaluate import evaluate
 from interp.cli.explain import explain
 from interp.cli.heads import heads
@@ -48,6 +49,7 @@ app.command("report")(report)
 app.command("atlas")(atlas)
 app.command("compare")(compare)
 app.command("train")(train)
+app.command("emergence")(emergence)
 app.command("ov")(ov)
 app.command("composition")(composition)
 app.command("graph")(graph)

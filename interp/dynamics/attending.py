@@ -39,6 +39,16 @@ class PatternHeads:
     chooses: Tensor
     ranked: dict[str, list[HeadId]] = field(default_factory=dict)
 
+    def asking(self, one: Finder) -> Bool[Tensor, " row"]:
+        """Rows that have what a kind attends to."""
+        tokens = self.examples.tokens[:, :-1]
+        return one.rule(tokens, torch.arange(tokens.shape[1])).any(dim=(1, 2))
+
+    def too_few(self, one: Finder) -> bool:
+        """Whether a kind cannot be chosen on one half of the rows and reported on the other."""
+        asks = self.asking(one)
+        return int((asks & self.chooses).sum()) < 1 or int((asks & ~self.chooses).sum()) < 2
+
     def see(self, model: HookedTransformer) -> Mapping[str, Tensor]:
         for one in self.kinds:
             one.must_apply_to(model)
@@ -48,12 +58,7 @@ class PatternHeads:
         made = Found(about={"best": {}, "uniform": self._uniform()})
         for one in self.kinds:
             scores = torch.stack([each[one.name] for each in seen], dim=-1).double().numpy()
-            asks = ~np.isnan(scores[..., 0]).all(axis=(1, 2))
-            chooses = self.chooses.numpy()
-            if (asks & chooses).sum() < 1 or (asks & ~chooses).sum() < 2:
-                raise InputError(
-                    f"Too few rows have what {one.name} heads attend to. Give other tokens, or a larger n."
-                )
+            asks, chooses = self.asking(one).numpy(), self.chooses.numpy()
             total, best, order = best_and_sum(scores[asks], chooses[asks])
             self.ranked[one.name] = order
             made.about["best"][one.name] = _name(order[0])
@@ -176,7 +181,10 @@ class Composed:
             return Found(about={"left_out": {"composition": why}})
         above = np.stack([scores - random for scores, random, _ in seen], axis=-1)
         pair = above[*earlier[0], *to]
-        others = ~np.isnan(above[..., 0])
+        if np.isnan(pair).any():
+            why = "the best previous-token or induction head has no weights in some checkpoint"
+            return Found(about={"left_out": {"composition": why}})
+        others = ~np.isnan(above).any(axis=-1)
         others[*earlier[0], *to] = False
         deviation = float(np.mean([one[2] for one in seen]))
         made = Found(about={"best": {"K-composition": f"{_name(earlier[0])} → {_name(to)}"}})

@@ -86,7 +86,7 @@ def emergence(
         raise InputError(f"ablate_at names step {unknown[0]!r}. There are {', '.join(map(str, models))}.")
     if ablate_at and (examples.source is not None or not any(isinstance(one, Finder) for one in asked)):
         raise InputError("ablate_at takes a decoder and kinds known by a pattern: their top heads are ablated.")
-    plan = _plan(asked, examples, own, _pairs(pairs, training, n, seed), n, seed)
+    plan = _plan(asked, examples, own, _pairs(pairs, training, n, seed), n, seed, chosen=kinds is not None)
     seen = _look(models, plan, progress or (lambda stage, done, total: None))
     found = [one.found(of) for one, of in zip(plan.measures, seen, strict=True)]
     about = {"model": name, "seed": seed, "steps": list(models), "training": _training(training)}
@@ -107,13 +107,29 @@ class _Plan:
 
 
 def _plan(
-    asked: Sequence[Any], examples: Examples, own: Mapping[str, Any], patched: Patched | None, n: int, seed: int
+    asked: Sequence[Any],
+    examples: Examples,
+    own: Mapping[str, Any],
+    patched: Patched | None,
+    n: int,
+    seed: int,
+    *,
+    chosen: bool,
 ) -> _Plan:
     chooses = torch.arange(len(examples.tokens)) % 2 == 0
     measures: list[Measure] = [Losses(examples, ~chooses)]
     patterns = [one for one in asked if isinstance(one, Finder)]
     heads = PatternHeads(patterns, examples, chooses) if patterns else None
-    measures += [heads] if heads else []
+    left_out: dict[str, str] = {}
+    if heads is not None:
+        left_out = {
+            one.name: f"too few rows have what {one.name} heads attend to" for one in patterns if heads.too_few(one)
+        }
+        if left_out and chosen:
+            name = next(iter(left_out))
+            raise InputError(f"Too few rows have what {name} heads attend to. Give other tokens, or a larger n.")
+        heads.kinds = patterns = [one for one in patterns if one.name not in left_out]
+        measures += [heads] if patterns else []
     if cross := [one for one in asked if isinstance(one, str)]:
         measures.append(CrossHeads(cross, examples, chooses))
     given = patched.pairs if patched is not None and not patched.difference else None
@@ -122,7 +138,7 @@ def _plan(
         measures.append(Composed(heads, seed))
     measures += [patched] if patched is not None else []
     measures += [Own(name, function, examples) for name, function in own.items()]
-    return _Plan(measures, heads, chooses, {})
+    return _Plan(measures, heads, chooses, left_out)
 
 
 def _look(models: Mapping[int, Any], plan: _Plan, report: Progress) -> list[list[Any]]:

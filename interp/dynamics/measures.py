@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class Found:
     about: dict[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Measure(Protocol):
     """`see` looks at one checkpoint, `found` makes series of all that was seen, in the order of the steps."""
 

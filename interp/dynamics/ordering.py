@@ -39,8 +39,9 @@ class Order:
 
     `pairs`: first, second, onset, n (trainings in which both changed), before, after, tied; `octaves`, the median of
     log2((1 + step of second) / (1 + step of first)), so positive where the first leads, with `low` and `high`: order
-    statistics that hold the median with `confidence`, at most 95% (wider ones do not exist for few trainings); p; and
-    `verdict` on `first`: before, after, not settled (p above alpha), cannot tell. `onsets`: training, series, onset, step (NaN where it did not change).
+    statistics that hold the median with `confidence`, at least 95% where there are enough trainings for that; p; and
+    `verdict` on `first`: before, after, not settled (p above alpha), cannot tell. `onsets`: training, series, onset,
+    step (NaN where it did not change).
     """
 
     pairs: pd.DataFrame
@@ -115,10 +116,10 @@ class Order:
 
 
 def order(
-    emergences: Sequence[Emergence],
+    emergences: Emergence | Sequence[Emergence],
     series: Sequence[tuple[str, str]] | None = None,
     *,
-    onsets: Sequence[float | str] = (0.1, 0.25, 0.5, "left"),
+    onsets: float | str | Sequence[float | str] = (0.1, 0.25, 0.5, "left"),
     alpha: float = 0.05,
 ) -> Order:
     """Of each two series, in how many trainings one came before the other.
@@ -131,6 +132,7 @@ def order(
     """
     import pandas as pd
 
+    emergences = [emergences] if isinstance(emergences, Emergence) else list(emergences)
     names = _trainings(emergences)
     wanted = _series(emergences, series)
     labels = {one: f"{one[0]}, {one[1]}" for one in wanted}
@@ -199,7 +201,7 @@ def _date(one: Emergence, series: tuple[str, str], onset: float | str) -> float:
     return crossing(values.to_numpy(dtype=float), values.index.to_numpy(dtype=float), onset)
 
 
-def _onsets(onsets: Sequence[float | str]) -> list[float | str]:
+def _onsets(onsets: float | str | Sequence[float | str]) -> list[float | str]:
     given = [onsets] if isinstance(onsets, str | float) else list(onsets)
     for one in given:
         share = not isinstance(one, str) and 0.01 <= one <= 0.99
@@ -226,8 +228,8 @@ def _series(emergences: Sequence[Emergence], asked: Sequence[tuple[str, str]] | 
 
 
 def _trainings(emergences: Sequence[Emergence]) -> list[str]:
-    if isinstance(emergences, Emergence) or len(emergences) < 2:
-        n = 1 if isinstance(emergences, Emergence) else len(emergences)
+    if len(emergences) < 2:
+        n = len(emergences)
         raise InputError(f"What comes first in general takes several trainings; this is {n}. Train other seeds.")
     of = [one.about.get("training") for one in emergences]
     recipes = sorted({f"{one['recipe']} of {one['steps']} steps" for one in of if one})

@@ -23,9 +23,9 @@ _KIND, _FORMAT = "emergence", 1
 _LEFT_OUT = (
     "This is one training: intervals are of rows (or items, or pairs) and say how well it is measured, not what "
     "another seed would do (interp.dynamics.order takes several). A head that attends as its kind does need not do its "
-    "work; patching and ablation say that. Heads called best are so in the last checkpoint, on rows that are not reported; a "
-    "date is read off a line between checkpoints on a log scale. That loss moved at the same time does not say which "
-    "moved the other."
+    "work; patching and ablation say that. Heads called best are so in the last checkpoint, on rows that are not "
+    "reported. Dates are read off lines between checkpoints, on a log scale. That loss moved at the same time does not "
+    "say which moved the other."
 )
 
 

@@ -48,7 +48,7 @@ def emergence_curves(scores: pd.DataFrame, loss_date: float, *, title: str) -> A
             figure.add_trace(line, row=row, col=1)
         if math.isfinite(loss_date):
             figure.add_vline(x=1 + loss_date, line={"dash": "dot", "color": "#888"}, row=row, col=1)  # type: ignore[arg-type]
-    ticks = _ticks(scores["step"].max())
+    ticks = _ticks(int(scores["step"].max()))
     figure.update_xaxes(type="log", tickvals=[1 + one for one in ticks], ticktext=[str(one) for one in ticks])
     figure.update_xaxes(title="updates (log scale)", row=len(panels), col=1)
     figure.update_layout(
