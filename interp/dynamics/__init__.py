@@ -6,7 +6,7 @@ from interp.dynamics.base import Examples, Optimizer, Recipe, recipe, recipes
 from interp.dynamics.emerge import emergence
 from interp.dynamics.folder import Checkpoint, Checkpoints, checkpoints
 from interp.dynamics.ordering import Order, order
-from interp.dynamics.play import playback
+from interp.dynamics.play import playable, playback
 from interp.dynamics.played import Playback
 from interp.dynamics.results import Emergence
 from interp.dynamics.training import train
@@ -23,6 +23,7 @@ __all__ = [
     "checkpoints",
     "emergence",
     "order",
+    "playable",
     "playback",
     "recipe",
     "recipes",

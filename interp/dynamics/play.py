@@ -25,7 +25,7 @@ from interp.heads.base import Finder, finder, finders
 from interp.model.taps import NO_TAPS
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["MAX_STEPS", "MAX_TOKENS", "playback"]
+__all__ = ["MAX_STEPS", "MAX_TOKENS", "playable", "playback"]
 
 Progress = Callable[[str, int, int], None]
 MAX_STEPS = 64
@@ -91,6 +91,12 @@ def playback(
     about = {"model": name, "seed": seed, "steps": chosen, "n_checkpoints": len(models), "n": int(reports.sum()), "k": k}
     about["training"] = None if training is None else _training(training)
     return film.result(first, about)
+
+
+def playable(kinds: Sequence[str] | None) -> list[str] | None:
+    """Those of the kinds that can be played; None, for those that suit, where there are none."""
+    played = [one for one in kinds or () if one in CROSS or isinstance(finder(one), Finder)]
+    return played or None
 
 
 @dataclass

@@ -7,9 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers
 
 import interp
 from interp.dynamics import Playback, Recipe, emergence, playback, train
+from interp.dynamics import play
 from interp.dynamics.base import Optimizer
 from interp.dynamics.induction import TiledBlocks, attention_only
 from interp.dynamics.reversal import ReversedRows
@@ -17,10 +20,17 @@ from interp.errors import InputError, StorageError
 from interp.model.config import ModelConfig
 from interp.model.transformer import HookedTransformer
 from interp.runs.store import RunStore
+from interp.text import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = TiledBlocks(d_vocab=12, length=24, periods=(3, 5))
 TINY = Recipe("tiny", attention_only(2, DATA, d_model=8, n_heads=2), DATA, 4, "", Optimizer(batch=4, warm_up=2))
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +71,8 @@ def test_attention_and_lens_are_those_of_each_checkpoint(trained, found) -> None
 
 def test_scores_and_losses_are_those_of_emergence(trained, found) -> None:
     grown = emergence(trained, n=8, pairs=None)
-    for kind, best in grown.about["best"].items():
-        layer, head = (int(one) for one in best.split("."))
+    for kind in found.kinds:
+        layer, head = (int(one) for one in grown.about["best"][kind].split("."))
         assert np.allclose(found.heads[found.kinds.index(kind), :, layer, head], grown.series(kind, "best"), atol=1e-5)
         summed = np.nansum(found.heads[found.kinds.index(kind)], axis=(1, 2))
         assert np.allclose(summed, grown.series(kind, "sum"), atol=1e-5)
@@ -101,48 +111,53 @@ def emergence_folder(path):
 
 
 def test_a_row_of_ones_own_is_shown_and_scored_where_nothing_else_is_given() -> None:
-    models = {0: decoder(), 5: decoder()}
-    found = playback(models, [1, 2, 3, 1, 2, 3])
+    given = {0: decoder(), 5: decoder()}
+    found = playback(given, [1, 2, 3, 1, 2, 3])
     assert found.about["tokens"] == ["1", "2", "3", "1", "2"] and found.about["following"][-1] == "3"
     assert found.about["n"] == 1 and found.kinds == ["previous_token", "duplicate_token", "induction"]
-    pattern = models[0].run_with_cache(torch.tensor([[1, 2, 3, 1, 2]]))[1]["pattern", 0][0]
+    pattern = given[0].run_with_cache(torch.tensor([[1, 2, 3, 1, 2]]))[1]["pattern", 0][0]
     expected = float(torch.stack([pattern[1, 3, 1], pattern[1, 4, 2]]).mean())
     assert found.heads[2, 0, 0, 1] == pytest.approx(expected, abs=1e-6)
-    assert playback(models, [1, 2, 3, 4, 5, 6]).kinds == ["previous_token"]  # nothing repeats
+    assert playback(given, [1, 2, 3, 4, 5, 6]).kinds == ["previous_token"]  # nothing repeats
 
 
-def test_a_row_can_be_a_text(monkeypatch) -> None:
-    from serving import tiny_model
-
-    found = playback({0: tiny_model(), 1: tiny_model()}, "the cat sat on the mat")
-    assert [one.strip() for one in found.about["tokens"]] == ["the", "cat", "sat", "on", "the"]
+def test_a_row_can_be_a_text() -> None:
+    words = ["<s>", "?", "the", "cat", "sat", "on", "mat"]
+    backend = Backend(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    model = decoder()
+    model.tokenizer = Tokenizer(backend, add_bos=False, bos_id=0, eos_id=None, pad_id=None, unk_id=1)
+    found = playback({0: model, 1: model}, "the cat sat on the mat")
+    assert found.about["tokens"] == ["the", "cat", "sat", "on", "the"] and found.about["following"][-1] == "mat"
+    assert set(found.read(1)["likeliest"]) <= {*words, *map(str, range(len(words), 12))}
 
 
 def test_an_encoder_decoder_is_played_with_its_cross_attention() -> None:
-    models, source = two_stacks(), [4, 5, 6, 7]
-    row = [0, 7, 6, 5, 4]
-    found = playback(models, row, source=source)
+    both, source = two_stacks(), [4, 5, 6, 7]
+    row = [0, 7, 6, 6, 4]
+    found = playback(both, row, source=source)
     assert set(found.patterns) == {"encoder.attn", "decoder.attn", "decoder.cross_attn"}
     assert found.kinds == ["source_token"] and found.about["scored"] == "decoder.cross_attn"
-    _, cache = models[1].run_with_cache(torch.tensor([source]), decoder_input=torch.tensor([row[:-1]]))
+    _, cache = both[1].run_with_cache(torch.tensor([source]), decoder_input=torch.tensor([row[:-1]]))
     assert np.allclose(found.pattern(1, "decoder.cross_attn.0.2"), cache["decoder.cross_attn.pattern.0"][0, 2], atol=1e-3)
-    logits = models[1](torch.tensor([source]), decoder_input=torch.tensor([row[:-1]]))[0].softmax(-1)
+    logits = both[1](torch.tensor([source]), decoder_input=torch.tensor([row[:-1]]))[0].softmax(-1)
     assert found.lens.next_prob[1, -1, 0] == pytest.approx(float(logits[0, 7]), abs=1e-6)
     drawn = ReversedRows().draw(4, torch.Generator().manual_seed(0))
     assert drawn.source is not None
-    whole = playback(models, drawn.tokens[0], source=drawn.source[0], kinds=["mirror"])
+    whole = playback(both, drawn.tokens[0], source=drawn.source[0], kinds=["mirror"])
     assert whole.kinds == ["mirror"] and whole.heads.shape == (1, 2, 1, 4)
 
 
-def test_more_checkpoints_than_can_be_shown_are_thinned_with_both_ends() -> None:
+def test_more_checkpoints_than_can_be_shown_are_thinned_with_both_ends(monkeypatch) -> None:
+    monkeypatch.setattr(play, "MAX_STEPS", 5)
     model = decoder(n_layers=1)
     found = playback(dict.fromkeys(range(100), model), [1, 2, 3])
-    assert len(found.steps) == 64 and (found.steps[0], found.steps[-1]) == (0, 99)
+    assert found.steps == [0, 25, 50, 74, 99] and found.about["n_checkpoints"] == 100
     assert playback({0: model, 3: model, 9: model}, [1, 2, 3], steps=[9, 0]).steps == [0, 9]
 
 
 @pytest.mark.parametrize(
-    ("models", "given", "said"),
+    ("checkpoints", "given", "said"),
     [
         ({0: decoder(), 1: decoder()}, {}, "come without data. Give row"),
         ({0: decoder(), 1: decoder()}, {"row": [1, 2]}, "The row has 2 tokens. Give 3 to 17"),
@@ -161,9 +176,9 @@ def test_more_checkpoints_than_can_be_shown_are_thinned_with_both_ends() -> None
         (two_stacks(), {"row": [0, 2, 3], "source": [3, 2], "kinds": "induction"}, "are of one stack"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_played_is_refused_with_the_reason(models, given, said) -> None:
+def test_what_cannot_be_played_is_refused_with_the_reason(checkpoints, given, said) -> None:
     with pytest.raises(InputError, match=said):
-        playback(models, **given)
+        playback(checkpoints, **given)
 
 
 def test_encoders_and_attention_that_is_too_much_are_refused() -> None:
