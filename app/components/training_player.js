@@ -185,14 +185,15 @@ export default function (component) {
   }
 
   function play() {
-    if (view.at === steps.length - 1) go(0);
     clearInterval(view.timer);
+    clearTimeout(view.resting);
     view.timer = setInterval(() => {
-      if (!root.isConnected && !find(".player").isConnected) return clearInterval(view.timer);
+      if (!find(".player")?.isConnected) return clearInterval(view.timer);
       root.advance();
     }, Number(find(".speed").value));
     find(".play").textContent = "Pause";
     find(".play").setAttribute("aria-pressed", "true");
+    if (view.at === steps.length - 1) go(0);
   }
 
   root.advance = () => {
@@ -279,7 +280,7 @@ export default function (component) {
   };
 
   drawAll();
-  if (!view.timer) find(".play").textContent = "Play";
+  find(".play").textContent = view.timer ? "Pause" : "Play";
   rest();
   // What is written changes the height all the time; only the width and the theme call for new drawings.
   const looks = () => `${find(".player").clientWidth} ${themeOf(slider).dark}`;

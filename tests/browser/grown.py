@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from serving import HOSTILE, tiny_model
+from serving import tiny_model
 
 import interp
 from interp.dynamics import Emergence, Playback, playback
@@ -30,9 +30,7 @@ def models() -> dict[int, HookedTransformer]:
 
 
 def _rows() -> torch.Tensor:
-    return torch.randint(2, 12, (6, 1), generator=torch.Generator().manual_seed(0)).expand(-1, 12).clone() ^ (
-        torch.arange(12) % 4 == 1
-    ).long()
+    return torch.randint(2, 12, (6, 4), generator=torch.Generator().manual_seed(0)).repeat(1, 3)
 
 
 @cache
@@ -45,6 +43,3 @@ def played() -> Playback:
 def grown() -> Emergence:
     """The same models measured."""
     return interp.emergence(models(), tokens=_rows(), ablate_at=[300], kinds=["previous_token", "induction"])
-
-
-assert HOSTILE[0] in played().about["tokens"]
