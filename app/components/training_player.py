@@ -14,7 +14,6 @@ from streamlit.components.v2 import component
 
 from interp.dynamics.played import Playback
 from interp.errors import InputError
-from interp.sites import Head
 
 __all__ = ["panels", "player_data", "starting_view", "training_player"]
 
@@ -56,7 +55,6 @@ def player_data(found: Playback, curves: pd.DataFrame, changes: pd.DataFrame | N
     """What the component draws, the same on every run. Attention is in 256 steps, probabilities in 65,536; both are
     base64. `curves` and `changes` have the columns of an `Emergence`; without changes there are no dates."""
     about, lens = found.about, found.lens
-    n_layers, n = lens.next_prob.shape[1:]
     ids = sorted(int(one) for one in about["names"])
     place = {token: at for at, token in enumerate(ids)}
     top = np.vectorize(place.__getitem__, otypes=[np.uint32])(lens.top)
@@ -81,7 +79,7 @@ def player_data(found: Playback, curves: pd.DataFrame, changes: pd.DataFrame | N
         "source": about.get("source", []),
         "heads": _numbers(found.heads),
         "lens": {
-            "layers": int(n_layers),
+            "layers": lens.next_prob.shape[1],
             "k": int(lens.top.shape[-1]),
             "top": _packed(top, np.uint32),
             "prob": _packed(lens.prob * 65535, np.uint16),
@@ -98,15 +96,13 @@ def starting_view(found: Playback, step: int | None, head: str | None, kind: str
     if step is not None and step not in found.steps:
         near = min(found.steps, key=lambda one: abs(one - step))
         raise InputError(f"There is no checkpoint of step {step}. The nearest is {near}.")
-    if kind is not None and kind not in found.kinds:
-        raise InputError(f"This playback scores no {kind} heads, only {', '.join(found.kinds)}.")
-    last = dict(zip(found.kinds, found.heads[:, -1], strict=True))
-    if kind is None:
+    if kind is not None:
+        found.best(kind)
+    else:
+        last = dict(zip(found.kinds, found.heads[:, -1], strict=True))
         kind = max(found.kinds, key=lambda one: (one == "induction", float(np.nanmax(last[one]))))
     if head is None:
-        layer, index = np.unravel_index(np.nanargmax(last[kind]), last[kind].shape)
-        stack, _, sublayer = found.about["scored"].rpartition(".")
-        head = str(Head(int(layer), int(index), sublayer, stack))
+        head = str(found.best(kind))
     else:
         found.pattern(found.steps[0], head)
     return {"step": found.steps[-1] if step is None else step, "head": head, "kind": kind}
@@ -117,16 +113,16 @@ def panels(curves: pd.DataFrame, changes: pd.DataFrame | None, steps: list[int])
     measured; `date` is its halfway step."""
     dated = {} if changes is None else {(one["measure"], one["series"]): one for one in changes.to_dict("records")}
     found: dict[str, dict[str, Any]] = {}
-    for (measure, series), of in curves.groupby(["measure", "series"], sort=False):
+    for measure, series in dict.fromkeys(zip(curves["measure"], curves["series"], strict=True)):
         key = str(series) if series in ("best", "sum") and measure not in _PANELS else str(measure)
         title = "loss, nats" if measure == "loss" else _PANELS.get(key, key)
         share = key in ("best", "patch") or measure == "probe_accuracy"
         panel = found.setdefault(title, {"title": title, "loss": measure == "loss", "share": share, "series": []})
-        rows = of.set_index("step")[["value", "low", "high"]].astype(float)
-        rows = rows[~rows.index.duplicated()].reindex(steps)
+        of = curves.loc[(curves["measure"] == measure) & (curves["series"] == series)]
+        rows = {row["step"]: row for row in of.to_dict("records")}
         change = dated.get((measure, series), {})
         line = {"name": f"{measure}, {series}", "kind": str(measure)}
-        line |= {name: _numbers(rows[name].to_numpy()) for name in ("value", "low", "high")}
+        line |= {name: [_number(rows.get(step, {}).get(name)) for step in steps] for name in ("value", "low", "high")}
         line |= {"date": _number(change.get("step")), "octaves": _number(change.get("octaves"))}
         panel["series"].append(line)
     order = ["loss, nats", *_PANELS.values()]

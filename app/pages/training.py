@@ -105,15 +105,19 @@ def _play(run: store.RunInfo, found: Playback, grown: tuple[store.RunInfo, Emerg
     folder = str(store.run_store().path)
     data = _data(folder, run.id, None if measured is None else measured.id, found, emergence)
     came_to = training_player({**data, "start": start}, key="training player")
-    if came_to is not None:
-        try:
-            starting_view(found, **came_to)
-        except InputError:
-            came_to = None
-        for name, setting in _VIEW.items() if came_to else ():
+    if came_to is not None and _is_there(found, came_to):
+        for name, setting in _VIEW.items():
             state.put(setting, came_to[name])
     now = {name: state.get(setting) for name, setting in _VIEW.items()}
     return starting_view(found, **{name: start[name] if value is None else value for name, value in now.items()})
+
+
+def _is_there(found: Playback, view: dict[str, Any]) -> bool:
+    try:
+        starting_view(found, **view)
+    except InputError:
+        return False
+    return True
 
 
 def _changes(grown: Emergence) -> None:
@@ -124,8 +128,8 @@ def _changes(grown: Emergence) -> None:
         st.markdown("#### Heads set to their mean together")
         table(_ablations(grown))
         plain(
-            "Change of the loss in nats (95%), beside random sets of as many other heads of the same layers. A set that "
-            "changes no more than random ones has not been shown to matter."
+            "Change of the loss in nats (95%), beside random sets of as many other heads of the same layers. A set "
+            "that changes no more than random ones has not been shown to matter."
         )
 
 
@@ -154,10 +158,10 @@ def _tables(found: Playback, grown: Emergence | None, view: Mapping[str, Any]) -
 def _beside(tables: Mapping[str, pd.DataFrame], view: Mapping[str, Any]) -> None:
     """The drawings of this checkpoint as tables."""
     with st.expander(f"Step {view['step']:,} as tables"):
-        here = tables["series"][tables["series"]["step"] == view["step"]].drop(columns="step")
+        here = tables["series"].loc[tables["series"]["step"] == view["step"]].drop(columns="step")
         table(_rounded(here), height="18rem")
         heads = tables["heads"]
-        wide = heads[heads["step"] == view["step"]].pivot(index="head", columns="kind", values="score")
+        wide = heads.loc[heads["step"] == view["step"]].pivot(index="head", columns="kind", values="score")
         table(_rounded(wide.reset_index()), height="18rem")
         strongest = tables["attention"].sort_values("weight", ascending=False, kind="stable").head(200)
         plain(f"Attention of {view['head']}, the 200 largest weights")

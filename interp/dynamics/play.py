@@ -88,7 +88,14 @@ def playback(
         film.see(model)
         if progress is not None:
             progress("playing checkpoints", i + 1, len(chosen))
-    about = {"model": name, "seed": seed, "steps": chosen, "n_checkpoints": len(models), "n": int(reports.sum()), "k": k}
+    about = {
+        "model": name,
+        "seed": seed,
+        "steps": chosen,
+        "n_checkpoints": len(models),
+        "n": int(reports.sum()),
+        "k": k,
+    }
     about["training"] = None if training is None else _training(training)
     return film.result(first, about)
 
@@ -318,8 +325,8 @@ def _must_suit(model: HookedTransformer, row: Examples, n_steps: int) -> None:
         cells += n_steps * len(widths) * max(widths) * asks * keys
     if cells > MAX_CELLS:
         raise InputError(
-            f"The attention of {n_steps} checkpoints on {n} tokens has {cells:,} weights, more than {MAX_CELLS:,}. Give "
-            "fewer steps= or a shorter row."
+            f"The attention of {n_steps} checkpoints on {n} tokens has {cells:,} weights, more than {MAX_CELLS:,}. "
+            "Give fewer steps= or a shorter row."
         )
 
 

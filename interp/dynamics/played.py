@@ -112,12 +112,10 @@ class Playback:
         """Scores of all heads: step, kind, head, layer, index, score."""
         import pandas as pd
 
-        stack, _, sublayer = self.about["scored"].rpartition(".")
         rows = []
         for (k, s, layer, head), score in np.ndenumerate(self.heads):
             if not np.isnan(score):
-                name = str(Head(layer, head, sublayer, stack))
-                rows.append((self.steps[s], self.kinds[k], name, layer, head, float(score)))
+                rows.append((self.steps[s], self.kinds[k], str(self._head(layer, head)), layer, head, float(score)))
         return pd.DataFrame(rows, columns=["step", "kind", "head", "layer", "index", "score"])
 
     def curves(self) -> pd.DataFrame:
@@ -130,8 +128,7 @@ class Playback:
             for row in as_records(self.losses)
         ]
         for kind, scores in zip(self.kinds, self.heads, strict=True):
-            place = np.unravel_index(np.nanargmax(scores[-1]), scores[-1].shape)
-            values = scores[(slice(None), *place)]
+            values = scores[(slice(None), *_best(scores))]
             rows += [
                 {"step": step, "measure": kind, "series": "best", "value": float(value)}
                 for step, value in zip(self.steps, values, strict=True)
@@ -142,14 +139,12 @@ class Playback:
         """Of each kind the best head of the last checkpoint, and where it came from."""
         import pandas as pd
 
-        table = self.to_frame()
         rows = []
-        for kind in self.kinds:
-            of = table[table["kind"] == kind]
-            last = of[of["step"] == self.steps[-1]]
-            best = str(last.loc[last["score"].idxmax(), "head"])
-            first, end = (of[(of["head"] == best) & (of["step"] == step)]["score"].iloc[0] for step in self._ends())
-            rows.append({"kind": kind, "best head": best, "at first": f"{first:.2f}", "at last": f"{end:.2f}"})
+        for kind, scores in zip(self.kinds, self.heads, strict=True):
+            layer, head = _best(scores)
+            first, last = (float(scores[at, layer, head]) for at in (0, -1))
+            name = str(self._head(layer, head))
+            rows.append({"kind": kind, "best head": name, "at first": f"{first:.2f}", "at last": f"{last:.2f}"})
         return pd.DataFrame(rows)
 
     def describe(self) -> str:
@@ -169,7 +164,9 @@ class Playback:
         arrays = {f"{_PATTERN}{name}": one for name, one in self.patterns.items()}
         arrays |= {f"lens {name}": getattr(self.lens, name) for name in _LENS} | {"heads": self.heads}
         with atomic_folder(path, marker="about.json") as folder:
-            save_file({name: np.ascontiguousarray(one) for name, one in arrays.items()}, folder / f"{_KIND}.safetensors")
+            save_file(
+                {name: np.ascontiguousarray(one) for name, one in arrays.items()}, folder / f"{_KIND}.safetensors"
+            )
             self.losses.to_parquet(folder / "losses.parquet")
             write_json(folder / "about.json", {"kind": _KIND, "format": _FORMAT, "about": dict(self.about)})
         return Path(path)
@@ -206,6 +203,16 @@ class Playback:
     def _repr_html_(self) -> str:
         return about_html(repr(self), self.describe(), self.summary())
 
+    def best(self, kind: str) -> Head:
+        """The head with the highest score in the last checkpoint."""
+        if kind not in self.kinds:
+            raise InputError(f"This playback scores no {kind} heads, only {', '.join(self.kinds)}.")
+        return self._head(*_best(self.heads[self.kinds.index(kind)]))
+
+    def _head(self, layer: int, head: int) -> Head:
+        stack, _, sublayer = self.about["scored"].rpartition(".")
+        return Head(layer, head, sublayer, stack)
+
     def _ends(self) -> tuple[int, int]:
         return self.steps[0], self.steps[-1]
 
@@ -216,13 +223,16 @@ class Playback:
         return self.steps.index(step)
 
 
+def _best(scores: Float[ndarray, "step layer head"]) -> tuple[int, int]:
+    layer, head = np.unravel_index(int(np.nanargmax(scores[-1])), scores[-1].shape)
+    return int(layer), int(head)
+
+
 def _must_fit(one: Playback) -> None:
     """Raise `InputError` where arrays and what is said of them differ; a folder that was changed shows here."""
     about, n_steps = one.about, len(one.about["steps"])
     n = len(about["tokens"])
-    keys = {name: len(about["source"]) if name.split(".")[-1] == "cross_attn" else _texts(name, about) for name in one.patterns}
-    wrong = [name for name, of in one.patterns.items()
-             if of.shape != (n_steps, len(about["widths"][name]), max(about["widths"][name]), _texts(name, about), keys[name])]  # fmt: skip
+    wrong = [name for name, of in one.patterns.items() if of.shape != _shape(name, about)]
     if wrong or set(one.patterns) != set(about["widths"]):
         raise InputError(f"The patterns of {', '.join(wrong) or 'some attention'} do not fit the steps and tokens.")
     n_layers = len(about["widths"][about["scored"]])
@@ -232,6 +242,9 @@ def _must_fit(one: Playback) -> None:
         raise InputError("The scores of heads do not fit the steps and kinds.")
 
 
-def _texts(name: str, about: Mapping[str, Any]) -> int:
-    """How many tokens ask in a kind of attention."""
-    return len(about["source"] if name.startswith("encoder.") else about["tokens"])
+def _shape(name: str, about: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of the patterns of a kind of attention: step, layer, head, q_pos, k_pos."""
+    tokens, widths = len(about["tokens"]), about["widths"][name]
+    source = len(about.get("source", ()))
+    asks = source if name.startswith("encoder.") else tokens
+    return len(about["steps"]), len(widths), max(widths), asks, source if name.endswith("cross_attn") else asks

@@ -1,4 +1,4 @@
-"""The page Training in a real browser: playback without a word to the server, keys, attention both ways, the address."""
+"""The page Training in a real browser: playback without a word to the server, keys, attention, the address."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def test_a_training_is_played_by_keys_and_slider_and_its_address_brings_it_back(
     assert tokens.nth(2).inner_text() == HOSTILE[0] and page.locator("img[src='x']").count() == 0
     tokens.nth(5).hover()
     heaviest = played().pattern(10, "1.2")[5].argmax()
-    assert f"at 5 reads {played().about['tokens'][heaviest]} at {heaviest}" in page.locator(".readout.token").inner_text()
+    assert (
+        f"at 5 reads {played().about['tokens'][heaviest]} at {heaviest}" in page.locator(".readout.token").inner_text()
+    )
     tokens.nth(5).click()
     tokens.nth(1).hover()
     assert tokens.nth(5).get_attribute("aria-selected") == "true"  # locked

@@ -11,8 +11,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 import interp
-from interp.dynamics import Playback, Recipe, emergence, playback, train
-from interp.dynamics import play
+from interp.dynamics import Playback, Recipe, emergence, play, playback, train
 from interp.dynamics.base import Optimizer
 from interp.dynamics.induction import TiledBlocks, attention_only
 from interp.dynamics.reversal import ReversedRows
@@ -139,7 +138,9 @@ def test_an_encoder_decoder_is_played_with_its_cross_attention() -> None:
     assert set(found.patterns) == {"encoder.attn", "decoder.attn", "decoder.cross_attn"}
     assert found.kinds == ["source_token"] and found.about["scored"] == "decoder.cross_attn"
     _, cache = both[1].run_with_cache(torch.tensor([source]), decoder_input=torch.tensor([row[:-1]]))
-    assert np.allclose(found.pattern(1, "decoder.cross_attn.0.2"), cache["decoder.cross_attn.pattern.0"][0, 2], atol=1e-3)
+    assert np.allclose(
+        found.pattern(1, "decoder.cross_attn.0.2"), cache["decoder.cross_attn.pattern.0"][0, 2], atol=1e-3
+    )
     logits = both[1](torch.tensor([source]), decoder_input=torch.tensor([row[:-1]]))[0].softmax(-1)
     assert found.lens.next_prob[1, -1, 0] == pytest.approx(float(logits[0, 7]), abs=1e-6)
     drawn = ReversedRows().draw(4, torch.Generator().manual_seed(0))
