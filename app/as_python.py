@@ -5,12 +5,12 @@ Everything that comes from a reader stands there as a literal, so no text become
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app import models, state, store
 
-__all__ = ["call", "of_prompt", "of_run", "of_text"]
+__all__ = ["call", "of_prompt", "of_run", "of_runs", "of_text"]
 
 
 def of_prompt(model: str, prompt: models.ReadPrompt, *lines: str, chat: bool = False) -> str:
@@ -40,9 +40,14 @@ def of_text(model: str, *lines: str) -> str:
 
 def of_run(run_id: str, *lines: str) -> str:
     """Opens a stored run as `found`; then `lines`."""
+    return of_runs({"found": run_id}, *lines)
+
+
+def of_runs(ids: Mapping[str, str], *lines: str) -> str:
+    """Opens stored runs under these names; then `lines`."""
     path = str(store.run_store().path.absolute())
-    opened = f"found = interp.RunStore({path!r}).open({run_id!r}).results()"
-    return "\n".join(["import interp", "", opened, *lines]) + "\n"
+    opened = [f"{name} = runs.open({run_id!r}).results()" for name, run_id in ids.items()]
+    return "\n".join(["import interp", "", f"runs = interp.RunStore({path!r})", *opened, *lines]) + "\n"
 
 
 def call(name: str, *given: str, result: str = "found", **options: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from app.components.text import notice
-from app.following import follow
+from app.following import follow, started
 from app.jobs import Job, Stoppable, shared_jobs
 
 __all__ = ["PATIENCE", "computed", "known"]
@@ -73,9 +73,14 @@ def computed(name: str, key: Hashable, work: Callable[[], Any], *, button: str =
                 st.caption(note)
         if not pressed:
             return None
-        job = jobs.start(title, run)
-    elif job is None or job.state == "done":  # done, and forgotten since
-        job = jobs.start(title, run)
+        job = None
+    elif job is not None and job.state == "done":  # done, and forgotten since
+        job = None
+    if job is None:
+        if not started(title, run):
+            return None
+        job = jobs.latest(title)
+        assert job is not None
     _wait(job)
     if job.state == "running":
         follow(job, lambda ended: None)

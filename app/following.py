@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import streamlit as st
 
-from app.components.text import plain
-from app.jobs import Job
+from app.components.text import notice, plain
+from app.jobs import Job, shared_jobs
+from interp.errors import InputError
 
-__all__ = ["duration", "follow"]
+__all__ = ["duration", "follow", "mine", "started"]
+
+
+_MINE = "jobs that this session started"
+
+
+def started(name: str, work: Callable[[Job], Any]) -> bool:
+    """Start a job for this session, or say why the server cannot take it."""
+    try:
+        job = shared_jobs().start(name, work)
+    except InputError as error:
+        notice(str(error), "warning")
+        return False
+    st.session_state.setdefault(_MINE, set()).add(job.number)
+    return True
+
+
+def mine(job: Job) -> bool:
+    """Whether this session started a job."""
+    return job.number in st.session_state.get(_MINE, set())
 
 
 @st.fragment(run_every=0.5)

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import streamlit as st
 from torch.overrides import TorchFunctionMode
 
-from interp.errors import InterpError
+from interp.errors import InputError, InterpError
 
-__all__ = ["Job", "Jobs", "Stoppable", "shared_jobs"]
+__all__ = ["MOST_RUNNING", "Job", "Jobs", "Stoppable", "shared_jobs"]
 
+MOST_RUNNING = 6
 _KEPT = 20
 _log = logging.getLogger("interp.app")
 
@@ -112,11 +113,19 @@ class Jobs:
         self._count = 0
 
     def start(self, name: str, work: Callable[[Job], Any]) -> Job:
-        """Start some work in a thread. While a job of that name runs, it is returned instead."""
+        """Start some work in a thread. While a job of that name runs, it is returned instead. Raises `InputError`
+        while as many others run as this server has room for."""
         with self._lock:
             running = self.running(name)
             if running is not None:
                 return running
+            busy = [job for job in self._jobs if job.state == "running"]
+            if len(busy) >= MOST_RUNNING:
+                oldest = f"; the oldest is {busy[0].name!r}" if busy else ""
+                raise InputError(
+                    f"This server runs {len(busy)} jobs already, as many as it has room for{oldest}. Wait until one "
+                    "ends, or cancel one, and try again."
+                )
             self._count += 1
             job = Job(name, self._count)
             ended = [one for one in self._jobs if one.state != "running"][: max(0, len(self._jobs) + 1 - _KEPT)]

@@ -15,7 +15,7 @@ import torch
 import interp
 from app import models, state, store
 from app.components.text import notice, plain
-from app.following import follow
+from app.following import follow, mine, started
 from app.jobs import Job, Stoppable, shared_jobs
 from app.wording import group_of
 from interp.families.converted import cache_folder
@@ -95,14 +95,14 @@ def _start(model: str, name: str) -> None:
             "for each task even with a small model, more with more items. What is finished is kept when you cancel.",
             "warning",
         )
-    if st.button("Find heads", type="primary", disabled=not kinds, key="start the job"):
-        shared_jobs().start(name, lambda job: measure_heads(model, kinds, job, n=int(n)))
+    pressed = st.button("Find heads", type="primary", disabled=not kinds, key="start the job")
+    if pressed and started(name, lambda job: measure_heads(model, kinds, job, n=int(n))):
         st.rerun()
     plain(f"Finds them in {model} in the background (minutes, even for a small model) and stores the run.")
 
 
 def _show_run(job: Job) -> None:
-    if job.state == "done" and job.result:
+    if job.state == "done" and job.result and (mine(job) or state.get("run") is None):  # not on another's page
         state.put("run", job.result)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ import streamlit as st
 import interp
 from app import models, state, store
 from app.components.text import notice, plain
-from app.following import duration, follow
+from app.following import duration, follow, started
 from app.jobs import Job, Stoppable, shared_jobs
 from interp.causal.plan import Plan
 from interp.errors import InterpError
@@ -21,7 +22,7 @@ from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
 from interp.results import Effects
 
-__all__ = ["CHOICES", "DEFAULTS", "MAX_BYTES", "TEXTS", "Asked", "arguments", "axes_of", "panel", "patch"]
+__all__ = ["CHOICES", "DEFAULTS", "MAX_BYTES", "TEXTS", "Asked", "arguments", "axes_of", "job_name", "panel", "patch"]
 
 TEXTS = ("clean", "corrupt", "answer", "foil")
 _UNITS = {"z": "head", "q": "head", "pattern": "head", "k": "kv_head", "v": "kv_head"}
@@ -137,7 +138,7 @@ def patch(asked: Asked, job: Job) -> str:
 def panel(asked: Asked) -> None:
     """Say what it would cost and start the job, or follow and cancel the one that runs. When it ends, the page shows
     what it stored."""
-    name = f"patching in {asked.model}"
+    name = job_name(asked)
     job = shared_jobs().running(name)
     if job is not None:
         follow(job, _show_run)
@@ -149,12 +150,17 @@ def panel(asked: Asked) -> None:
         notice(str(error), "error")
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button("Patch", type="primary", key="start the job"):
-            shared_jobs().start(name, lambda job: patch(asked, job))
+        if st.button("Patch", type="primary", key="start the job") and started(name, lambda job: patch(asked, job)):
             st.rerun()
         known = f" ({skipped:,} more are known to be 0)" if skipped else ""
         spent = "less than a second" if seconds < 1 else f"about {duration(seconds)}"
         plain(f"{cells:,} cells to compute{known}, {spent}. Runs in the background and stores the run.")
+
+
+def job_name(asked: Asked) -> str:
+    """What the job of a question is called: whoever asks the same, also after a reload, follows it, and nobody else."""
+    digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:6]
+    return f"patching in {asked.model} ({digest})"
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

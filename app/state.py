@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, NoReturn
 
 import streamlit as st
@@ -29,6 +30,7 @@ __all__ = [
     "put",
     "refuse",
     "seed",
+    "take",
     "widget",
     "write_back",
 ]
@@ -106,6 +108,13 @@ def _step(text: str) -> int:
     return int(text)
 
 
+def _day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise InputError(f"{_short(text)} is no day. Write it as in 2026-01-31.") from None
+
+
 def _edge(text: str) -> str:
     if not re.fullmatch(r"[0-9]{1,5},[0-9]{1,5}", text, re.ASCII):
         raise InputError(f"{_short(text)} is not an edge. Write query,key as in 5,3.")
@@ -158,6 +167,13 @@ _SETTINGS = {
     "step": _Setting(None, _step),
     "train_head": _Setting(None, _head),
     "train_kind": _Setting(None, _name),
+    # Runs: what is searched for, the run that is looked at, and the one it is compared with.
+    "search": _Setting("", _token_text),
+    "run_kind": _Setting(None, _name),
+    "since": _Setting(None, _day),
+    "until": _Setting(None, _day),
+    "picked": _Setting(None, _name),
+    "other": _Setting(None, _name),
 }
 
 
@@ -187,6 +203,14 @@ def put(name: str, value: Any) -> None:
     assert name in _SETTINGS, name
     st.session_state[_PREFIX + name] = value
     st.session_state[_COMPLAINTS].pop(name, None)
+
+
+def take(name: str, text: str | None) -> None:
+    """Choose a value as an address writes it; None, and what cannot be read, is the default."""
+    try:
+        put(name, _SETTINGS[name].default if text is None else _SETTINGS[name].read(text))
+    except InputError:
+        put(name, _SETTINGS[name].default)
 
 
 def refuse(name: str, complaint: str, instead: Any) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "addresses",
     "choose_run",
     "effects",
+    "heads_in",
     "largest",
     "name_unreadable",
     "opened",
@@ -53,11 +54,11 @@ def runs() -> list[RunInfo]:
 
 def results(run: RunInfo) -> HeadScores:
     """The scores of a run that holds some. They are shared between sessions: nothing may write into them."""
-    return _scores(_results(os.environ.get("INTERP_STORE", "runs"), run.id, str(run.created)))
+    return heads_in(_results(os.environ.get("INTERP_STORE", "runs"), run.id, str(run.created)))
 
 
-def _scores(found: Any) -> HeadScores:
-    """The head scores in an atlas or a report, or these themselves."""
+def heads_in(found: Any) -> Any:
+    """The head scores in an atlas or a report; anything else as it is."""
     return found.scores if isinstance(found, Atlas) else found.found if isinstance(found, Report) else found
 
 
@@ -90,7 +91,7 @@ def summaries(run: RunInfo) -> pd.DataFrame:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _summaries(store: str, run_id: str, created: str) -> pd.DataFrame:
-    found = _scores(_results(store, run_id, created))
+    found = heads_in(_results(store, run_id, created))
     table = found.summary(n=len(found.frame))
     position, count = table.groupby("kind").cumcount() + 1, table.groupby("kind")["head"].transform("size")
     table.insert(2, "rank", [f"{one} of {total}" for one, total in zip(position, count, strict=True)])

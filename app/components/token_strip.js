@@ -21,7 +21,7 @@ export default function (component) {
         item.style.color = 0.299 * r + 0.587 * g + 0.114 * b < 140 ? "#ffffff" : "#10141a";
       }
       item.title = `${i}: ${visible(token)}: ${data.notes ? data.notes[i] : `${value.toFixed(2)}, ${data.ends[value > 0 ? 1 : 0]}`}`;
-      item.tabIndex = 0;
+      item.tabIndex = i === (data.pos ?? 0) ? 0 : -1; // arrow keys reach the others
       item.setAttribute("aria-label", item.title);
       if (data.pos !== null) {
         item.setAttribute("role", "option");

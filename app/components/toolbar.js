@@ -65,5 +65,6 @@ export default function (component) {
     png: () => choose("png"),
     svg: () => choose("svg"),
   };
+  for (const name of ["png", "svg"]) find(`[data-do=${name}]`).hidden = !data.pictures;
   for (const button of root.querySelectorAll("[data-do]")) button.onclick = () => actions[button.dataset.do](button);
 }

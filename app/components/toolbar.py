@@ -31,18 +31,24 @@ _component = component(
 )
 
 
-def toolbar(name: str, code: str, tables: Frames, *, page: Callable[[Path], Any] | None = None) -> None:
+def toolbar(
+    name: str, code: str, tables: Frames, *, page: Callable[[Path], Any] | None = None, pictures: bool = True
+) -> None:
     """Draw the bar of a view. `name` begins the files' names; `code` is Python that gives the same numbers; `tables`
     are frames, or make them, by name. `page` writes a self-contained page to a path, as a result's `to_html` does;
-    without one, the page holds the tables. A view has one bar; call it where the view is complete."""
+    without one, the page holds the tables. Without `pictures`, the view has none. A view has one bar, drawn when the
+    view is complete: reserve its place with `st.container()` before."""
     with st.container(horizontal=True, vertical_alignment="top", key="toolbar"):
-        _component(key="share", data={"name": name, "code": code, "note": _note()})
+        _component(key="share", data={"name": name, "code": code, "note": _note(), "pictures": pictures})
+        if not tables and page is None:
+            return
         with st.popover("Tables and page", icon=":material/download:"):
             for number, (title, rows) in enumerate(tables.items()):
                 _button(f"{title} (CSV)", _later(as_csv, rows), f"{name}_{title}.csv", "text/csv", number)
             make = _later(as_page, name, page if page is not None else tables)
             _button("Self-contained page (HTML)", make, f"{name}.html", "text/html", len(tables))
-            plain("Pictures are saved by PNG and SVG on the left.")
+            if pictures:
+                plain("Pictures are saved by PNG and SVG on the left.")
 
 
 def as_csv(rows: pd.DataFrame | Callable[[], pd.DataFrame]) -> bytes:

@@ -43,8 +43,9 @@ def _presets() -> None:
         state.put("chat", False)
 
     with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("Try", width="content")
         for name, preset in PRESETS.items():
-            st.button(name, key=f"preset {name}", on_click=take, args=(preset,), type="tertiary")
+            st.button(name, key=f"preset {name}", on_click=take, args=(preset,))
 
 
 def _choose_pos(tokens: list[str]) -> int:
@@ -87,8 +88,11 @@ def _position_box(tokens: list[str], pos: int) -> None:
 def _expected(rows: pd.DataFrame) -> None:
     left, right = st.columns([5, 4], gap="medium")
     with left:
-        figure = signed_bars(list(rows["token"]), rows["probability"].tolist(), title="", name="probability")
+        figure = signed_bars(
+            [repr(one) for one in rows["token"]], rows["probability"].tolist(), title="", name="probability"
+        )
         figure.update_layout(title=None, height=60 + 26 * len(rows), margin={"t": 8, "l": 8, "r": 8, "b": 8})
+        figure.update_traces(marker_color="#3182bd")
         st.plotly_chart(figure, key="expected", config={"displaylogo": False})
     with right:
         table(_said(rows))
@@ -155,7 +159,7 @@ def _carry(model: str, prompt: models.ReadPrompt, page: str) -> None:
 def _code(prompt: models.ReadPrompt, model: str, pos: int, pinned: pd.DataFrame | None) -> str:
     lines = [_CODE.format(pos=pos, n=TOP)]
     for row in [] if pinned is None else pinned.to_dict("records"):
-        lines.append(f"{row['role']} = float(logits[{pos}, {row['id']}])  # {ascii(row['token'])}")
+        lines.append(f"{row['role']} = float(logits[{pos}, {row['id']}])  # {row['token']!a}")
     return of_prompt(model, prompt, *lines, chat=bool(state.get("chat")))
 
 

@@ -73,7 +73,7 @@ def _choose_pos(tokens: list[str]) -> int:
 def _lens(model: str, prompt: models.ReadPrompt, pos: int) -> tuple[Lens, list[str]] | None:
     """Draws it; returns it with the lines of code that make it."""
     pins, tuned = tokens(model, prompt, "pins"), _choose_lens(model)
-    key = ("lens", model, prompt.ids, pins, tuned)
+    key = ("lens", models.content_hash(model), prompt.ids, pins, tuned)
     name = f"{'Lens' if tuned is None else 'Tuned lens'} of {len(prompt.ids)} tokens in {model}"
     found: Lens | None = computed(name, key, _lens_of(model, prompt.ids, pins, tuned))
     if found is None:
@@ -155,7 +155,7 @@ def _attribution(model: str, prompt: models.ReadPrompt, pos: int) -> tuple[Logit
         split: Any = by
         return interp.logit_attribution(own, ids, by=split, answer=answer, foil=foil, read=pos)
 
-    key = ("attribution", model, prompt.ids, pos, by, answer, foil)
+    key = ("attribution", models.content_hash(model), prompt.ids, pos, by, answer, foil)
     found: LogitAttribution | None = computed(f"Logit attribution by {by} in {model}", key, work)
     if found is None:
         return None

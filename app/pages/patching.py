@@ -9,8 +9,10 @@ import pandas as pd
 import streamlit as st
 
 from app import models, state, store
+from app.as_python import of_run, of_text
 from app.components.text import details, notice, plain, table
 from app.components.token_pair import token_pair
+from app.components.toolbar import toolbar
 from app.patching import CHOICES, DEFAULTS, TEXTS, Asked, arguments, axes_of, panel
 from interp.errors import InterpError
 from interp.results import Effects
@@ -82,8 +84,8 @@ def _axes(site: str, of_run: str | None) -> str:
     return chosen
 
 
-def _ask(asked: Asked) -> None:
-    """The aligned tokens, or why they do not align; then what patching them costs, and the job."""
+def _ask(asked: Asked) -> bool:
+    """The aligned tokens, or why they do not align; then what patching them costs, and the job. Whether they do."""
     try:
         with st.spinner("Loading the model…", show_time=True):
             model = models.loaded(asked.model)
@@ -91,10 +93,29 @@ def _ask(asked: Asked) -> None:
     except InterpError as error:
         said, _, drawn = str(getattr(error, "what", error)).partition("\n")
         notice(said[:1].upper() + said[1:], "error", drawn=drawn)
-        return
+        return False
     differ = [a != b for a, b in zip(pairs.clean[0], pairs.corrupt[0], strict=True)]
     token_pair(pairs.aligned(0), differ, key="tokens")
     panel(asked)
+    return True
+
+
+def _code(asked: Asked, run: store.RunInfo | None) -> str:
+    """What computes the effects anew, or, where that is more than one pair and one call, opens the run."""
+    if run is not None:
+        by_run = arguments(store.spec(run))
+        whole = not store.effects(run).about.get("partial") and {*TEXTS, *CHOICES, "over"} <= by_run.keys()
+        if not whole or not run.model or not store.spec(run).keys() <= {*by_run, "analysis", "model"}:
+            return of_run(run.id, "print(found)")
+        asked = Asked(model=run.model, **by_run)
+    texts = ", ".join(repr(one) for one in (asked.clean, asked.corrupt, asked.answer, asked.foil or None))
+    options = f"direction={asked.direction!r}, metric={asked.metric!r}"
+    return of_text(
+        asked.model,
+        f"pairs = interp.PromptPairs.from_text(model, {texts})",
+        f"found = interp.patch(model, pairs, {asked.site!r}, {asked.over.split(',')!r}, {options})",
+        "print(found.top(12))",
+    )
 
 
 def _share_toggle(found: Effects) -> Literal["pooled"] | None:
@@ -126,8 +147,9 @@ def _unedited(found: Effects) -> None:
         table(pd.DataFrame(rows))
 
 
-def _result(run: store.RunInfo, asked_by_run: dict[str, str], differs: bool) -> None:
+def _result(run: store.RunInfo, asked: Asked, asked_by_run: dict[str, str], differs: bool) -> None:
     found = store.effects(run)
+    toolbar(f"patching_{run.id}", _code(asked, run), {"effects": found.to_frame}, page=found.to_html)
     if found.about.get("partial"):
         missing = int(np.isnan(found.values.values).sum())
         notice(
@@ -173,7 +195,7 @@ base = {**DEFAULTS, **asked_by_run}
 own_model = run.model if run is not None else None
 with editor:
     asked = _editor(base, own_model)
-    _ask(asked)
+    aligned = _ask(asked)
 if "over" not in base:
     base["over"] = next(iter(axes_of(asked.site)))
 wanted: dict[str, Any] = {name: getattr(asked, name) for name in (*TEXTS, *CHOICES, "over")}
@@ -181,9 +203,11 @@ changed = {name: value if value != base.get(name) else None for name, value in w
 if run is not None:
     with shown:
         differs = any(value is not None for value in changed.values()) or asked.model != own_model
-        _result(run, asked_by_run, differs)
+        _result(run, asked, asked_by_run, differs)
 else:
     with shown:
+        if aligned:
+            toolbar("patching", _code(asked, None), {})
         plain("No patching run is stored yet; press Patch, or fill the store from a terminal with interp patch.")
 state.write_back(
     effects=run.id if run is not None else None,

@@ -8,8 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from app import models, state, store
+from app.as_python import of_run
 from app.components.text import details, notice, plain, table
 from app.components.token_strip import token_strip
+from app.components.toolbar import Frames, toolbar
 from app.computing import computed
 from probes.projection import Projection, project
 from probes.results import FoundProbe, ProbeResults
@@ -51,12 +53,13 @@ def _results(found: ProbeResults) -> FoundProbe:
     return found.at(place, target)
 
 
-def _on_text(run: store.RunInfo, probe: FoundProbe) -> None:
+def _on_text(run: store.RunInfo, probe: FoundProbe) -> pd.DataFrame | None:
+    """One probe on a text; returns its numbers by token, where they are there."""
     st.markdown("#### A text along this probe")
     model = str(run.model)
     if model not in models.installed():
         notice(f"The probes are of {model}, which is not at hand here, so no text can be read along them.", "warning")
-        return
+        return None
     st.session_state["widget:prompt"] = state.get("prompt")
     with st.form("text", border=False):
         st.text_area("Text", key="widget:prompt", height=70, max_chars=state.MAX_PROMPT)
@@ -69,10 +72,10 @@ def _on_text(run: store.RunInfo, probe: FoundProbe) -> None:
         return project(probe, models.loaded(model), text, prepend_bos=state_bos)
 
     state_bos = bool(state.get("bos"))
-    key = ("projection", model, run.id, str(probe.place), probe.target, text, state_bos)
+    key = ("projection", models.content_hash(model), run.id, str(probe.place), probe.target, text, state_bos)
     found: Projection | None = computed(f"{probe.target} at {probe.place} on a text", key, work)
     if found is None:
-        return
+        return None
     tokens, values = list(found.tokens[:_MAX_TOKENS]), found.values[:_MAX_TOKENS].tolist()
     token_strip(tokens, values, (found.below, found.above), key="strip")
     if len(found.tokens) > _MAX_TOKENS:
@@ -85,6 +88,7 @@ def _on_text(run: store.RunInfo, probe: FoundProbe) -> None:
     rows = pd.DataFrame({"token": [repr(one) for one in tokens], probe.target: [f"{one:+.2f}" for one in values]})
     with st.expander("As a table"):
         table(rows, height="20rem")
+    return pd.DataFrame({"token": list(found.tokens), "value": found.values})
 
 
 def _used(model: str | None, probe: FoundProbe) -> str | None:
@@ -124,6 +128,22 @@ def _used(model: str | None, probe: FoundProbe) -> str | None:
     return chosen if chosen != order[0] else None
 
 
+def _share(run: store.RunInfo, results: ProbeResults, probe: FoundProbe, along: pd.DataFrame | None) -> None:
+    """The bar: the run's numbers, and those of the text where it was read."""
+    given = f"{str(probe.place)!r}, {probe.target!r}"
+    lines = [f"print(found.top({probe.target!r}, {_ROWS}))", f"probe = found.at({given})"]
+    tables: Frames = {"places": results.to_frame}
+    if along is not None:
+        bos = bool(state.get("bos"))
+        lines += [
+            "from probes.projection import project",
+            f"along = project(probe, interp.load({run.model!r}), {state.get('prompt')!r}, prepend_bos={bos})",
+            "print(along)",
+        ]
+        tables = {**tables, "text": along}
+    toolbar(f"probes_{run.id}", of_run(run.id, *lines), tables, page=results.to_html)
+
+
 def use_place(use: Use) -> str:
     return str(use.about.get("place"))
 
@@ -143,8 +163,11 @@ if run is None:
     )
 else:
     results: ProbeResults = store.opened(run)
+    bar = st.container()
     probe = _results(results)
-    _on_text(run, probe)
+    along = _on_text(run, probe)
+    with bar:
+        _share(run, results, probe, along)
     use = _used(run.model, probe)
     with st.expander("All places"):
         n_places = len(results.frame.loc[results.frame["target"] == probe.target])

@@ -28,6 +28,9 @@ def _choose() -> store.RunInfo | None:
     alone = [run for run in good if run.kind == "emergence" and run.model not in {one.model for one in played}]
     runs = {run.id: run for run in [*played, *alone]}
     chosen = state.get("training")
+    if chosen is not None and chosen not in runs and (meant := _meant(chosen, good)):
+        runs.setdefault(meant.id, meant)
+        state.put("training", chosen := meant.id)
     if chosen is not None and chosen not in runs:
         instead = "Another one is shown instead." if runs else "Nor is there any other."
         state.refuse("training", f"There is no training {chosen} in {store.run_store().path}. {instead}", None)
@@ -45,6 +48,18 @@ def _choose() -> store.RunInfo | None:
     titles = {name: store.title(run) for name, run in runs.items()}
     st.selectbox("Training", list(runs), format_func=titles.__getitem__, key=bound["key"], on_change=choose)
     return runs[chosen]
+
+
+def _meant(chosen: str, good: list[store.RunInfo]) -> store.RunInfo | None:
+    """Of a run of measures that was asked for by its id: the playback of the same training, else this run itself."""
+    asked = next((run for run in good if run.id == chosen and run.kind == "emergence"), None)
+    if asked is None:
+        return None
+    about = store.opened(asked).about
+    for run in [one for one in good if one.kind == "playback" and one.model == asked.model][:_PARTNERS]:
+        if _is_of_one_training(store.opened(run).about, about):
+            return run
+    return asked
 
 
 def _forget() -> None:
@@ -191,9 +206,8 @@ def _only_measured(run: store.RunInfo) -> None:
     tables = {"series": grown.scores, "changes": grown.changes}
     toolbar("training", of_run(run.id, "print(found)"), tables, page=grown.to_html)
     notice(
-        "Of this training only series are stored, so there is nothing to play. Add a playback: "
-        "found = interp.dynamics.playback(checkpoints), then "
-        f"interp.RunStore({str(store.run_store().path)!r}).save(found, spec={{}})."
+        "Of this training only series are stored, so there is nothing to play. interp emergence FOLDER --store "
+        f"{store.run_store().path} keeps both; a playback alone is made by interp.dynamics.playback."
     )
     figure = grown.plot()
     figure.update_layout(title=None, margin={"t": 24, "l": 8, "r": 8, "b": 8})

@@ -28,11 +28,12 @@ runpy.run_path({path!r}, run_name="__main__")
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
     """The ids of the older and the newer run of a fresh store, which pages show; the only model is tiny."""
-    from app import models
+    from app import computing, models
 
     st.cache_resource.clear()
     monkeypatch.setenv("INTERP_STORE", str(tmp_path / "runs"))
     monkeypatch.setattr("interp.load", tiny_model, raising=False)
+    monkeypatch.setattr(computing, "PATIENCE", 20.0)  # so that a busy machine shows results, not their jobs
     monkeypatch.setattr(models, "installed", lambda: ["tiny"])
     monkeypatch.setattr(models, "default_model", lambda: "tiny")
     yield tiny_store(tmp_path / "runs")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from app.jobs import Job, Jobs
+from app.jobs import MOST_RUNNING, Job, Jobs
 from interp.errors import InputError
 
 
@@ -79,3 +79,17 @@ def test_time_left_follows_the_rate():
     job.stage_started -= 4
     job.report("stage", 4, 10)
     assert job.seconds_left == pytest.approx(6, rel=0.1)
+
+
+def test_a_full_server_says_so_and_takes_work_again_later():
+    jobs, go = Jobs(), threading.Event()
+    for i in range(MOST_RUNNING):
+        jobs.start(f"job {i}", lambda job: go.wait(10))
+    with pytest.raises(InputError, match=r"runs 6 jobs already.* the oldest is 'job 0'.*try again"):
+        jobs.start("one more", lambda job: None)
+    assert jobs.start("job 3", lambda job: None).number == 4  # the one that runs is followed all the same
+    go.set()
+    until = time.monotonic() + 5
+    while any(jobs.running(f"job {i}") for i in range(MOST_RUNNING)) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert jobs.start("one more", lambda job: None).number == MOST_RUNNING + 1

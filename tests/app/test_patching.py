@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import streamlit as st
 import torch
+from mounted import bar, drawn, run_code
 from serving import HOSTILE, tiny_model
 
 import interp
@@ -35,8 +36,8 @@ def html(at) -> str:
 
 
 def tokens(at) -> dict:
-    (found,) = at.get("bidi_component")
-    return json.loads(found.proto.json)
+    (found,) = drawn(at)
+    return found
 
 
 def figure(at) -> dict:
@@ -78,7 +79,7 @@ def test_the_indirect_object_pair_is_there_at_first(opened):
 def test_prompts_that_do_not_align_are_shown_token_by_token(opened):
     at = opened("patching", **{**PAIR, "corrupt": "the mat on"})
     text = html(at)
-    assert not at.exception and not at.get("bidi_component") and not at.button
+    assert not at.exception and not drawn(at) and not at.button
     assert "The clean prompt has 4 tokens and the corrupt one 3" in text
     assert "<pre" in text and "first difference" in text and "Pair 0" not in text
 
@@ -163,6 +164,28 @@ def test_a_stored_run_is_mapped_with_both_runs_and_the_largest_cells(opened):
     assert f"{exact.base.mean():.3f}" in text and f"{exact.source.mean():.3f}" in text
     assert "corrupt run, edited (base)" in text and "clean run, copied from (source)" in text
     assert "of source − base" in text and "How it was measured" in [one.label for one in at.expander]
+
+
+def test_the_code_of_a_stored_pair_computes_its_effects_anew(opened):
+    run = stored(site="z", over="layer,head", direction="noise", metric="log_prob", foil="")
+    at = opened("patching", effects=run)
+    assert "interp.patch(" in bar(at)["code"] and "None)" in bar(at)["code"]
+    again = run_code(at)["found"].to_frame()
+    np.testing.assert_allclose(again["effect"], run_store().open(run).results().to_frame()["effect"], atol=1e-6)
+
+
+def test_without_a_run_the_code_is_of_what_is_asked(opened):
+    at = opened("patching", **PAIR)
+    found = run_code(at)["found"]
+    assert found.values.shape == (1, 3, 4) and "Tables and page" not in str(at.get("popover"))
+
+
+def test_the_code_of_a_run_with_other_settings_opens_it(opened):
+    exact = run_store().open(stored()).results()
+    other = run_store().save(exact, spec={**asked().spec, "window": 3}, title="wider")
+    at = opened("patching", effects=other.id)
+    assert "interp.patch(" not in bar(at)["code"]
+    np.testing.assert_array_equal(run_code(at)["found"].values.values, exact.values.values)
 
 
 def test_its_address_alone_brings_back_the_pair_and_the_settings(opened):
@@ -358,8 +381,32 @@ def test_a_store_that_cannot_be_written_is_said_before_anything_runs(runs, tmp_p
 def test_the_button_starts_the_job_and_its_run_is_shown(opened):
     at = opened("patching", **PAIR)
     at.button[0].click().run()
-    job = ended(shared_jobs().latest("patching in tiny"))
+    job = ended(shared_jobs().latest(patching.job_name(asked())))
     assert job.state == "done"
     at.run()
     assert not at.exception and figure(at)
     assert address(at)["effects"] == job.result
+
+
+def test_two_readers_with_different_pairs_have_jobs_of_their_own(opened, monkeypatch):
+    go = threading.Event()
+    real = patching.patch
+    monkeypatch.setattr(patching, "patch", lambda asked, job: (go.wait(10), real(asked, job))[1])
+    at = opened("patching", **PAIR)
+    at.button[0].click().run()
+    assert "Cancel" in [one.label for one in at.button]
+    other = opened("patching", **{**PAIR, "corrupt": "the cat mat on"})
+    assert [one.label for one in other.button] == ["Patch"]  # neither followed nor in the way
+    same = opened("patching", **PAIR)
+    assert "Cancel" in [one.label for one in same.button]  # as after a reload
+    go.set()
+    ended(shared_jobs().latest(patching.job_name(asked())))
+    other.run()
+    assert "effects" not in address(other) or address(other)["effects"] == run_store().list()[0].id
+
+
+def test_a_full_server_is_a_notice_on_the_page(opened, monkeypatch):
+    monkeypatch.setattr("app.jobs.MOST_RUNNING", 0)
+    at = opened("patching", **PAIR)
+    at.button[0].click().run()
+    assert not at.exception and "jobs already" in html(at)

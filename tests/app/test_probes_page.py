@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from mounted import drawn, run_code
 from probed import TARGET, probed
 from serving import HOSTILE, tiny_model
 
@@ -31,8 +32,8 @@ def html(at) -> str:
 
 
 def strip(at) -> dict:
-    (found,) = at.get("bidi_component")
-    return json.loads(found.proto.json)
+    (found,) = drawn(at)
+    return found
 
 
 def box(at, label: str):
@@ -84,6 +85,13 @@ def test_a_text_is_read_along_the_probe_that_is_chosen(opened, stored) -> None:
     assert at.query_params["place"] in ("resid_pre.2", ["resid_pre.2"])
 
 
+def test_the_code_of_the_page_gives_its_numbers(opened, stored) -> None:
+    at = opened("probes", prompt="the cat sat", bos="0", place="resid_pre.1")
+    names = run_code(at)
+    assert names["along"].values.tolist() == pytest.approx(strip(at)["values"], abs=1e-6)
+    assert str(names["probe"].place) == "resid_pre.1"
+
+
 def test_the_test_of_use_is_told_in_its_own_sentence_and_drawn(opened, stored) -> None:
     _, use = probed()
     at = opened("probes")
@@ -104,7 +112,7 @@ def test_probes_of_a_model_that_is_not_at_hand_are_shown_without_a_text(opened, 
 
     monkeypatch.setattr(models, "installed", lambda: ["other"])
     at = opened("probes")
-    assert not at.exception and "not at hand" in html(at) and not at.get("bidi_component")
+    assert not at.exception and "not at hand" in html(at) and not drawn(at)
 
 
 def test_a_projection_needs_the_model_that_the_probe_was_fitted_on() -> None:

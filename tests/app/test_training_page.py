@@ -11,6 +11,7 @@ from grown import STEPS, grown, played
 from mounted import bar, drawn, run_code
 from serving import HOSTILE
 
+from app.run_list import open_settings
 from app.components.training_player import panels, player_data, starting_view
 from interp.errors import InputError
 from interp.runs.store import RunStore
@@ -130,6 +131,16 @@ def test_a_training_that_was_only_measured_is_drawn_and_says_how_to_play_it(open
     assert "interp.dynamics.playback" in html(at) and "loss moved meanwhile" in html(at)
     assert at.query_params["training"] in (run.info.id, [run.info.id])
     assert run_code(at)["found"].changes.equals(grown().changes)
+
+
+def test_a_run_of_measures_leads_to_the_playback_of_its_training(opened, stored) -> None:
+    at = opened("training", training=stored["emergence"])
+    assert not at.exception and "There is no training" not in html(at)
+    assert at.query_params["training"] in (stored["playback"], [stored["playback"]])
+    store = RunStore(os.environ["INTERP_STORE"])
+    for name in stored:
+        page, settings = open_settings(store.info(stored[name])) or ("", {})
+        assert page == "training" and settings["training"] == stored[name]
 
 
 def test_measures_of_another_training_are_not_put_beside_a_playback(opened, runs) -> None:

@@ -1,7 +1,7 @@
 """Pictures of the app for the README: `python tests/browser/make_screenshot.py STORE [FOLDER]`.
 
 Serves the app over a store with at least one run of heads of a model that loads by name, and writes atlas.png,
-head.png and patching.png, each below 300 KB. For the last one a pair is patched
+head.png, patching.png, explore.png and runs.png, each below 300 KB. For the last one a pair is patched
 in a copy of the store.
 """
 
@@ -74,6 +74,13 @@ def make(store: Path, folder: Path, *, width: int, height: int, dark: bool) -> N
         page.locator(".heatmaplayer image").wait_for()
         page.locator(".columns .differ").wait_for()
         shoot(page, folder / "patching.png")
+        page.set_viewport_size({"width": width, "height": max(height, 1100)})
+        page.goto(f"{address}/explore?prompt=The+capital+of+France+is&answer_token=Paris&foil_token=London")
+        page.locator("[data-testid=stPlotlyChart] .bars").wait_for()
+        shoot(page, folder / "explore.png")
+        page.goto(f"{address}/runs")
+        page.get_by_text("What it found").wait_for()
+        shoot(page, folder / "runs.png")
         browser.close()
 
 

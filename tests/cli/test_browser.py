@@ -43,6 +43,18 @@ def test_every_flag_is_an_option_of_the_installed_streamlit():
     assert all(value in ("true", "false") for name, value in flags if known[name][0] == "bool")
 
 
+def test_the_flags_that_keep_the_app_on_this_machine_are_given(tmp_path):
+    given: dict[str, list[str]] = {}
+    for part in app_command(tmp_path / "main.py", 8501):
+        if part.startswith("--"):
+            name, _, value = part.removeprefix("--").partition("=")
+            given.setdefault(name, []).append(value)
+    assert given["server.address"] == ["127.0.0.1"] and given["server.allowedHosts"] == ["localhost", "127.0.0.1"]
+    assert given["server.enableXsrfProtection"] == given["server.enableCORS"] == ["true"]
+    assert given["server.enableStaticServing"] == given["browser.gatherUsageStats"] == ["false"]
+    assert int(given["server.maxUploadSize"][0]) <= 5 and given["client.showErrorDetails"] == ["type"]
+
+
 def test_the_app_is_started_by_path_with_the_store(run, tmp_path):
     done = run("app", "--port", free_port(), "--store", "mine", code=FAKE_EXEC)
     started = json.loads(done.out)
@@ -72,8 +84,11 @@ def test_a_missing_app_is_said(run):
 @pytest.mark.slow
 def test_streamlit_serves_this_machine_and_refuses_foreign_pages(tmp_path):
     (tmp_path / "main.py").write_text("import streamlit as st\nst.text('hello')\n")
+    (tmp_path / "static").mkdir()
+    (tmp_path / "static" / "secret.txt").write_text("secret")
     (tmp_path / ".streamlit").mkdir()
     config = "[server]\naddress = '0.0.0.0'\nenableXsrfProtection = false\nallowedHosts = ['*']\n"
+    config += "enableStaticServing = true\n"
     (tmp_path / ".streamlit" / "config.toml").write_text(config)
     port = free_port()
     command = app_command(tmp_path / "main.py", port)
@@ -86,6 +101,7 @@ def test_streamlit_serves_this_machine_and_refuses_foreign_pages(tmp_path):
         assert websocket_status(port, host=f"127.0.0.1:{port}") == 101
         assert websocket_status(port, host="evil.example") == 403
         assert websocket_status(port, host=f"127.0.0.1:{port}", origin="http://evil.example") == 403
+        assert b"secret" not in wait_for(f"http://127.0.0.1:{port}/app/static/secret.txt", seconds=1)
         others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
         for address in others - {"127.0.0.1", "127.0.1.1"}:
             with pytest.raises(OSError):
