@@ -184,7 +184,7 @@ class Composed:
         if np.isnan(pair).any():
             why = "the best previous-token or induction head has no weights in some checkpoint"
             return Found(about={"left_out": {"composition": why}})
-        others = ~np.isnan(above).any(axis=-1)
+        others: ndarray = ~np.isnan(above).any(axis=-1)
         others[*earlier[0], *to] = False
         deviation = float(np.mean([one[2] for one in seen]))
         made = Found(about={"best": {"K-composition": f"{_name(earlier[0])} → {_name(to)}"}})

@@ -115,7 +115,7 @@ def _last(clean: Rows, corrupt: Rows, n: int) -> PromptPairs:
 
 def _pairs(clean: Any, corrupt: Any, answers: list[int], foils: list[int], positions: Any) -> PromptPairs:
     n = len(clean)
-    named = {"items": [f"row {i}" for i in range(n)], "templates": ["row"] * n}
+    named: dict[str, Any] = {"items": [f"row {i}" for i in range(n)], "templates": ["row"] * n}
     return PromptPairs.from_tokens(clean, corrupt, answers, foils, positions=positions, **named)
 
 

@@ -83,7 +83,8 @@ class Order:
         """A plotly map of who came first, for one onset (by default the last one asked)."""
         onset = onset or self.pairs["onset"].iloc[-1]
         title = f"Who came first in {self.about.get('n')} trainings, by {onset}"
-        return order_map(self.pairs[self.pairs["onset"] == onset], title=title)
+        of: Any = self.pairs[self.pairs["onset"] == onset]
+        return order_map(of, title=title)
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Write a self-contained page."""
@@ -202,7 +203,7 @@ def _date(one: Emergence, series: tuple[str, str], onset: float | str) -> float:
 
 
 def _onsets(onsets: float | str | Sequence[float | str]) -> list[float | str]:
-    given = [onsets] if isinstance(onsets, str | float) else list(onsets)
+    given = [onsets] if isinstance(onsets, str | float | int) else list(onsets)
     for one in given:
         share = not isinstance(one, str) and 0.01 <= one <= 0.99
         if not share and one != "left":

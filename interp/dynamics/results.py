@@ -144,7 +144,7 @@ class Emergence:
         return {"scores": self.scores, "changes": self.changes, "ablations": self.ablations}
 
     def _loss_date(self) -> float:
-        of = self.changes[(self.changes["measure"] == "loss") & (self.changes["series"] == self.about.get("loss"))]
+        of: Any = self.changes[(self.changes["measure"] == "loss") & (self.changes["series"] == self.about.get("loss"))]
         return float(of["step"].iloc[0]) if len(of) else float("nan")
 
 

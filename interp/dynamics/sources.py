@@ -83,13 +83,14 @@ def _of_list(given: Sequence[Any]) -> tuple[Models, Checkpoints | None, str]:
 
 def _by_name(names: Sequence[str], loaders: Sequence[Callable[[], HookedTransformer]]) -> Models:
     """By the steps that the names tell; where one of them tells none, by their order: 0, 1, …"""
-    steps = [step_of(name) for name in names]
-    if any(step is None for step in steps):
+    told = [step_of(name) for name in names]
+    steps = [step for step in told if step is not None]
+    if len(steps) < len(names):
         steps = list(range(len(names)))
     twice = [name for name, step in zip(names, steps, strict=True) if steps.count(step) > 1]
     if twice:
         raise InputError(f"{' and '.join(twice[:2])} tell the same step. Give step -> function that loads it instead.")
-    return {int(step): load for step, load in zip(steps, loaders, strict=True) if step is not None}
+    return dict(zip(steps, loaders, strict=True))
 
 
 def _counted(models: Models) -> Models:

@@ -28,7 +28,7 @@ def emergence_curves(scores: pd.DataFrame, loss_date: float, *, title: str) -> A
     )  # fmt: skip
     for row, (panel, names) in enumerate(panels.items(), start=1):
         for number, (measure, series) in enumerate(names):
-            of = scores[(scores["measure"] == measure) & (scores["series"] == series)].sort_values("step")
+            of: Any = scores[(scores["measure"] == measure) & (scores["series"] == series)].sort_values("step")
             colour, steps = _COLOURS[number % len(_COLOURS)], of["step"].tolist()
             x = [1 + step for step in steps]
             label = escape(_label(panel, str(measure), str(series)))
@@ -48,7 +48,7 @@ def emergence_curves(scores: pd.DataFrame, loss_date: float, *, title: str) -> A
             figure.add_trace(line, row=row, col=1)
         if math.isfinite(loss_date):
             figure.add_vline(x=1 + loss_date, line={"dash": "dot", "color": "#888"}, row=row, col=1)  # type: ignore[arg-type]
-    ticks = _ticks(int(scores["step"].max()))
+    ticks = _ticks(max(scores["step"].tolist()))
     figure.update_xaxes(type="log", tickvals=[1 + one for one in ticks], ticktext=[str(one) for one in ticks])
     figure.update_xaxes(title="updates (log scale)", row=len(panels), col=1)
     figure.update_layout(
