@@ -11,8 +11,8 @@ from grown import STEPS, grown, played
 from mounted import bar, drawn, run_code
 from serving import HOSTILE
 
-from app.run_list import open_settings
 from app.components.training_player import panels, player_data, starting_view
+from app.run_list import open_settings
 from interp.errors import InputError
 from interp.runs.store import RunStore
 
