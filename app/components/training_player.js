@@ -49,7 +49,7 @@ export default function (component) {
     clearInterval(root.view?.timer);
     const from = places[data.id] ?? start;
     root.view = { id: data.id, at: Math.max(0, steps.indexOf(from.step)), kind: from.kind, head: headOf(from.head, data), direction: "reads", panel: null };
-    root.view.said = JSON.stringify(from);
+    root.view.said = JSON.stringify(start); // what the page knows
     root.film = filmOf(data);
     setTimeout(() => (find(".scroll").scrollLeft = find(".scroll").scrollWidth)); // to the position that is read
   }

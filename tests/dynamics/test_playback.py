@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 import interp
-from interp.dynamics import Playback, Recipe, emergence, play, playback, train
+from interp.dynamics import Playback, Recipe, emergence, play, playable, playback, train
 from interp.dynamics.base import Optimizer
 from interp.dynamics.induction import TiledBlocks, attention_only
 from interp.dynamics.reversal import ReversedRows
@@ -129,6 +129,11 @@ def test_a_row_can_be_a_text() -> None:
     found = playback({0: model, 1: model}, "the cat sat on the mat")
     assert found.about["tokens"] == ["the", "cat", "sat", "on", "the"] and found.about["following"][-1] == "mat"
     assert set(found.read(1)["likeliest"]) <= {*words, *map(str, range(len(words), 12))}
+
+
+def test_of_all_kinds_those_known_by_a_pattern_can_be_played() -> None:
+    assert playable(["induction", "name_mover", "mirror"]) == ["induction", "mirror"]
+    assert playable(None) is None and playable(["name_mover"]) is None
 
 
 def test_an_encoder_decoder_is_played_with_its_cross_attention() -> None:
