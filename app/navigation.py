@@ -24,6 +24,9 @@ def pages() -> dict[str, st.Page]:
         "lens": st.Page(_FOLDER / "lens.py", title="Lens and attribution", icon=":material/search:", url_path="lens"),
         "flow": st.Page(_FOLDER / "flow.py", title="Flow", icon=":material/account_tree:", url_path="flow"),
         "probes": st.Page(_FOLDER / "probes.py", title="Probes", icon=":material/sensors:", url_path="probes"),
+        "training": st.Page(
+            _FOLDER / "training.py", title="Training", icon=":material/trending_up:", url_path="training"
+        ),
         "runs": st.Page(_FOLDER / "runs.py", title="Runs", icon=":material/inventory_2:", url_path="runs"),
     }
 

@@ -38,6 +38,8 @@ PAGE_OF = {  # the page that draws a kind of run
     "logit_attribution": "lens",
     "attention_graph": "flow",
     "explanation": "head",
+    "playback": "training",
+    "emergence": "training",
 }
 _KEYS = (  # columns that say what a row is of, as far as a table has them
     *("kind", "stack", "sublayer", "layer", "head", "neuron", "prompt", "pair", "item", "pos", "part", "source"),
@@ -202,6 +204,8 @@ def open_settings(run: store.RunInfo) -> tuple[str, dict[str, str | None]] | Non
         return page, {"effects": run.id, **texts}
     if run.kind == "probes":
         return page, {"probes": run.id, "target": None, "place": None, "use": None}
+    if page == "training":
+        return page, {"training": run.id, "step": None, "train_head": None, "train_kind": None}
     if run.model not in models.installed():
         return None
     if run.kind == "tuned_lens":

@@ -102,6 +102,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _step(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+        raise InputError(f"{_short(text)} is not a step of a training.")
+    return int(text)
+
+
 def _day(text: str) -> str:
     try:
         return date.fromisoformat(text).isoformat()
@@ -163,6 +169,11 @@ _SETTINGS = {
     "place": _Setting(None, _name),
     "use": _Setting(None, _name),
     "view": _Setting("layer", _name),
+    # Training: a run that is played, and where its reader stands; None means the newest, its end, its best head.
+    "training": _Setting(None, _name),
+    "step": _Setting(None, _step),
+    "train_head": _Setting(None, _head),
+    "train_kind": _Setting(None, _name),
     # Runs: what is searched for, the run that is looked at, and the one it is compared with.
     "search": _Setting("", _token_text),
     "run_kind": _Setting(None, _name),

@@ -27,6 +27,9 @@ def emergence(
         list[int] | None, typer.Option(help="Step at which the top heads are ablated together; repeat for several.")
     ] = None,
     top: Annotated[int, typer.Option(help="Heads of each kind that are ablated together.")] = 2,
+    play: Annotated[
+        bool, typer.Option(help="With --store: keep a row of tokens at each checkpoint as well, for the app to play.")
+    ] = True,
     patch: Annotated[bool, typer.Option(help="Patch pairs drawn from the recipe's data.")] = True,
     n: Annotated[int, typer.Option("--n", "-n", help="Held-out rows; half of them choose heads.")] = 64,
     seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
@@ -60,7 +63,10 @@ def emergence(
         if runs is not None:
             spec = {"analysis": "emergence", "model": str(training.folder), **settings}
             title = f"emergence in {found[-1].about['model']}"
-            kept.append(store_run(runs, found[-1], training[-1].load(), spec, timings, title))
+            last = training[-1].load()
+            kept.append(store_run(runs, found[-1], last, spec, timings, title))
+            if play:
+                kept.append(_played(runs, training, last, settings))
     whole = found[0] if len(found) == 1 else dynamics.order(found, _told(found[0]))
     if runs is not None and len(found) > 1:
         spec = {"analysis": "emergence order", "model": None, "folders": folders, **settings}
@@ -74,6 +80,18 @@ def emergence(
     for run in kept[:-1]:
         say_where(run, runs, None, None)
     say_where(kept[-1] if kept else None, runs, page, out)
+
+
+def _played(runs: RunStore, training: Any, last: Any, settings: dict[str, Any]) -> Any:
+    """Store a playback of the kinds that are known by a pattern of attention; by default of those that suit."""
+    from interp import dynamics
+
+    options = {"kinds": dynamics.playable(settings["kinds"]), "n": settings["n"], "seed": settings["seed"]}
+    timings: dict[str, float] = {}
+    with timed(timings, "playback"), progress() as report:
+        played = dynamics.playback(training, **options, progress=report)
+    spec = {"analysis": "playback", "model": str(training.folder), **options}
+    return store_run(runs, played, last, spec, timings, f"playback of {played.about['model']}")
 
 
 def _show(found: list[Any], whole: Any, ids: list[str], *, as_json: bool) -> None:

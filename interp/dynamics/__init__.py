@@ -9,6 +9,8 @@ from interp.dynamics.folder import Checkpoint, Checkpoints, checkpoints
 from interp.dynamics.formation import compare_formation
 from interp.dynamics.interventions import Intervention
 from interp.dynamics.ordering import Order, order
+from interp.dynamics.play import playable, playback
+from interp.dynamics.played import Playback
 from interp.dynamics.results import Emergence
 from interp.dynamics.training import train
 
@@ -21,12 +23,15 @@ __all__ = [
     "Intervention",
     "Optimizer",
     "Order",
+    "Playback",
     "Recipe",
     "checkpoints",
     "compare_formation",
     "conflict",
     "emergence",
     "order",
+    "playable",
+    "playback",
     "recipe",
     "recipes",
     "train",

@@ -18,7 +18,7 @@ from interp.dynamics.base import Examples
 from interp.dynamics.causing import ABLATED, Patched, ablations
 from interp.dynamics.changes import beside_loss, change_of, crossing, onsets, resampled
 from interp.dynamics.contrasts import contrast
-from interp.dynamics.folder import Checkpoints
+from interp.dynamics.folder import Checkpoints, hash_of
 from interp.dynamics.measures import Found, Losses, Measure, Own, in_context_scores, own_measures
 from interp.dynamics.results import Emergence
 from interp.dynamics.sources import must_match, source_of
@@ -321,7 +321,8 @@ def _training(training: Checkpoints | None) -> dict[str, Any] | None:
     if training is None:
         return None
     asked = training.asked
-    return {"recipe": asked["recipe"]["name"], "seed": asked["seed"], "steps": asked["steps"]}
+    facts = {"recipe": asked["recipe"]["name"], "seed": asked["seed"], "steps": asked["steps"]}
+    return {**facts, "hash": hash_of(asked)}
 
 
 def _join(about: dict[str, Any], more: Mapping[str, Any]) -> None:

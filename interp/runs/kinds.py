@@ -30,6 +30,7 @@ _HOMES = {
     "report": "interp.report.results:Report",
     "atlas": "interp.atlas.results:Atlas",
     "emergence": "interp.dynamics.results:Emergence",
+    "playback": "interp.dynamics.played:Playback",
     "emergence_order": "interp.dynamics.ordering:Order",
     "atlas_comparison": "interp.atlas.comparison:Comparison",
 }

@@ -12,6 +12,7 @@ import interp
 from interp.dynamics import Recipe, train
 from interp.dynamics.base import Optimizer
 from interp.dynamics.changes import beside_loss, change_of, crossing, left_at, onsets
+from interp.dynamics.folder import hash_of
 from interp.dynamics.induction import TiledBlocks, attention_only
 from interp.dynamics.measures import in_context_scores
 from interp.errors import InputError
@@ -168,7 +169,8 @@ def test_the_checkpoints_of_a_training_bring_their_own_rows(tmp_path: Path) -> N
     assert one.scores.equals(two.scores) and list(one.series("loss", "repeat").index) == [0, 1, 2, 4]
     assert ("in_context", "late − early") in set(zip(one.changes["measure"], one.changes["series"], strict=True))
     assert calls[:4] == [("measuring checkpoints", i, 4) for i in (1, 2, 3, 4)]
-    assert one.about["training"] == {"recipe": "tiny", "seed": 0, "steps": 4}
+    about = {"recipe": "tiny", "seed": 0, "steps": 4, "hash": hash_of(found.asked)}
+    assert one.about["training"] == about
     some = interp.emergence([found[0], found[3]], kinds="induction", n=8, pairs=None)
     assert some.steps == [0, 4] and some.series("loss", "repeat")[4] == pytest.approx(
         one.series("loss", "repeat")[4], rel=1e-6
