@@ -203,7 +203,7 @@ def _date(one: Emergence, series: tuple[str, str], onset: float | str) -> float:
 
 
 def _onsets(onsets: float | str | Sequence[float | str]) -> list[float | str]:
-    given = [onsets] if isinstance(onsets, str | float | int) else list(onsets)
+    given: list[float | str] = [onsets] if isinstance(onsets, str | float | int) else list(onsets)
     for one in given:
         share = not isinstance(one, str) and 0.01 <= one <= 0.99
         if not share and one != "left":

@@ -30,6 +30,7 @@ _HOMES = {
     "report": "interp.report.results:Report",
     "atlas": "interp.atlas.results:Atlas",
     "emergence": "interp.dynamics.results:Emergence",
+    "conflict": "interp.dynamics.conflict:ConflictResult",
     "emergence_order": "interp.dynamics.ordering:Order",
     "atlas_comparison": "interp.atlas.comparison:Comparison",
 }
