@@ -23,6 +23,7 @@ from interp.dynamics.contrasts import contrast
 from interp.dynamics.folder import Checkpoints
 from interp.dynamics.measures import Found, Losses, Measure, Own, in_context_scores, own_measures
 from interp.dynamics.results import Emergence
+from interp.dynamics.rows import must_predict
 from interp.dynamics.sources import must_match, source_of
 from interp.dynamics.training import stream
 from interp.errors import InputError
@@ -161,6 +162,8 @@ def _look(models: Mapping[int, Any], plan: _Plan, training: Checkpoints | None, 
         model = loaded if isinstance(loaded, HookedTransformer) else loaded()
         if first is None:
             first = (step, model)
+            if training is None:
+                must_predict(model)
             kept = [one for one in plan.measures if (why := _no_room(one, model)) is None or _note(plan, one, why)]
             plan.measures[:], seen = kept, [[] for _ in kept]
         must_match(first, step, model)
@@ -359,7 +362,9 @@ def _training(training: Checkpoints | None) -> dict[str, Any] | None:
     if training is None:
         return None
     asked = training.asked
-    return {"recipe": asked["recipe"]["name"], "seed": asked["seed"], "steps": asked["steps"]}
+    told = {"recipe": asked["recipe"]["name"], "seed": asked["seed"], "steps": asked["steps"]}
+    held = [f"{one.head} {one.action} {one.start} to {one.stop or 'the end'}" for one in training.interventions]
+    return told | ({"held": ", ".join(held)} if held else {})
 
 
 def _join(about: dict[str, Any], more: Mapping[str, Any]) -> None:
