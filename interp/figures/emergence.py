@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
@@ -33,7 +34,7 @@ def emergence_curves(scores: pd.DataFrame, loss_date: float, *, title: str) -> A
             colour, steps = _COLOURS[number % len(_COLOURS)], of["step"].tolist()
             x = [1 + step for step in steps]
             label = escape(_label(panel, str(measure), str(series)))
-            group = {"legendgroup": panel, "legendgrouptitle": {"text": escape(panel)}}
+            group = {"legendgroup": panel, "legendgrouptitle": {"text": "<br>".join(map(escape, wrap(panel, 30)))}}
             if of["low"].notna().all():
                 band = {"x": x + x[::-1], "y": of["high"].tolist() + of["low"].tolist()[::-1]}
                 figure.add_trace(
