@@ -20,6 +20,7 @@ from interp.heads.patterns import attention_shares
 from interp.heads.splits import of_pairs, study_of
 from interp.heads.study import Study
 from interp.heads.task_finder import TaskFinder
+from interp.model.taps import active_writes
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 from interp.pairs import PromptPairs
@@ -52,7 +53,26 @@ class PatternHeads:
     def see(self, model: HookedTransformer) -> Mapping[str, Tensor]:
         for one in self.kinds:
             one.must_apply_to(model)
+        if any(owner == id(model) for owner, _ in active_writes.get()):
+            return self._as_held(model)
         return attention_shares(model, Batch(self.examples.tokens[:, :-1]), {one.name: one.rule for one in self.kinds})
+
+    def _as_held(self, model: HookedTransformer) -> dict[str, Tensor]:
+        """The same under the hooks around this call, which `attention_shares` does without: it makes patterns of
+        queries and keys. A head that writes the same everywhere counts as one that attends to nothing."""
+        tokens, main = self.examples.tokens[:, :-1], model.main
+        names = [f"{main.address}blocks.{layer}.attn.hook_" for layer in range(main.config.n_layers)]
+        _, cache = model.run_with_cache(tokens, [name + what for name in names for what in ("pattern", "z")])
+        says = [(cache[name + "z"] != cache[name + "z"][:1, :1]).any(dim=3).any(dim=1).any(dim=0) for name in names]
+        patterns = [cache[name + "pattern"] * some[:, None, None] for name, some in zip(names, says, strict=True)]
+        found, width = {}, max(one.shape[1] for one in patterns)
+        for one in self.kinds:
+            keys = one.rule(tokens, torch.arange(tokens.shape[1]))
+            asked = keys.any(dim=-1).sum(-1)[:, None]
+            shares = [torch.einsum("bhqk,bqk->bh", pattern, keys.to(pattern.dtype)) / asked for pattern in patterns]
+            wide = [torch.nn.functional.pad(one, (0, width - one.shape[1]), value=torch.nan) for one in shares]
+            found[one.name] = torch.stack(wide, dim=1)
+        return found
 
     def found(self, seen: Sequence[Mapping[str, Tensor]]) -> Found:
         made = Found(about={"best": {}, "uniform": self._uniform()})
@@ -184,7 +204,7 @@ class Composed:
         if np.isnan(pair).any():
             why = "the best previous-token or induction head has no weights in some checkpoint"
             return Found(about={"left_out": {"composition": why}})
-        others: ndarray = ~np.isnan(above).any(axis=-1)
+        others = np.asarray(~np.isnan(above).any(axis=-1))
         others[*earlier[0], *to] = False
         deviation = float(np.mean([one[2] for one in seen]))
         made = Found(about={"best": {"K-composition": f"{_name(earlier[0])} → {_name(to)}"}})

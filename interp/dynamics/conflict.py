@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor
 
 from interp.dynamics.context import Conflicts
 from interp.dynamics.folder import Checkpoints
+from interp.dynamics.measures import Found
 from interp.dynamics.training import stream
 from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
+from interp.results.frames import as_records, load_frames, save_frames
 from interp.stats import bootstrap_interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ConflictResult", "conflict"]
+__all__ = ["ConflictResult", "Fight", "conflict", "conflicts_of"]
 
 Progress = Callable[[str, int, int], None]
+_KIND, _FORMAT = "conflict", 1
 _VALUE = {("measure",): "value", ("layer", "head"): "effect"}
 
 
@@ -47,7 +53,26 @@ class ConflictResult:
         known = list(dict.fromkeys(self.table["measure"]))
         if measure not in known:
             raise InputError(f"There is no measure {measure!r}. Measured are {', '.join(known)}.")
-        return self.table[self.table["measure"] == measure].set_index("step")["value"]
+        of: Any = self.table[self.table["measure"] == measure]
+        return of.set_index("step")["value"]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of `table`."""
+        return self.table.copy()
+
+    def to_records(self) -> dict[str, Any]:
+        """Everything as plain data for JSON."""
+        return {"table": as_records(self.table), "heads": as_records(self.heads), "about": dict(self.about)}
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a folder: both tables as Parquet, and about.json."""
+        return save_frames(path, _KIND, _FORMAT, self.about, {"table": self.table, "heads": self.heads})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ConflictResult:
+        """Read what `save` wrote; raises `StorageError` for a damaged or newer folder."""
+        about, tables = load_frames(path, _KIND, _FORMAT, ("table", "heads"))
+        return cls(tables["table"], tables["heads"], about)
 
     def __repr__(self) -> str:
         last = self.table[self.table["step"] == self.table["step"].max()].set_index("measure")["value"]
@@ -71,15 +96,7 @@ def conflict(
     report = progress or (lambda stage, done, total: None)
     if not isinstance(checkpoints, Checkpoints):
         raise InputError(f"conflict takes interp.dynamics.checkpoints(folder), not {type(checkpoints).__name__}.")
-    make = getattr(checkpoints.data, "conflicts", None)
-    if make is None:
-        raise InputError(
-            f"{checkpoints.asked['recipe']['name']} has no rows in which context and weights contradict each other. "
-            'Train the recipe "facts-in-context".'
-        )
-    if isinstance(n, bool) or not isinstance(n, int) or n < 2:
-        raise InputError(f"n is {n!r}. Give a whole number of prompts, at least 2.")
-    rows = make(n, stream(seed, "conflict"))
+    rows = conflicts_of(checkpoints, n, seed)
     table, heads = [], []
     for i, one in enumerate(checkpoints):
         model = one.load()
@@ -92,6 +109,39 @@ def conflict(
 
     about = {"training": repr(checkpoints), "n": n, "seed": seed}
     return ConflictResult(pd.DataFrame(table), pd.DataFrame(heads), about)
+
+
+def conflicts_of(checkpoints: Checkpoints, n: int, seed: int) -> Conflicts:
+    """Prompts of a training's data that contradict its table; `InputError` where the data know none."""
+    make = getattr(checkpoints.data, "conflicts", None)
+    if make is None:
+        raise InputError(
+            f"{checkpoints.asked['recipe']['name']} has no rows in which context and weights contradict each other. "
+            'Train the recipe "facts-in-context".'
+        )
+    if isinstance(n, bool) or not isinstance(n, int) or n < 2:
+        raise InputError(f"n is {n!r}. Give a whole number of prompts, at least 2.")
+    return make(n, stream(seed, "conflict"))
+
+
+@dataclass
+class Fight:
+    """The same as a measure of `interp.emergence`: shares of answers, and logits (of the answer, and by head)."""
+
+    rows: Conflicts
+
+    def see(self, model: HookedTransformer) -> dict[tuple[str, str], ndarray]:
+        said, effects = _measured(model, self.rows)
+        logits = {"stated − learned": said.pop("logit_diff")}
+        logits |= {f"head {layer}.{head}": one for (layer, head), one in effects.items()}
+        named = {**{("conflict", name): one for name, one in said.items()},
+                 **{("conflict, logits", name): one for name, one in logits.items()}}  # fmt: skip
+        return {name: one.double().numpy() for name, one in named.items()}
+
+    def found(self, seen: Sequence[Mapping[tuple[str, str], ndarray]]) -> Found:
+        made = Found(about={"conflict": {"n": len(self.rows.stated)}})
+        made.series.update({name: np.stack([one[name] for one in seen], axis=-1) for name in seen[0]})
+        return made
 
 
 def _measured(

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.dynamics.base import Data, drawn
+from interp.dynamics.context import StatedFacts
 from interp.dynamics.copying import CopyRows
 from interp.dynamics.induction import TiledBlocks
 from interp.dynamics.knowledge import FactSentences, PronounSentences
@@ -88,16 +89,25 @@ def _reversed(data: ReversedRows, n: int, generator: torch.Generator) -> tuple[P
     drawn_rows = data.draw(n, generator)
     source = drawn_rows.source
     assert source is not None
-    at, every = drawn(0, data.length, (n,), generator), torch.arange(n)  # of the decoder
-    place = data.length - 1 - at
+    every, counts = torch.arange(n), drawn_rows.scored["reversed"].sum(1)
+    at = (torch.rand(n, generator=generator) * counts).long()  # of the decoder: one of those that are said
+    place = counts - 1 - at
     changed = source.clone()
-    changed[every, place] = _another(source[every, place], 1, data.d_vocab, generator)
+    changed[every, place] = _another(source[every, place], data.n_starts, data.d_vocab, generator)
     answers, foils = (x[every, place].tolist() for x in (source, changed))
     decoder = [row[: int(end) + 1].tolist() for row, end in zip(drawn_rows.tokens, at, strict=True)]
     pairs = PromptPairs.from_tokens(
         source, changed, answers, foils, decoder=decoder, templates=["row"] * n, items=[f"row {i}" for i in range(n)]
     )
     return pairs, "another token at the mirrored place"
+
+
+def _stated(data: StatedFacts, n: int, generator: torch.Generator) -> tuple[PromptPairs, str]:
+    rows = data.conflicts(n, generator)
+    answers, foils = rows.stated.tolist(), rows.learned.tolist()
+    places = {"END": rows.tokens.shape[1] - 1}
+    pairs = _pairs(rows.tokens.tolist(), rows.unstated.tolist(), answers, foils, places)
+    return pairs, "a statement against the table, or one of another subject"
 
 
 def _another(tokens: Int[Tensor, " n"], low: int, high: int, generator: torch.Generator) -> Int[Tensor, " n"]:
@@ -125,4 +135,5 @@ _KINDS: dict[type, Callable[[Any, int, torch.Generator], tuple[PromptPairs, str]
     PronounSentences: _names,
     CopyRows: _copied,
     ReversedRows: _reversed,
+    StatedFacts: _stated,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,13 @@ from interp.dynamics.attending import CROSS, Composed, CrossHeads, PatternHeads,
 from interp.dynamics.base import Examples
 from interp.dynamics.causing import ABLATED, Patched, ablations
 from interp.dynamics.changes import beside_loss, change_of, crossing, onsets, resampled
+from interp.dynamics.conflict import Fight, conflicts_of
 from interp.dynamics.contrasts import contrast
-from interp.dynamics.folder import Checkpoints, hash_of
+from interp.dynamics.folder import Checkpoints
 from interp.dynamics.measures import Found, Losses, Measure, Own, in_context_scores, own_measures
 from interp.dynamics.results import Emergence
-from interp.dynamics.sources import must_match, source_of
+from interp.dynamics.rows import must_predict
+from interp.dynamics.sources import must_match, source_of, told_of
 from interp.dynamics.training import stream
 from interp.errors import InputError
 from interp.heads.base import Finder, finder, finders
@@ -34,7 +37,7 @@ __all__ = ["Emergence", "emergence", "in_context_scores"]
 Progress = Callable[[str, int, int], None]
 _RESAMPLES = 1_000
 _KINDS = ("previous_token", "duplicate_token", "induction")
-_TAKEN = ("loss", "in_context", "patch", "patch gap", "K-composition")
+_TAKEN = ("loss", "in_context", "patch", "patch gap", "K-composition", "conflict", "conflict, logits")
 
 
 def emergence(
@@ -63,12 +66,15 @@ def emergence(
     induction); kinds of a task, scored on `pairs` or, with a tokenizer, on the task's own prompts; of an
     encoder-decoder "mirror" or "source_token", where its cross-attention looks. `pairs`: PromptPairs to patch; "data"
     draws `n` from the recipe's data, where a contrast is known of them; None leaves patching out. `measures`: more of
-    them, by name: of an installed package ("probe_accuracy"), or a mapping from names to functions of (model, Examples)
-    that give series -> one number for each row. `ablate_at`: steps at which the `top` heads of each kind are ablated
+    them, by name: of an installed package ("probe_accuracy"), "conflict" (weights against context, for trainings on
+    facts-in-context), or a mapping from names to functions of (model, Examples) that give series -> one number for each
+    row. `ablate_at`: steps at which the `top` heads of each kind are ablated
     together, beside random sets. `shares` of the way from first to last that are dated, besides halfway.
 
     Half of the rows choose the best heads, all numbers come from the others. Intervals are of rows within this
     training: another seed is another training, and may differ by more (`interp.dynamics.order`).
+    Checkpoints of a training in which heads were held are measured under what was done to them at that step; what
+    cannot be (patching, composition; ablations and kinds of a task are refused) is left out.
     Cost: two forward passes over the rows for each checkpoint, and two over the pairs and one more for each head.
 
     Raises `InputError` for fewer than two checkpoints, those of two architectures, an unknown kind or measure.
@@ -79,6 +85,7 @@ def emergence(
             raise InputError(f"{label} is {number!r}. Give a whole number, at least {least}.")
     asked = _kinds(kinds)
     dated = _shares(shares)
+    measures, fight = _fight(measures, training, n, seed)
     own = own_measures(measures, (*_TAKEN, *(getattr(one, "name", one) for one in asked or ())))
     examples = _examples(training, tokens, n, seed)
     asked = _suiting(asked, examples)
@@ -86,10 +93,15 @@ def emergence(
         raise InputError(f"ablate_at names step {unknown[0]!r}. There are {', '.join(map(str, models))}.")
     if ablate_at and (examples.source is not None or not any(isinstance(one, Finder) for one in asked)):
         raise InputError("ablate_at takes a decoder and kinds known by a pattern: their top heads are ablated.")
-    plan = _plan(asked, examples, own, _pairs(pairs, training, n, seed), n, seed, chosen=kinds is not None)
-    seen = _look(models, plan, progress or (lambda stage, done, total: None))
+    patched = _pairs(pairs, training, n, seed)
+    left_out = _left_out_of_held(training, asked, patched, ablate_at)
+    patched = None if "patch" in left_out else patched
+    plan = _plan(asked, examples, own, patched, n, seed, chosen=kinds is not None)
+    plan.measures[:] = [one for one in plan.measures if not (left_out and isinstance(one, Composed))] + fight
+    plan.left_out.update(left_out)
+    seen = _look(models, plan, training, progress or (lambda stage, done, total: None))
     found = [one.found(of) for one, of in zip(plan.measures, seen, strict=True)]
-    about = {"model": name, "seed": seed, "steps": list(models), "training": _training(training)}
+    about = {"model": name, "seed": seed, "steps": list(models), "training": told_of(training)}
     for one in found:
         _join(about, one.about)
     if plan.left_out:
@@ -141,18 +153,22 @@ def _plan(
     return _Plan(measures, heads, chooses, left_out)
 
 
-def _look(models: Mapping[int, Any], plan: _Plan, report: Progress) -> list[list[Any]]:
-    """What each measure saw of each checkpoint; a measure that a model has no room for is left out of the plan."""
+def _look(models: Mapping[int, Any], plan: _Plan, training: Checkpoints | None, report: Progress) -> list[list[Any]]:
+    """What each measure saw of each checkpoint, as it was trained; a measure that a model has no room for is left out
+    of the plan."""
     first: tuple[int, HookedTransformer] | None = None
     seen: list[list[Any]] = [[] for _ in plan.measures]
     for i, (step, loaded) in enumerate(models.items()):
         model = loaded if isinstance(loaded, HookedTransformer) else loaded()
         if first is None:
             first = (step, model)
+            if training is None:
+                must_predict(model)
             kept = [one for one in plan.measures if (why := _no_room(one, model)) is None or _note(plan, one, why)]
             plan.measures[:], seen = kept, [[] for _ in kept]
         must_match(first, step, model)
-        with torch.no_grad():
+        done = () if training is None else training.at(step).hooks()
+        with torch.no_grad(), model.hooks(done) if done else nullcontext():
             for one, of in zip(plan.measures, seen, strict=True):
                 of.append(one.see(model))
         report("measuring checkpoints", i + 1, len(models))
@@ -199,6 +215,31 @@ def _ablated(
         with torch.no_grad():
             table += ablations(model, step, rows, rows.scored[group], sets, seed)
     return table
+
+
+def _left_out_of_held(
+    training: Checkpoints | None, asked: Sequence[Any], patched: Patched | None, ablate_at: Sequence[int]
+) -> dict[str, str]:
+    """What is not measured of a training in which heads were held, and why; what was asked for by name is refused."""
+    if training is None or not training.interventions:
+        return {}
+    held = ", ".join(f"{one.head} {one.action}" for one in training.interventions)
+    why = f"this would show the model without what was done to it in training ({held})"
+    by_name = ["pairs"] * (patched is not None and not patched.difference) + ["ablate_at"] * bool(ablate_at)
+    by_name += [one.name for one in asked if isinstance(one, TaskFinder)]
+    if by_name:
+        raise InputError(f"{by_name[0]} cannot be had of these checkpoints: {why}. Leave it out.")
+    return {"composition": why} | ({} if patched is None else {"patch": why})
+
+
+def _fight(measures: Any, training: Checkpoints | None, n: int, seed: int) -> tuple[Any, list[Measure]]:
+    """The measures besides "conflict", and that one where it is among them."""
+    names = [measures] if isinstance(measures, str) else measures
+    if isinstance(names, Mapping) or "conflict" not in names:
+        return measures, []
+    if training is None:
+        raise InputError("conflict is measured of checkpoints of interp.dynamics.train alone: it needs their data.")
+    return [name for name in names if name != "conflict"], [Fight(conflicts_of(training, 4 * n, seed))]
 
 
 def _most_changed(found: Found) -> str:
@@ -315,14 +356,6 @@ def _examples(training: Checkpoints | None, tokens: Tensor | None, n: int, seed:
     if training is None:
         raise InputError("These models come without data. Give tokens= [row pos] to measure them on.")
     return training.data.draw(n, stream(seed, "emergence"), held_out=True)
-
-
-def _training(training: Checkpoints | None) -> dict[str, Any] | None:
-    if training is None:
-        return None
-    asked = training.asked
-    facts = {"recipe": asked["recipe"]["name"], "seed": asked["seed"], "steps": asked["steps"]}
-    return {**facts, "hash": hash_of(asked)}
 
 
 def _join(about: dict[str, Any], more: Mapping[str, Any]) -> None:

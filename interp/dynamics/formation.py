@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def compare_formation(
             "training": label,
             "seed": one.asked["seed"],
             "halfway": _passed(curve, level),
-            "reached": min(curve.index[curve["accuracy"] >= accuracy], default=np.nan),
+            "reached": _reached(curve, accuracy),
             "loss": curve["loss"].iloc[-1],
             "accuracy": curve["accuracy"].iloc[-1],
         }
@@ -66,13 +66,18 @@ def compare_formation(
 
 def _curve(found: Checkpoints, group: str, label: str) -> pd.DataFrame:
     """Held-out loss and accuracy of one group, by step."""
-    table = found.held_out()
+    table: Any = found.held_out()
     groups = list(dict.fromkeys(table["group"]))
     if group not in groups:
         raise InputError(f"{label} has no group {group!r} of tokens. It has {', '.join(groups)}.")
     if not found.finished:
         raise InputError(f"{label} is not finished: {found!r}. Train it to the end, so that never means never.")
     return table[table["group"] == group].set_index("step")[["loss", "accuracy"]]
+
+
+def _reached(curve: pd.DataFrame, accuracy: float) -> float:
+    steps = curve.index.to_numpy(float)[curve["accuracy"].to_numpy(float) >= accuracy]
+    return float(steps[0]) if len(steps) else float("nan")
 
 
 def _passed(curve: pd.DataFrame, level: float) -> float:

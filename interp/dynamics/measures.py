@@ -61,7 +61,13 @@ class Losses:
         for name, scored in self.examples.scored.items():
             which = scored[self.reports, 1:, None].to(losses.dtype)
             some = which[:, :, 0].any(dim=1)
+            if int(some.sum()) < 2:
+                why = "fewer than two of the rows that report have such tokens"
+                made.about.setdefault("left_out", {})[f"loss, {name}"] = why
+                continue
             made.series["loss", name] = _array((losses * which).sum(1)[some] / which.sum(1)[some])
+        if not made.series:
+            raise InputError("Fewer than two of the rows that report have tokens to predict. Give a larger n.")
         if losses.shape[1] >= LEAST and bool(self.examples.all_scored.float().mean() > 0.5):
             made.series["in_context", "late − early"] = _array(in_context_scores(losses))
         return made

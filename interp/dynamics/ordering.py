@@ -203,7 +203,7 @@ def _date(one: Emergence, series: tuple[str, str], onset: float | str) -> float:
 
 
 def _onsets(onsets: float | str | Sequence[float | str]) -> list[float | str]:
-    given = [onsets] if isinstance(onsets, str | float | int) else list(onsets)
+    given: list[float | str] = [onsets] if isinstance(onsets, str | float | int) else list(onsets)
     for one in given:
         share = not isinstance(one, str) and 0.01 <= one <= 0.99
         if not share and one != "left":
@@ -233,7 +233,8 @@ def _trainings(emergences: Sequence[Emergence]) -> list[str]:
         n = len(emergences)
         raise InputError(f"What comes first in general takes several trainings; this is {n}. Train other seeds.")
     of = [one.about.get("training") for one in emergences]
-    recipes = sorted({f"{one['recipe']} of {one['steps']} steps" for one in of if one})
+    held = [f" with {one['held']}" if one and "held" in one else "" for one in of]
+    recipes = sorted({f"{a['recipe']} of {a['steps']} steps{b}" for a, b in zip(of, held, strict=True) if a})
     if len(recipes) > 1:
         raise InputError(f"These trainings are of different recipes: {', '.join(recipes)}. Give seeds of one.")
     seeds = [one["seed"] for one in of if one]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +16,10 @@ from torch import Tensor
 from interp.circuits.prompts import token_texts
 from interp.dynamics.attending import CROSS, CrossHeads, PatternHeads
 from interp.dynamics.base import Examples
-from interp.dynamics.folder import Checkpoints, hash_of
+from interp.dynamics.folder import Checkpoints
 from interp.dynamics.measures import Losses
 from interp.dynamics.played import Playback, RowLens
-from interp.dynamics.sources import must_match, source_of
+from interp.dynamics.sources import must_match, source_of, told_of
 from interp.dynamics.training import stream
 from interp.errors import InputError
 from interp.heads.base import Finder, finder, finders
@@ -85,7 +86,9 @@ def playback(
     for i, step in enumerate(chosen):
         model = first if i == 0 else _loaded(models, step)
         must_match((chosen[0], first), step, model)
-        film.see(model)
+        done = () if training is None else training.at(step).hooks()
+        with model.hooks(done) if done else nullcontext():
+            film.see(model)
         if progress is not None:
             progress("playing checkpoints", i + 1, len(chosen))
     about = {
@@ -96,7 +99,7 @@ def playback(
         "n": int(reports.sum()),
         "k": k,
     }
-    about["training"] = None if training is None else _training(training)
+    about["training"] = told_of(training)
     return film.result(first, about)
 
 
@@ -333,10 +336,3 @@ def _must_suit(model: HookedTransformer, row: Examples, n_steps: int) -> None:
 def _loaded(models: Mapping[int, Any], step: int) -> HookedTransformer:
     one = models[step]
     return one if isinstance(one, HookedTransformer) else one()
-
-
-def _training(training: Checkpoints) -> dict[str, Any]:
-    """What ties this to the `Emergence` of the same training."""
-    asked = training.asked
-    facts = {"recipe": asked["recipe"]["name"], "seed": asked["seed"], "steps": asked["steps"]}
-    return {**facts, "hash": hash_of(asked)}

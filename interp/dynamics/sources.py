@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from interp.dynamics.folder import ASKED, Checkpoint, Checkpoints, checkpoints, differences
+from interp.dynamics.folder import ASKED, Checkpoint, Checkpoints, checkpoints, differences, hash_of
 from interp.errors import InputError
 from interp.model.transformer import HookedTransformer
 
-__all__ = ["must_match", "source_of", "step_of"]
+__all__ = ["must_match", "source_of", "step_of", "told_of"]
 
 Models = dict[int, Any]
 _TAKES = (
@@ -105,3 +105,13 @@ def _load(name: str, revision: str | None = None) -> HookedTransformer:
     from interp.families.load import load
 
     return load(name, revision=revision)
+
+
+def told_of(training: Checkpoints | None) -> dict[str, Any] | None:
+    """What results say of the training that they were measured on; `hash` ties those of one training together."""
+    if training is None:
+        return None
+    asked = training.asked
+    told = {"recipe": asked["recipe"]["name"], "seed": asked["seed"], "steps": asked["steps"], "hash": hash_of(asked)}
+    held = [f"{one.head} {one.action} {one.start} to {one.stop or 'the end'}" for one in training.interventions]
+    return told | ({"held": ", ".join(held)} if held else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
@@ -28,11 +29,12 @@ def emergence_curves(scores: pd.DataFrame, loss_date: float, *, title: str) -> A
     )  # fmt: skip
     for row, (panel, names) in enumerate(panels.items(), start=1):
         for number, (measure, series) in enumerate(names):
-            of: Any = scores[(scores["measure"] == measure) & (scores["series"] == series)].sort_values("step")
+            chosen: Any = scores[(scores["measure"] == measure) & (scores["series"] == series)]
+            of = chosen.sort_values("step")
             colour, steps = _COLOURS[number % len(_COLOURS)], of["step"].tolist()
             x = [1 + step for step in steps]
             label = escape(_label(panel, str(measure), str(series)))
-            group = {"legendgroup": panel, "legendgrouptitle": {"text": escape(panel)}}
+            group = {"legendgroup": panel, "legendgrouptitle": {"text": "<br>".join(map(escape, wrap(panel, 30)))}}
             if of["low"].notna().all():
                 band = {"x": x + x[::-1], "y": of["high"].tolist() + of["low"].tolist()[::-1]}
                 figure.add_trace(
@@ -90,6 +92,10 @@ def _panels(scores: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
             title = "loss and in-context score, nats"
         elif measure == "patch":
             title = "restored by patching, share of the last checkpoint's difference"
+        elif measure == "conflict":
+            title = "weights against context: share of answers"
+        elif measure == "conflict, logits":
+            title = "weights against context, logits: of the answer, and what each head adds to it"
         elif measure == "patch gap":
             title = "clean − corrupt, logits"
         elif measure == "K-composition":

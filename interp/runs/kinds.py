@@ -31,6 +31,7 @@ _HOMES = {
     "atlas": "interp.atlas.results:Atlas",
     "emergence": "interp.dynamics.results:Emergence",
     "playback": "interp.dynamics.played:Playback",
+    "conflict": "interp.dynamics.conflict:ConflictResult",
     "emergence_order": "interp.dynamics.ordering:Order",
     "atlas_comparison": "interp.atlas.comparison:Comparison",
 }

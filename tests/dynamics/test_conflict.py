@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from interp.dynamics import Recipe, conflict, train
+import interp
+from interp.dynamics import ConflictResult, Recipe, conflict, train
 from interp.dynamics.base import Optimizer
 from interp.dynamics.conflict import _measured
 from interp.dynamics.context import StatedFacts
 from interp.dynamics.copying import RECIPES as COPY
 from interp.dynamics.knowledge import windowed
-from interp.errors import InputError
+from interp.errors import InputError, StorageError
+from interp.runs.store import RunStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = StatedFacts()
@@ -86,6 +88,39 @@ def test_shares_sum_to_one_and_a_heads_effect_is_what_a_patch_by_hand_gives(tmp_
     assert not effects[0, 0].any()  # layer 0 at the end sees neither statement
     with pytest.raises(InputError, match="no measure 'share'"):
         got.series("share")
+
+
+def test_a_conflict_is_kept_and_stored_as_it_is(tmp_path: Path) -> None:
+    got = conflict(train(TINY, out=tmp_path / "a", steps=2), n=8)
+    got.save(tmp_path / "kept")
+    back = ConflictResult.load(tmp_path / "kept")
+    assert back.table.equals(got.table) and back.heads.equals(got.heads) and dict(back.about) == dict(got.about)
+    assert len(got.to_records()["table"]) == len(got.to_frame()) == 4 * 3
+    run = RunStore(tmp_path / "runs").save(got, spec={})
+    assert run.info.kind == "conflict" and isinstance(run.results(), ConflictResult)
+    (tmp_path / "kept" / "about.json").write_text('{"kind": "emergence", "format": 1, "about": {}}')
+    with pytest.raises(StorageError, match="holds no conflict of format 1"):
+        ConflictResult.load(tmp_path / "kept")
+
+
+def test_as_a_measure_of_emergence_it_gives_the_same_numbers(tmp_path: Path) -> None:
+    found = train(TINY, out=tmp_path / "a", per_octave=1)
+    grown = interp.emergence(found, measures="conflict", kinds="previous_token", n=8, pairs=None)
+    got = conflict(found, n=4 * 8)
+    for name in ("weights", "context", "other"):
+        assert grown.series("conflict", name).tolist() == pytest.approx(got.series(name).tolist())
+    assert grown.series("conflict, logits", "stated − learned").tolist() == pytest.approx(
+        got.series("logit_diff").tolist(), rel=1e-5
+    )
+    head = got.heads[(got.heads["layer"] == 1) & (got.heads["head"] == 0)]["effect"].tolist()
+    assert grown.series("conflict, logits", "head 1.0").tolist() == pytest.approx(head, abs=1e-6)
+    page = grown.to_html(tmp_path / "page.html").read_text()
+    assert page.count("weights against context: share of answers") >= 1
+    copying = train(COPY[0], out=tmp_path / "copy", steps=1)
+    with pytest.raises(InputError, match="copy has no rows"):
+        interp.emergence(copying, measures="conflict", n=8)
+    with pytest.raises(InputError, match="it needs their data"):
+        interp.emergence({0: found.load(0), 6: found.load(6)}, measures=["conflict"], tokens=torch.zeros(4, 8).long())
 
 
 def test_a_training_without_contradictions_is_refused(tmp_path: Path) -> None:

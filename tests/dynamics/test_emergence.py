@@ -11,10 +11,12 @@ import torch
 import interp
 from interp.dynamics import Recipe, train
 from interp.dynamics.base import Optimizer
+from interp.dynamics.causing import Patched
 from interp.dynamics.changes import beside_loss, change_of, crossing, left_at, onsets
+from interp.dynamics.contrasts import contrast
 from interp.dynamics.folder import hash_of
 from interp.dynamics.induction import TiledBlocks, attention_only
-from interp.dynamics.measures import in_context_scores
+from interp.dynamics.measures import best_and_sum, in_context_scores
 from interp.errors import InputError
 from interp.model.loss import next_token_loss
 from interp.model.transformer import HookedTransformer
@@ -101,6 +103,30 @@ def test_the_in_context_score_is_late_loss_minus_early_loss() -> None:
     losses = torch.full((2, 16), 5.0)
     losses[:, -2:] = 1.0
     assert in_context_scores(losses).tolist() == [-4.0, -4.0]
+
+
+def _cells() -> tuple[np.ndarray, np.ndarray]:
+    """[row layer head checkpoint]: head 0 is best at first, then 1 on rows that choose and 2 on the others."""
+    cells, chooses = np.full((6, 1, 3, 2), 0.1), np.arange(6) % 2 == 0
+    cells[:, 0, 0, 0] = 0.9
+    cells[chooses, 0, 1, 1], cells[~chooses, 0, 2, 1] = 0.8, 0.95
+    return cells, chooses
+
+
+def test_the_best_head_is_that_of_the_last_checkpoint_chosen_on_rows_that_are_not_reported() -> None:
+    cells, chooses = _cells()
+    total, best, order = best_and_sum(cells, chooses)
+    assert order[0] == (0, 1) and best.tolist() == [[0.1, 0.1]] * 3
+    assert total.mean(0).tolist() == pytest.approx([0.9 + 0.1 + 0.1, 0.1 + 0.1 + 0.95])
+
+
+def test_the_head_that_restores_most_at_last_is_chosen_on_pairs_that_are_not_reported() -> None:
+    cells, _ = _cells()
+    made = contrast(interp.dynamics.recipe("copy").data, 6, torch.Generator().manual_seed(0))
+    assert made is not None
+    found = Patched(*made).found([{"z": cells[..., i], "gap": np.full(6, 2.0)} for i in (0, 1)])
+    assert found.about["best"] == {"patch best head of layer 0": "0.1"}
+    assert found.series["patch", "best head of layer 0"].tolist() == [[0.05, 0.05]] * 3
 
 
 @pytest.fixture(scope="module")

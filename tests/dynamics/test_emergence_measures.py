@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,32 @@ def test_an_induction_pair_holds_the_same_tokens_and_asks_for_what_followed() ->
         for row, wanted in ((clean, pairs.answer[i]), (corrupt, pairs.foil[i])):
             first = row.index(row[-1])
             assert first < len(row) - 1 and wanted == ((row[first + 1],),)
+
+
+def test_a_pair_of_varied_lengths_asks_for_what_is_to_be_said_there() -> None:
+    data: Any = recipe("reversal-lengths").data
+    made = contrast(data, 40, stream(0, "test"))
+    assert made is not None
+    pairs = made[0]
+    assert pairs.clean_decoder
+    for clean, corrupt, (decoder, *_), ((answer,),), ((foil,),) in zip(
+        pairs.clean, pairs.corrupt, zip(pairs.clean_decoder, strict=True), pairs.answer, pairs.foil, strict=True
+    ):
+        count, said = decoder[0] + data.least, len(decoder) - 1
+        assert said < count and list(decoder[1:]) == list(clean[:count][::-1][:said])
+        assert (clean[count - 1 - said], corrupt[count - 1 - said]) == (answer, foil)
+        assert min(answer, foil) >= data.n_starts and sum(a != b for a, b in zip(clean, corrupt, strict=True)) == 1
+
+
+def test_a_stated_fact_and_its_twin_are_answered_by_the_statement_and_by_the_table() -> None:
+    data: Any = recipe("facts-in-context").data
+    made = contrast(data, 20, stream(0, "test"))
+    assert made is not None
+    for clean, corrupt, ((answer,),), ((foil,),) in zip(
+        made[0].clean, made[0].corrupt, made[0].answer, made[0].foil, strict=True
+    ):
+        assert clean[clean.index(clean[-1]) + 1] == answer and clean[-1] not in corrupt[:-1]
+        assert foil == data.d_vocab - data.n_values + int(data.table[clean[-1] - 2])
 
 
 def test_data_without_room_for_a_contrast_have_none() -> None:
