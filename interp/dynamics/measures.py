@@ -44,10 +44,12 @@ class Measure(Protocol):
 
 @dataclass
 class Losses:
-    """Mean loss by group of tokens and the in-context score, of the rows that report."""
+    """Mean loss by group of tokens and the in-context score, of the rows that report. A group that fewer than `least`
+    of them have is left out: of one row there is no interval."""
 
     examples: Examples
     reports: Tensor
+    least: int = 2
 
     def see(self, model: HookedTransformer) -> Tensor:
         losses = token_losses(model, self.examples)[0]
@@ -61,13 +63,15 @@ class Losses:
         for name, scored in self.examples.scored.items():
             which = scored[self.reports, 1:, None].to(losses.dtype)
             some = which[:, :, 0].any(dim=1)
-            if int(some.sum()) < 2:
-                why = "fewer than two of the rows that report have such tokens"
+            if int(some.sum()) < self.least:
+                why = f"fewer than {self.least} of the rows that report have such tokens"
                 made.about.setdefault("left_out", {})[f"loss, {name}"] = why
                 continue
             made.series["loss", name] = _array((losses * which).sum(1)[some] / which.sum(1)[some])
         if not made.series:
-            raise InputError("Fewer than two of the rows that report have tokens to predict. Give a larger n.")
+            raise InputError(
+                f"Fewer than {self.least} of the rows that report have tokens to predict. Give a larger n."
+            )
         if losses.shape[1] >= LEAST and bool(self.examples.all_scored.float().mean() > 0.5):
             made.series["in_context", "late − early"] = _array(in_context_scores(losses))
         return made

@@ -82,7 +82,8 @@ def playback(
     _must_suit(first, shown, len(chosen))
     reports = torch.arange(len(examples.tokens)) % 2 == 1 if len(examples.tokens) > 1 else torch.tensor([True])
     heads = _measure(kinds, examples, ~reports)
-    film = _Film(shown, min(k, first.cfg.d_vocab), reports, Losses(examples, reports), heads, kinds is not None)
+    losses = Losses(examples, reports, least=1)
+    film = _Film(shown, min(k, first.cfg.d_vocab), reports, losses, heads, kinds is not None)
     for i, step in enumerate(chosen):
         model = first if i == 0 else _loaded(models, step)
         must_match((chosen[0], first), step, model)
