@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.errors import InputError
 from interp.model.attention import Attention, attention_pattern
 from interp.model.positions import Rows
-from interp.model.taps import Taps, Write
+from interp.model.taps import Taps, Write, active_writes
 from interp.model.tokens import Batch
 from interp.model.transformer import HookedTransformer
 
@@ -75,7 +76,11 @@ def stream_heads(
     writes: Sequence[Write] = (),
 ) -> Float[Tensor, "batch pos d_model"]:
     """Call `visit` for every self-attention layer of the predicted text's stack, in order, under some `writes`; the
-    last residual comes back. Cost: one forward pass without logits."""
+    last residual comes back. Cost: one forward pass without logits.
+
+    Raises `InputError` inside `with model.hooks(…)`: patterns made anew from q and k would not show what hooks do."""
+    if any(owner == id(model) for owner, _ in active_writes.get()):
+        raise InputError("This would run without the hooks of `with model.hooks(…)` around it. Call it outside.")
     stack = model.main
     rows = stack.rows(batch.tokens.shape[1], batch.mask)
     waiting: dict[int, dict[str, Tensor]] = {}

@@ -372,3 +372,11 @@ def test_pairs_of_any_length_are_scored_and_one_that_asks_nothing_does_not_spoil
 
 def _copies(row: list[int], q: int) -> list[int]:
     return [k for k in range(q) if row[k] == row[q]]
+
+
+def test_heads_are_not_measured_around_hooks_that_their_patterns_would_not_show(random_model):
+    batch = Batch(torch.arange(6)[None])
+    with random_model.hooks([("blocks.0.attn.hook_pattern", lambda pattern, hook: pattern * 0)]):
+        random_model(batch.tokens)
+        with pytest.raises(InputError, match=r"without the hooks of .*Call it outside"):
+            stream_heads(random_model, batch, lambda heads: None)
