@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from interp.batch.executors.base import Event, chunks, missing
+from interp.batch.executors.base import Event, chunks, missing, must_be_whole
 from interp.batch.folder import Failure, SweepFolder
 from interp.batch.lease import STALE
 from interp.errors import InputError, StorageError
@@ -64,6 +64,10 @@ class Slurm:
     requeues: int = 3
     cluster: str = "slurm"
     _seen: set[str] = field(default_factory=set, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        must_be_whole(self, "workers", "chunk", "threads", "memory", "minutes")
+        must_be_whole(self, "requeues", least=0)
 
     def run(self, folder: SweepFolder, keys: Sequence[str], hear: Callable[[Event], None]) -> None:
         """Submit chunks and wait for them. Ctrl-C cancels what is submitted; a launcher that is killed leaves it to
