@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Protocol, get_args, get_type_hints, runtime_checkable
 
 from interp.batch.folder import Failure, SweepFolder
 from interp.batch.spec import must_be_known
-from interp.errors import InputError
+from interp.errors import InputError, StorageError
 
 __all__ = [
     "Event",
@@ -23,6 +24,7 @@ __all__ = [
     "missing",
     "must_be_whole",
     "names",
+    "not_stored",
     "oom_kills",
     "why_it_ended",
 ]
@@ -60,6 +62,13 @@ def executor(name: str, **options: Any) -> Executor:
         must_be_known(option, known, f"option of the executor {name}")
     hints = get_type_hints(kind)
     return kind(**{option: _of_type(option, value, hints[option]) for option, value in options.items()})
+
+
+def not_stored(said: str) -> StorageError:
+    """What ends a sweep whose folder takes nothing more: the machine's trouble, not a mistake in what was asked."""
+    error = StorageError(f"{said} The sweep stopped; what is done is kept, and `run` goes on.")
+    error.__cause__ = OSError(errno.EIO, "a worker could not write into the sweep's folder")
+    return error
 
 
 def must_be_whole(how: Any, *names: str, least: int = 1) -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from interp.batch.cost import cores, costs, free_memory
-from interp.batch.executors.base import Event, Queue, must_be_whole, oom_kills, why_it_ended
+from interp.batch.executors.base import Event, Queue, must_be_whole, not_stored, oom_kills, why_it_ended
 from interp.batch.folder import Failure, SweepFolder
 from interp.batch.lease import let_go
-from interp.errors import InputError, InterpError, StorageError
+from interp.errors import InputError, InterpError
 
 __all__ = ["Local"]
 
@@ -132,7 +132,7 @@ class _Round:
         else:
             key, outcome, worker.key = said["key"], said["outcome"], None
             if outcome == "not stored":
-                raise StorageError(f"{said['message']} The sweep stopped; what is done is kept, and `run` goes on.")
+                raise not_stored(said["message"])
             if outcome == "elsewhere":
                 self.later.append((time.monotonic() + _AGAIN, key))
             else:

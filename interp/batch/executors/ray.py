@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interp.batch.executors.base import Event, Queue, missing, must_be_whole
+from interp.batch.executors.base import Event, Queue, missing, must_be_whole, not_stored
 from interp.batch.folder import Failure, SweepFolder
 from interp.batch.job import Bench, do
 from interp.batch.spec import RunSpec
@@ -178,7 +178,7 @@ class _Round:
             self.folder.fail(key, Failure.now("error", f"{type(error).__name__}: {error}", traceback=str(error)))
             outcome = "failed"
         if outcome.startswith("not stored"):
-            raise StorageError(f"{outcome.removeprefix('not stored: ')} What is done is kept, and `run` goes on.")
+            raise not_stored(outcome.removeprefix("not stored: "))
         if outcome == "elsewhere":
             self.later.append((time.monotonic() + _AGAIN, key))
         else:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from interp.batch.executors.base import Event, chunks, missing, must_be_whole
+from interp.batch.executors.base import Event, chunks, missing, must_be_whole, not_stored
 from interp.batch.folder import Failure, SweepFolder
 from interp.batch.lease import STALE
-from interp.errors import InputError, StorageError
+from interp.errors import InputError
 
 __all__ = ["Chunk", "Slurm"]
 
@@ -121,7 +121,7 @@ class Slurm:
         said = {} if error is not None else dict(job.result())
         stopped = None if error is None or "StorageError" not in str(error) else str(error).strip().splitlines()[-1]
         if stopped is not None:
-            raise StorageError(f"{stopped} What is done is kept, and `run` goes on.")
+            raise not_stored(stopped)
         state = str(getattr(job, "state", "") or "")
         for key in keys:
             if key in self._seen:
