@@ -107,6 +107,38 @@ def test_a_job_that_was_done_while_its_lease_was_taken_is_not_done_again(
     assert do(in_here, next(iter(in_here.specs)), Bench()) == "before" and not sum(begun(in_here).values())
 
 
+def test_a_holder_at_work_gives_signs_of_life(in_here: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("interp.batch.lease.BEAT", 0.01)
+    job = in_here.job(next(iter(in_here.specs)))
+    with take(job):
+        os.utime(job / "lease", (0, 0))
+        until = time.monotonic() + 30
+        while not (job / "lease").stat().st_mtime and time.monotonic() < until:
+            time.sleep(0.01)
+        assert held_by(job) is not None
+
+
+class Here:
+    """An executor in this very process."""
+
+    def run(self, folder: SweepFolder, keys: list[str], hear: object) -> None:
+        for key in keys:
+            do(folder, key, Bench())
+
+
+def test_a_run_that_is_damaged_is_made_anew_by_retry_and_a_folder_without_a_manifest_is_no_run(
+    in_here: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["interp.batch.run"], "executor", lambda name, **options: Here())
+    first, second, _ = in_here.specs
+    assert run(in_here).ok
+    before = in_here.store.open(first).manifest["files"]
+    next((in_here.store.path / first / "results").glob("*.parquet")).write_bytes(b"")
+    assert retry(in_here).ok and in_here.store.open(first).manifest["files"] == before
+    (in_here.store.path / second / "manifest.json").unlink()
+    assert second not in in_here.done() and second in in_here.waiting()
+
+
 def test_a_job_that_is_done_has_not_failed(in_here: SweepFolder) -> None:
     key, failure = next(iter(in_here.specs)), Failure.now("killed", "once")
     in_here.fail(key, failure)
