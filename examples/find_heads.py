@@ -8,6 +8,7 @@ A head that *attends* as an induction head does need not matter. So the search h
 """
 
 import argparse
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ torch.set_grad_enabled(False)  # nothing is trained here
 model = interp.load(asked.model)
 
 # Quick: the tables are the same, but so few prompts leave wide intervals. Do not believe its verdicts.
-options = {"n": 6, "top": 1, "n_random_sets": 1} if asked.quick else {"n": asked.n}
+options: dict[str, Any] = {"n": 6, "top": 1, "n_random_sets": 1} if asked.quick else {"n": asked.n}
 kinds = asked.kinds[:1] if asked.quick else asked.kinds
 scores = interp.find_heads(model, kinds, **options)
 print(scores)
@@ -34,7 +35,7 @@ print(scores)
 table = scores.to_frame()
 for kind in kinds:
     heads = table[table["verdict"] == kind]
-    names = ", ".join(f"{row.layer}.{row.head}" for row in heads.itertuples()) or "none"
+    names = ", ".join(f"{layer}.{head}" for layer, head in zip(heads["layer"], heads["head"], strict=True)) or "none"
     print(f"{kind}: {names} ({len(heads)} of {len(table[table['kind'] == kind])} heads attend so and matter)")
 
 print(f"maps and tables: {scores.to_html(asked.html)}")

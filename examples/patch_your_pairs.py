@@ -39,7 +39,7 @@ half = len(pairs) // 2
 chosen = interp.patch(model, pairs[:half], "z", over=("layer", "head")).top(asked.top)
 effects = interp.patch(model, pairs[half:], "z", over=("layer", "head"))
 table = effects.to_frame(normalize="pooled").set_index(["layer", "head"])  # share of the way from corrupt to clean
-heads = [(int(row.layer), int(row.head)) for row in chosen.itertuples()]
+heads = [(int(layer), int(head)) for layer, head in zip(chosen["layer"], chosen["head"], strict=True)]
 print(table.loc[heads, ["effect", "effect_low", "effect_high"]].round(3).to_string())
 
 # 3. A control: as many heads drawn at random from the same layers.

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from typing import Any, Literal
 
 from interp.batch.material import Drawn
-from interp.batch.spec import must_be_known
+from interp.batch.spec import is_plain, must_be_known
 from interp.errors import InputError
 
 __all__ = ["Analysis", "Ask", "analyses", "asked_analysis", "takes"]
@@ -92,10 +92,10 @@ def asked_analysis(given: Any) -> tuple[Analysis, dict[str, Any]]:
         if name == "name":
             continue
         must_be_known(name, list(one.options), f"option of {one.name}") if one.options else _takes_none(one, name)
+        options[name] = _of_kind(one, name, value)
         if name in one.choices:
             for each in value if isinstance(value, list | tuple) else [value]:
                 must_be_known(each, list(one.choices[name]), f"value of {name} of {one.name}")
-        options[name] = list(value) if isinstance(value, tuple) else value
     return one, options
 
 
@@ -111,6 +111,19 @@ def takes(one: Analysis, options: Mapping[str, Any], tasks: Sequence[Mapping[str
         wanted = "a file for a reader" if one.takes == "file" else "a task or a table of pairs"
         raise InputError(f"{one.name} needs {wanted}, and the sweep has none. Add one to tasks.")
     return list(fit)
+
+
+def _of_kind(one: Analysis, name: str, value: Any) -> Any:
+    """A value of the kind that the option's default is of, as JSON holds it; of an option without one, what JSON can
+    hold. So a wrong one is refused before anything is loaded, and one number has one key."""
+    default = one.options[name]
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if (default is not None and type(value) is not type(default)) or not is_plain(value):
+        asked = "text, a finite number, true, false, or a list or table of them, not empty"
+        said = {str: "text", bool: "true or false", int: "a whole number", float: "a finite number"}
+        raise InputError(f"{name} of {one.name} is {value!r:.60}. Give {said.get(type(default), asked)}.")
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _takes_none(one: Analysis, name: str) -> None:

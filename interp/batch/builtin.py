@@ -103,7 +103,7 @@ def _attribute(ask: Ask) -> Any:
 def _cells(ask: Ask) -> dict[str, Any]:
     options = dict(ask.options)
     over = options.pop("over") or (("layer", "head") if options["site"] in _HEAD_SITES else ("layer", "pos"))
-    return {**options, "over": tuple(over)}
+    return {**options, "over": (over,) if isinstance(over, str) else tuple(over)}
 
 
 def _heads(ask: Ask) -> Any:

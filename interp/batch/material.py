@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.batch.spec import must_be_known
+from interp.batch.spec import is_plain, must_be_known
 from interp.errors import InputError
 from interp.files import content_hash
 
@@ -57,6 +57,8 @@ def asked_task(given: Any, root: Path | None = None) -> dict[str, Any]:
     takes = ("n", "corruption") if name == PLANTED else (*_DEFAULTS, *own)
     for option in fields:
         must_be_known(option, ("name", *takes), f"option of the task {name}")
+        if not is_plain(fields[option]):
+            raise InputError(f"{option} of the task {name} is {fields[option]!r:.60}. Give text, numbers, or a list.")
     corruption = fields.get("corruption")
     if name != PLANTED and corruption is not None:
         must_be_known(corruption, known[name].corruptions, f"corruption of the task {name}")
@@ -65,6 +67,8 @@ def asked_task(given: Any, root: Path | None = None) -> dict[str, Any]:
     n = fields.get("n", _DEFAULTS["n"])
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise InputError(f"n of the task {name} is {n!r}. Give a whole number of items, at least 1.")
+    if not isinstance(fields.get("bos", True), bool):
+        raise InputError(f"bos of the task {name} is {fields['bos']!r:.60}. Give true or false.")
     defaults = {option: value for option, value in _DEFAULTS.items() if option in takes}
     return {"name": name, **defaults, **{key: value for key, value in fields.items() if key != "name"}}
 

@@ -9,12 +9,13 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from interp.errors import InputError
 
-__all__ = ["RunSpec", "Sweep", "must_be_known"]
+__all__ = ["RunSpec", "Sweep", "is_plain", "must_be_known"]
 
 _FORMAT = 1  # raised whenever the meaning of a spec changes
 _LISTS = ("models", "revisions", "tasks", "analyses", "seeds")
@@ -105,8 +106,8 @@ class Sweep:
         for one in (*self.revisions, *self.seeds):
             if isinstance(one, bool) or not isinstance(one, int | str):
                 raise InputError(f"{one!r} is neither a revision nor a seed. Give whole numbers (revisions: or text).")
-        if wrong := [one for one in self.seeds if not isinstance(one, int) or one < 0]:
-            raise InputError(f"seeds holds {wrong[0]!r}. Give whole numbers, 0 or more.")
+        if wrong := [one for one in self.seeds if not isinstance(one, int) or not 0 <= one < 1 << 63]:
+            raise InputError(f"seeds holds {wrong[0]!r}. Give whole numbers, 0 or more (below 2**63).")
         for one in self.tasks:
             asked_task(one)
         for one in self.analyses:
@@ -168,3 +169,12 @@ def must_be_known(name: Any, known: Sequence[str], what: str) -> str:
     near = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.5)
     hint = f"Near it: {', '.join(near)}." if near else f"There are {', '.join(known)}."
     raise InputError(f"{name!r} is no {what}. {hint}")
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value of an option goes through JSON as it is: no date, no number that is none, no empty list."""
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and all(map(is_plain, value))
+    if isinstance(value, Mapping):
+        return len(value) > 0 and all(isinstance(name, str) and is_plain(one) for name, one in value.items())
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and isfinite(value))

@@ -153,7 +153,7 @@ def _opened(file: Path, out: Path | None) -> Any:
 
 
 def _options(workers: int | None, memory: float | None, settings: list[str] | None) -> dict[str, Any]:
-    """Options of the executor; whole numbers and numbers are read as such."""
+    """Options of the executor; numbers, true and false are read as such."""
     options: dict[str, Any] = {} if workers is None else {"workers": workers}
     if memory is not None:
         options["memory"] = int(memory * 1e9)
@@ -166,6 +166,8 @@ def _options(workers: int | None, memory: float | None, settings: list[str] | No
 
 
 def _number(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
     for kind in (int, float):
         try:
             return kind(text)

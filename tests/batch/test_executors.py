@@ -44,6 +44,29 @@ def test_every_executor_keeps_the_protocol_and_refuses_unknown_options() -> None
         executor("lokal")
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("local", "workers", 0.5),
+        ("local", "threads", 1.5),
+        ("local", "timeout", -1),
+        ("local", "retries", -1),
+        ("slurm", "chunk", 0),
+        ("slurm", "minutes", "ten"),
+        ("ray", "workers", 0),
+        ("ray", "share", "no"),
+    ],
+)
+def test_options_that_count_are_whole_numbers(name: str, option: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"{option} is .* Give"):
+        executor(name, **{option: value})
+
+
+def test_options_come_from_a_command_line_as_they_are_written_there() -> None:
+    assert repr(vars(executor("local", memory=8e9))["memory"]) == "8000000000"  # a worker's argument must be whole
+    assert vars(executor("slurm", account=7))["account"] == "7"
+
+
 @pytest.mark.parametrize(("name", "package"), [("slurm", "submitit"), ("ray", "ray")])
 def test_without_its_package_an_executor_says_what_to_install(
     name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

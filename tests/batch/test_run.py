@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from interp import Sweep
-from interp.batch import SweepFolder, plan, retry, run, status
+from interp.batch import Failure, SweepFolder, plan, retry, run, status
 from interp.batch.executors.base import Queue, why_it_ended
 from interp.batch.job import Bench, do
 from interp.batch.lease import Holder, held_by, take
@@ -71,6 +71,80 @@ def test_a_lease_whose_holder_is_dead_is_taken_over(in_here: SweepFolder, left: 
         os.utime(job / "lease", (time.time() - 3600,) * 2)
     assert held_by(job) is None and do(in_here, key, Bench()) == "done"
     assert not (job / "lease").exists()
+
+
+def test_a_lease_that_was_taken_over_meanwhile_is_left_to_its_new_holder(in_here: SweepFolder) -> None:
+    job, other = in_here.job(next(iter(in_here.specs))), json.dumps(vars(Holder.me()))
+    with take(job) as mine:
+        assert mine
+        (job / "lease").write_text(other)
+    assert (job / "lease").read_text() == other
+
+
+def test_of_two_that_find_one_dead_lease_the_slower_leaves_the_new_one(
+    in_here: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, real, other = in_here.job(next(iter(in_here.specs))), os.rename, json.dumps(vars(Holder.me()))
+    job.mkdir(parents=True)
+    (job / "lease").write_text(json.dumps({**vars(Holder.me()), "pid": 2**22 + 1}))
+
+    def late(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "rename", real)
+        (job / "lease").write_text(other)  # the quicker one has taken it
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    with take(job) as mine:
+        assert not mine
+    assert (job / "lease").read_text() == other
+
+
+def test_a_job_that_was_done_while_its_lease_was_taken_is_not_done_again(
+    in_here: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter([False, True])
+    monkeypatch.setattr(SweepFolder, "is_done", lambda self, key: next(said))
+    assert do(in_here, next(iter(in_here.specs)), Bench()) == "before" and not sum(begun(in_here).values())
+
+
+def test_a_holder_at_work_gives_signs_of_life(in_here: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("interp.batch.lease.BEAT", 0.01)
+    job = in_here.job(next(iter(in_here.specs)))
+    with take(job):
+        os.utime(job / "lease", (0, 0))
+        until = time.monotonic() + 30
+        while not (job / "lease").stat().st_mtime and time.monotonic() < until:
+            time.sleep(0.01)
+        assert held_by(job) is not None
+
+
+class Here:
+    """An executor in this very process."""
+
+    def run(self, folder: SweepFolder, keys: list[str], hear: object) -> None:
+        for key in keys:
+            do(folder, key, Bench())
+
+
+def test_a_run_that_is_damaged_is_made_anew_by_retry_and_a_folder_without_a_manifest_is_no_run(
+    in_here: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["interp.batch.run"], "executor", lambda name, **options: Here())
+    first, second, _ = in_here.specs
+    assert run(in_here).ok
+    before = in_here.store.open(first).manifest["files"]
+    next((in_here.store.path / first / "results").glob("*.parquet")).write_bytes(b"")
+    assert retry(in_here).ok and in_here.store.open(first).manifest["files"] == before
+    (in_here.store.path / second / "manifest.json").unlink()
+    assert second not in in_here.done() and second in in_here.waiting()
+
+
+def test_a_job_that_is_done_has_not_failed(in_here: SweepFolder) -> None:
+    key, failure = next(iter(in_here.specs)), Failure.now("killed", "once")
+    in_here.fail(key, failure)
+    assert do(in_here, key, Bench()) == "done" and not (in_here.job(key) / "failed.json").exists()
+    in_here.fail(key, failure)  # by a launcher that heard late
+    assert not in_here.failures()
 
 
 def test_of_two_that_finish_one_job_one_run_is_kept(in_here: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,8 +399,9 @@ def test_on_a_full_disk_the_sweep_stops_and_goes_on_when_there_is_room(tmp_path:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # of files that workers write, too
     try:
-        with pytest.raises(StorageError, match=r"Cannot store the run .* goes on"):
+        with pytest.raises(StorageError, match=r"Cannot store the run .* goes on") as stopped:
             run(folder, workers=1)
+        assert isinstance(stopped.value.__cause__, OSError)  # the command exits with 1: nobody's mistake
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not folder.failures() and not folder.running() and folder.waiting()

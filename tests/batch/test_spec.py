@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -54,12 +55,22 @@ def test_a_job_goes_through_json_and_keeps_its_key() -> None:
         ({"analyses": [{"name": "patch", "site": "zz"}]}, "z"),
         ({"analyses": [{"name": "heads", "kinds": ["inductio"]}]}, "induction"),
         ({"analyses": [{"name": "patch", "metric": "logitdiff"}]}, "logit_diff"),
+        ({"analyses": [{"name": "patch", "site": ["z", "q"]}]}, "site of patch .* text"),
+        ({"analyses": [{"name": "heads", "kinds": ["induction"], "n": "4"}]}, "n of heads .* whole number"),
+        ({"analyses": [{"name": "heads", "kinds": ["induction"], "n": True}]}, "n of heads .* whole number"),
+        ({"analyses": [{"name": "heads", "kinds": []}]}, "kinds of heads .* not empty"),
+        ({"analyses": [{"name": "heads", "alpha": float("nan")}]}, "alpha of heads .* finite"),
+        ({"analyses": [{"name": "composition", "folded": "no"}]}, "folded of composition .* true or false"),
+        ({"analyses": [{"name": "patch", "at": date(2020, 1, 1)}]}, "at of patch .* text"),
+        ({"tasks": [{"name": "ioi", "bos": "no"}]}, "bos .* true or false"),
+        ({"tasks": [{"name": "coreference", "cue": date(2020, 1, 1)}]}, "cue .* text"),
         ({"tasks": ["iou"]}, "ioi"),
         ({"tasks": [{"name": "ioi", "num": 3}]}, "n"),
         ({"tasks": [{"name": "ioi", "corruption": "ABCs"}]}, "corruption"),
         ({"tasks": [{"name": "ioi", "n": 0}]}, "at least 1"),
         ({"tasks": [{"blimb": "x"}]}, "blimp"),
         ({"seeds": [-1]}, "0 or more"),
+        ({"seeds": [2**63]}, "below"),
         ({"seeds": []}, "seeds"),
         ({"models": "gpt2"}, "list"),
         ({"models": [" "]}, "text"),
@@ -69,6 +80,11 @@ def test_a_job_goes_through_json_and_keeps_its_key() -> None:
 def test_what_is_not_known_is_refused_with_what_is_near(asked: dict, near: str) -> None:
     with pytest.raises(InputError, match=near):
         Sweep(**{"models": ["planted:ioi"], "tasks": ["planted"], "analyses": ["patch"], **asked})
+
+
+def test_one_number_has_one_key_however_it_is_written() -> None:
+    written = [Sweep(models=["planted:ioi"], analyses=[{"name": "heads", "alpha": one}]) for one in (1, 1.0)]
+    assert len({sweep.jobs()[0].key() for sweep in written}) == 1
 
 
 def test_toml_says_the_same_and_its_unknown_keys_are_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from interp.cli import app
+from interp.cli.sweep import _options
 from interp.errors import InputError
 
 FILE = """
@@ -57,8 +58,21 @@ def test_what_cannot_be_planned_is_said(file: Path) -> None:
         (("run", file, "--executor", "slurmm"), "Near it: slurm"),
         (("run", file, "--set", "worker=2"), "Near it: workers"),
         (("run", file, "--set", "threads"), "NAME=VALUE"),
+        (("run", file, "--workers", "0"), "workers is 0"),
+        (("run", file, "--executor", "ray", "--set", "share=no"), "share is 'no'"),
         (("retry", file, "--kind", "memor"), "memory"),
         (("status", file.with_name("none.toml")), "no folder of a sweep"),
     ):
         found = CliRunner().invoke(app, ["sweep", *map(str, arguments)])
         assert isinstance(found.exception, InputError) and said in str(found.exception)
+
+
+def test_numbers_and_truth_are_read_as_such() -> None:
+    assert _options(2, 1.5, ["share=false", "chunk=3", "timeout=0.5", "partition=gpu"]) == {
+        "workers": 2,
+        "memory": 1_500_000_000,
+        "share": False,
+        "chunk": 3,
+        "timeout": 0.5,
+        "partition": "gpu",
+    }

@@ -68,6 +68,7 @@ def test_compare_checkpoints_shows_what_was_learned(run: Any) -> None:
     assert accuracy > 0.9 and re.search(rf"128 +copy +[\d.]+ +{accuracy:.6f}", said)
 
 
+@pytest.mark.slow
 def test_patch_your_pairs_reports_heads_on_pairs_that_did_not_choose_them(run: Any, smollm2: Any) -> None:
     said = run("patch_your_pairs.py", "--quick", "--html", "patching.html")
     pairs = interp.PromptPairs.from_csv(EXAMPLES / "pairs.csv", smollm2)[:6]

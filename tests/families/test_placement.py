@@ -122,7 +122,12 @@ def _both(circuit: planted.Planted, folder: Path, ask: Callable[[HookedTransform
 
 
 @pytest.mark.parametrize(
-    "site, over", [("z", ("layer", "head")), ("resid_pre", ("layer", "pos")), ("q", ("layer", "head"))]
+    "site, over",
+    [
+        ("z", ("layer", "head")),
+        pytest.param("resid_pre", ("layer", "pos"), marks=pytest.mark.slow),
+        pytest.param("q", ("layer", "head"), marks=pytest.mark.slow),
+    ],
 )
 def test_patching_is_the_same(circuit: planted.Planted, tmp_path: Path, site: str, over: tuple[str, ...]):
     pairs = next(iter(circuit.pairs.values()))
@@ -131,6 +136,7 @@ def test_patching_is_the_same(circuit: planted.Planted, tmp_path: Path, site: st
     same(mine.values, theirs.values)
 
 
+@pytest.mark.slow
 def test_ablation_attribution_and_paths_are_the_same(circuit: planted.Planted, rows: torch.Tensor, tmp_path: Path):
     pairs = next(iter(circuit.pairs.values()))
     asked: list[Callable[[HookedTransformer], Any]] = [

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, get_type_hints, runtime_checkable
 
 from interp.batch.folder import Failure, SweepFolder
 from interp.batch.spec import must_be_known
-from interp.errors import InputError
+from interp.errors import InputError, StorageError
 
-__all__ = ["Event", "Executor", "Queue", "chunks", "executor", "missing", "names", "oom_kills", "why_it_ended"]
+__all__ = [
+    "Event",
+    "Executor",
+    "Queue",
+    "chunks",
+    "executor",
+    "missing",
+    "must_be_whole",
+    "names",
+    "not_stored",
+    "oom_kills",
+    "why_it_ended",
+]
 
 _EXECUTORS = {"local": "Local", "slurm": "Slurm", "ray": "Ray"}
 
@@ -47,7 +60,36 @@ def executor(name: str, **options: Any) -> Executor:
     known = [one for one in kind.__dataclass_fields__ if not one.startswith("_")]
     for option in options:
         must_be_known(option, known, f"option of the executor {name}")
-    return kind(**options)
+    hints = get_type_hints(kind)
+    return kind(**{option: _of_type(option, value, hints[option]) for option, value in options.items()})
+
+
+def not_stored(said: str) -> StorageError:
+    """What ends a sweep whose folder takes nothing more: the machine's trouble, not a mistake in what was asked."""
+    error = StorageError(f"{said} The sweep stopped; what is done is kept, and `run` goes on.")
+    error.__cause__ = OSError(errno.EIO, "a worker could not write into the sweep's folder")
+    return error
+
+
+def must_be_whole(how: Any, *names: str, least: int = 1) -> None:
+    """Options of an executor that count something; None is left. `InputError` for what counts nothing."""
+    for name in names:
+        value = getattr(how, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise InputError(f"{name} is {value!r}. Give a whole number, {least} or more.")
+
+
+def _of_type(name: str, value: Any, hint: Any) -> Any:
+    """An option as its executor takes it, also where a command line or a file said 8e9, or 7 for a name."""
+    allowed = get_args(hint) or (hint,)
+    if isinstance(value, float) and value.is_integer() and int in allowed and float not in allowed:
+        value = int(value)
+    if type(value) is int and int not in allowed:
+        value = float(value) if float in allowed else str(value) if str in allowed else value
+    if type(value) not in allowed:
+        said = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise InputError(f"{name} is {value!r}. Give {' or '.join(said[one] for one in allowed if one in said)}.")
+    return value
 
 
 def missing(package: str, extra: str, error: ImportError) -> InputError:

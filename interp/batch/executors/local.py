@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from interp.batch.cost import cores, costs, free_memory
-from interp.batch.executors.base import Event, Queue, oom_kills, why_it_ended
+from interp.batch.executors.base import Event, Queue, must_be_whole, not_stored, oom_kills, why_it_ended
 from interp.batch.folder import Failure, SweepFolder
 from interp.batch.lease import let_go
-from interp.errors import InputError, InterpError, StorageError
+from interp.errors import InputError, InterpError
 
 __all__ = ["Local"]
 
@@ -55,10 +55,10 @@ class Local:
     _crew: list[_Worker] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("workers", "threads", "memory", "timeout"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
-                raise InputError(f"{name} is {value!r}. Give a number above 0.")
+        must_be_whole(self, "workers", "threads", "memory")
+        must_be_whole(self, "retries", least=0)
+        if self.timeout is not None and not self.timeout > 0:
+            raise InputError(f"timeout is {self.timeout!r}. Give seconds, above 0.")
 
     def run(self, folder: SweepFolder, keys: Sequence[str], hear: Callable[[Event], None]) -> None:
         """Run jobs until none is left. Raises `StorageError` where nothing can be stored: what is done stays."""
@@ -73,7 +73,7 @@ class Local:
             known = costs(folder)
             room = free_memory() * 0.8 // max(known[key].bytes for key in keys)
             workers = int(max(1, min(cores(), len(keys), room)))
-        workers = min(int(workers), len(keys))
+        workers = min(workers, len(keys))
         return workers, self.threads or max(1, cores() // workers)
 
 
@@ -132,7 +132,7 @@ class _Round:
         else:
             key, outcome, worker.key = said["key"], said["outcome"], None
             if outcome == "not stored":
-                raise StorageError(f"{said['message']} The sweep stopped; what is done is kept, and `run` goes on.")
+                raise not_stored(said["message"])
             if outcome == "elsewhere":
                 self.later.append((time.monotonic() + _AGAIN, key))
             else:

@@ -6,10 +6,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from interp.batch.executors.base import Event, Queue, missing
+from interp.batch.executors.base import Event, Queue, missing, must_be_whole, not_stored
 from interp.batch.folder import Failure, SweepFolder
 from interp.batch.job import Bench, do
 from interp.batch.spec import RunSpec
@@ -33,7 +33,10 @@ class Ray:
     memory: int | None = None
     share: bool = True
     retries: int = 2
-    _made: Any = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        must_be_whole(self, "workers", "threads", "memory")
+        must_be_whole(self, "retries", least=0)
 
     def run(self, folder: SweepFolder, keys: Sequence[str], hear: Callable[[Event], None]) -> None:
         """Run jobs until none is left. A cluster that this call started is shut down at its end."""
@@ -175,7 +178,7 @@ class _Round:
             self.folder.fail(key, Failure.now("error", f"{type(error).__name__}: {error}", traceback=str(error)))
             outcome = "failed"
         if outcome.startswith("not stored"):
-            raise StorageError(f"{outcome.removeprefix('not stored: ')} What is done is kept, and `run` goes on.")
+            raise not_stored(outcome.removeprefix("not stored: "))
         if outcome == "elsewhere":
             self.later.append((time.monotonic() + _AGAIN, key))
         else:

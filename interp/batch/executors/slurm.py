@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from interp.batch.executors.base import Event, chunks, missing
+from interp.batch.executors.base import Event, chunks, missing, must_be_whole, not_stored
 from interp.batch.folder import Failure, SweepFolder
 from interp.batch.lease import STALE
-from interp.errors import InputError, StorageError
+from interp.errors import InputError
 
 __all__ = ["Chunk", "Slurm"]
 
@@ -65,6 +65,10 @@ class Slurm:
     cluster: str = "slurm"
     _seen: set[str] = field(default_factory=set, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        must_be_whole(self, "workers", "chunk", "threads", "memory", "minutes")
+        must_be_whole(self, "requeues", least=0)
+
     def run(self, folder: SweepFolder, keys: Sequence[str], hear: Callable[[Event], None]) -> None:
         """Submit chunks and wait for them. Ctrl-C cancels what is submitted; a launcher that is killed leaves it to
         run, and the next one finds what is done."""
@@ -117,7 +121,7 @@ class Slurm:
         said = {} if error is not None else dict(job.result())
         stopped = None if error is None or "StorageError" not in str(error) else str(error).strip().splitlines()[-1]
         if stopped is not None:
-            raise StorageError(f"{stopped} What is done is kept, and `run` goes on.")
+            raise not_stored(stopped)
         state = str(getattr(job, "state", "") or "")
         for key in keys:
             if key in self._seen:
