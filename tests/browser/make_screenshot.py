@@ -1,8 +1,8 @@
 """Pictures of the app for the README: `python tests/browser/make_screenshot.py STORE [FOLDER]`.
 
 Serves the app over a store with at least one run of heads of a model that loads by name, and writes atlas.png,
-compared.png (two kinds), head.png, layer.png (a layer's heads, and an ablation), flow.png, patching.png, explore.png and
-runs.png, each below 300 KB. For patching a pair is patched in a copy of the store. With --dark they show the dark look.
+compared.png (two kinds), head.png, layer.png (a layer's heads, and an ablation), flow.png, patching.png, explore.png
+and runs.png, each below 300 KB. For patching a pair is patched in a copy of the store. With --dark they show the dark look.
 """
 
 from __future__ import annotations
