@@ -205,6 +205,7 @@ def _sources(values: np.ndarray, tokens: list[str], way: str) -> None:
     with left:
         figure = signed_bars(names, values[order].tolist(), title="", name=way)
         figure.update_layout(title=None, height=60 + 24 * len(order), margin={"t": 8, "l": 8, "r": 8, "b": 8})
+        figure.update_traces(marker_color="#3182bd")
         st.plotly_chart(figure, key="sources", config={"displaylogo": False})
     with right:
         table(pd.DataFrame({"source": names, way: [f"{one:.4f}" for one in values[order]]}))
