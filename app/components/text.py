@@ -4,6 +4,7 @@ markdown, and an image in markdown makes the browser fetch it."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from html import escape
 from typing import Any, Literal
 
@@ -59,7 +60,7 @@ def table(rows: pd.DataFrame, *, words: bool = False, wrap: str = "", height: st
     cells, name = f"td:nth-child({place})", f".wrap-{place}{'-wide' if wide else ''}"
     least = "min-width: 14rem;" if wide else ""
     style = f"{name} {cells} {{ white-space: normal; {least} }}" if place else ""
-    left = [number for number, column in enumerate(rows.columns, 1) if column == wrap or _of_words(rows[column])]
+    left = [at for at, (column, values) in enumerate(rows.items(), 1) if column == wrap or _of_words(values)]
     name += f".left-{'-'.join(map(str, left))}"
     style += "".join(f"{name} :is(td, th):nth-child({number}) {{ text-align: left; }}" for number in left)
     style, classes = f"<style>{style}</style>", name[1:].replace(".", " ")
@@ -67,7 +68,7 @@ def table(rows: pd.DataFrame, *, words: bool = False, wrap: str = "", height: st
     st.html(f'{_TABLE}{style}<div class="{kind} {classes}"{scroll}>{table_html(rows)}</div>')
 
 
-def _of_words(cells: pd.Series) -> bool:
+def _of_words(cells: Iterable[Any]) -> bool:
     """Whether a cell holds more than a number with its interval, its rank or its unit."""
     return any(set(re.findall(r"[^\W\d_]+", str(cell))) - _WITH_NUMBERS for cell in cells)
 
