@@ -178,6 +178,9 @@ def test_without_a_run_the_code_is_of_what_is_asked(opened):
     at = opened("patching", **PAIR)
     found = run_code(at)["found"]
     assert found.values.shape == (1, 3, 4) and "Tables and page" not in str(at.get("popover"))
+    asked_for = run_store().open(stored()).results()
+    np.testing.assert_allclose(found.values.values, asked_for.values.values, atol=1e-6)
+    assert np.abs(found.values.values).max() > 0.01
 
 
 def test_the_code_of_a_run_with_other_settings_opens_it(opened):
