@@ -67,12 +67,14 @@ def computed(name: str, key: Hashable, work: Callable[[], Any], *, button: str =
     if job is not None and ended:
         notice(job.error if job.state == "failed" else f"{name}: cancelled.", "error" if job.error else "info")
     if (job is None or job.state != "running") and (button or ended):
-        with st.container(horizontal=True, vertical_alignment="center"):
+        place = st.empty()
+        with place.container(horizontal=True, vertical_alignment="center"):
             pressed = st.button("Try again" if ended else button, key=f"start {name}")
             if note and not ended:
                 st.caption(note)
         if not pressed:
             return None
+        place.empty()  # the job stands here instead
         job = None
     elif job is not None and job.state == "done":  # done, and forgotten since
         job = None

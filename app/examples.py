@@ -96,7 +96,7 @@ def examples(model_name: str, head: Head, kind: str, found: Prompts) -> list[Exa
     one, model = finder(kind), models.loaded(model_name)
     if read_from(one) not in found.positions:
         raise InputError(f"The prompts of the task {one.task} name no {read_from(one)}, from which {kind} heads read.")
-    patterns = _patterns(model_name, head.stack, head.layer, found.tokens, _model=model)
+    patterns = _patterns(models.content_hash(model_name), head.stack, head.layer, found.tokens, _model=model)
     shown = [_example(found, i, pattern[head.head], one) for i, pattern in enumerate(patterns)]
     return sorted(shown, key=lambda example: -example.shares.get(reads(one), 0.0))
 
@@ -118,7 +118,7 @@ def _example(found: Prompts, i: int, weights: np.ndarray, one: TaskFinder) -> Ex
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _patterns(
-    name: str, stack: str, layer: int, rows: tuple[tuple[int, ...], ...], *, _model: HookedTransformer
+    content: str, stack: str, layer: int, rows: tuple[tuple[int, ...], ...], *, _model: HookedTransformer
 ) -> list[np.ndarray]:
     """Attention of all heads of a layer on each row, `[head q_pos k_pos]` as float16."""
     site, found = str(Site("hook_pattern", "attn", layer, stack)), []
@@ -156,7 +156,7 @@ def found_or_job(model_name: str, kind: str, seed: int, *, patience: float, agai
     """The prompts of a kind's task, or after `patience` seconds the job that makes them. One that failed or was
     cancelled is started `again` only when that is asked for."""
     one = finder(kind)
-    key, known = (model_name, one.task, one.corruptions[0], seed), memo()
+    key, known = (models.content_hash(model_name), one.task, one.corruptions[0], seed), memo()
     if (found := known.get(key)) is not None:
         return found
     name = f"draw prompts of the task {one.task} for {model_name} (seed {seed})"

@@ -25,6 +25,10 @@ __all__ = ["inside", "take"]
 
 _VIEWS = {"layer": "layer", "head": "head"}
 _TOP = 7  # sources of a side
+_SIDES = {"query": "destination", "key": "source"}  # as the app calls them
+_COLUMNS = {f"{side} side": f"{word} part" for side, word in _SIDES.items()} | {
+    "query source × key source": "destination part × source part"
+}
 _SOURCES = 10  # tokens that the head reads
 _CONTEXT = "edge chosen for"
 _PAIRS = 4
@@ -160,11 +164,13 @@ def _why(edge: _Edge) -> None:
         f"The {what} is {found.total():.2f}. It is the sum of these parts and the smaller ones, exactly: each column "
         "for itself, the largest first, so a row joins nothing. 0_mlp_out is what the MLP of layer 0 wrote."
     )
-    table(found.top(_TOP))
+    table(found.top(_TOP).rename(columns=_COLUMNS))
     st.markdown("**Which belong together**: what the two sides alone do not account for")
     table(_together(found))
     with st.expander("Map of these parts"):
         figure = found.plot(n=10)
+        figure.update_layout(xaxis_title="source part", yaxis_title="destination part")
+        figure.update_traces(hovertemplate="destination part %{y}, source part %{x}: %{z:.3f}<extra></extra>")
         figure.update_layout(title=None, height=420, margin={"t": 16, "l": 8, "r": 8, "b": 8})
         st.plotly_chart(figure, key="sources", config={"displaylogo": False})
     plain(found.leaves_out)
@@ -229,7 +235,7 @@ def _confirm(edge: _Edge, view: str) -> AttentionExplanation | None:
     if found is None or found.confirmed is None:
         return None
     rows, about = found.confirmed, found.about
-    names = [f"{side}: {source}" for side, source in zip(rows["side"], rows["source"], strict=True)]
+    names = [f"{_SIDES[side]} part: {source}" for side, source in zip(rows["side"], rows["source"], strict=True)]
     shown = pd.DataFrame({"replaced": names})
     shown["attention"] = [f"{a:.3f} → {b:.3f}" for a, b in zip(rows["attention"], rows["attention_after"], strict=True)]
     if bool(rows["answer"].notna().to_numpy().all()):

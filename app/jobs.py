@@ -119,7 +119,7 @@ class Jobs:
             running = self.running(name)
             if running is not None:
                 return running
-            busy = [job for job in self._jobs if job.state == "running"]
+            busy = self.every_running()
             if len(busy) >= MOST_RUNNING:
                 oldest = f"; the oldest is {busy[0].name!r}" if busy else ""
                 raise InputError(
@@ -135,6 +135,10 @@ class Jobs:
 
     def running(self, name: str) -> Job | None:
         return next((job for job in self._jobs if job.name == name and job.state == "running"), None)
+
+    def every_running(self) -> list[Job]:
+        """The jobs that run, of whatever name, oldest first."""
+        return [job for job in self._jobs if job.state == "running"]
 
     def latest(self, name: str) -> Job | None:
         return next((job for job in reversed(self._jobs) if job.name == name), None)

@@ -6,10 +6,7 @@ import threading
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import streamlit as st
-import torch
-from einops import rearrange
 
 import interp
 from app import state
@@ -17,13 +14,11 @@ from interp.errors import InputError
 from interp.families.load import models
 from interp.model.transformer import HookedTransformer
 from interp.runs.provenance import model_hash
-from interp.sites import Head, Site
+from interp.sites import Head
 
 __all__ = [
     "MAX_TOKENS",
-    "Attention",
     "ReadPrompt",
-    "attention",
     "choose_model",
     "content_hash",
     "default_model",
@@ -35,17 +30,7 @@ __all__ = [
 
 _HASHES: WeakKeyDictionary[HookedTransformer, str] = WeakKeyDictionary()
 _HASHING = threading.Lock()
-MAX_TOKENS = 512  # shown at once; the pattern of one head is then half a megabyte
-
-
-@dataclass(frozen=True)
-class Attention:
-    """One head on one prompt: `weights[q_pos, k_pos]`, rows sum to 1. `n_left_out` tokens did not fit."""
-
-    tokens: list[str]
-    weights: np.ndarray
-    has_bos: bool
-    n_left_out: int
+MAX_TOKENS = 512  # of a prompt that is shown at once
 
 
 @dataclass(frozen=True)
@@ -106,23 +91,6 @@ def heads_of(model: HookedTransformer) -> list[str]:
     ]
 
 
-def attention(name: str, head: Head, prompt: str, *, bos: bool) -> Attention:
-    """What a head attends to: one forward pass up to its layer, kept for the other heads of the layer.
-
-    Raises `InputError` for a prompt that cannot be read, or a head the model does not have.
-    """
-    model = loaded(name)
-    if str(head) not in heads_of(model):
-        stack = model.main.config
-        raise InputError(
-            f"{name} has no head {head}: it has layers 0 to {stack.n_layers - 1} with "
-            f"{stack.blocks[0].attn.n_heads} heads each. Choose another."
-        )
-    read = read_prompt(name, prompt, bos=bos)
-    pattern = _layer_patterns(content_hash(name), head.stack, head.layer, read.ids, _model=model)
-    return Attention(read.tokens, pattern[head.head], read.has_bos, read.n_left_out)
-
-
 def read_prompt(name: str, prompt: str, *, bos: bool, limit: int = MAX_TOKENS, chat: bool = False) -> ReadPrompt:
     """The first `limit` tokens of a prompt; with `chat`, as a user's message in the model's chat template, which says
     itself whether there is a BOS. Raises `InputError` for a model that reads two texts or none, or has no template."""
@@ -141,16 +109,3 @@ def read_prompt(name: str, prompt: str, *, bos: bool, limit: int = MAX_TOKENS, c
         raise InputError("The prompt is empty. Give some text.")
     ids = every[: min(limit, model.cfg.n_ctx)]
     return ReadPrompt(tuple(ids), model.tokenizer.str_tokens(ids), has_bos, len(every) - len(ids))
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _layer_patterns(
-    content: str, stack: str, layer: int, ids: tuple[int, ...], *, _model: HookedTransformer
-) -> np.ndarray:
-    """Attention of all heads of a layer, `[head q_pos k_pos]`, as float16; at most 5 MB at 512 tokens and 9 heads."""
-    site = str(Site("hook_pattern", "attn", layer, stack))
-    tokens = torch.tensor([ids], device=_model.device)
-    with torch.no_grad():
-        _, cache = _model.run_with_cache(tokens, [site], stop_at_layer=layer + 1)
-    pattern = rearrange(cache[site], "1 head q_pos k_pos -> head q_pos k_pos")
-    return pattern.to(torch.float16).cpu().numpy()

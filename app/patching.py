@@ -13,7 +13,7 @@ import streamlit as st
 import interp
 from app import models, state, store
 from app.components.text import notice, plain
-from app.following import duration, follow, started
+from app.following import duration, follow, mine, started
 from app.jobs import Job, Stoppable, shared_jobs
 from interp.causal.plan import Plan
 from interp.errors import InterpError
@@ -41,6 +41,7 @@ DEFAULTS = {
     "metric": "logit_diff",
 }
 MAX_BYTES: int | None = None  # of a job, above the weights; None: what the engine takes by itself
+_JOB = "patching in"  # how the names of these jobs begin
 _STAGE = "cells patched"
 
 
@@ -139,6 +140,9 @@ def panel(asked: Asked) -> None:
     """Say what it would cost and start the job, or follow and cancel the one that runs. When it ends, the page shows
     what it stored."""
     name = job_name(asked)
+    for other in shared_jobs().every_running():
+        if mine(other) and other.name.startswith(_JOB) and other.name != name:
+            follow(other, lambda ended: None)  # asked before the editor was changed: it can still be cancelled
     job = shared_jobs().running(name)
     if job is not None:
         follow(job, _show_run)
@@ -160,7 +164,7 @@ def panel(asked: Asked) -> None:
 def job_name(asked: Asked) -> str:
     """What the job of a question is called: whoever asks the same, also after a reload, follows it, and nobody else."""
     digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:6]
-    return f"patching in {asked.model} ({digest})"
+    return f"{_JOB} {asked.model} ({digest})"
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

@@ -117,7 +117,7 @@ def _day(text: str) -> str:
 
 def _edge(text: str) -> str:
     if not re.fullmatch(r"[0-9]{1,5},[0-9]{1,5}", text, re.ASCII):
-        raise InputError(f"{_short(text)} is not an edge. Write query,key as in 5,3.")
+        raise InputError(f"{_short(text)} is not an edge. Write destination,source as in 5,3.")
     return text
 
 

@@ -3,6 +3,8 @@ markdown, and an image in markdown makes the browser fetch it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from html import escape
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ __all__ = ["details", "notice", "plain", "table"]
 
 Level = Literal["info", "warning", "error"]
 
+_WITH_NUMBERS = {"to", "of", "e", "nan", "inf", "s", "p"}
 _COLOURS = {"info": "70, 140, 220", "warning": "230, 160, 0", "error": "220, 60, 60"}
 _TABLE = """<style>
 .interp-table { overflow-x: auto; }
@@ -49,17 +52,25 @@ def plain(text: str) -> None:
 
 
 def table(rows: pd.DataFrame, *, words: bool = False, wrap: str = "", height: str = "") -> None:
-    """A static table, every cell literal text. With `words`, cells are set left; the column `wrap` may break lines and
-    is set left. A table higher than `height` (CSS) scrolls."""
+    """A static table, every cell literal text. Columns of words are set left, those of numbers right. With `words`,
+    every cell is set left and may break lines; so may the column `wrap`. A table higher than `height` (CSS) scrolls."""
     kind = "interp-table words" if words else "interp-table"
     place = list(rows.columns).index(wrap) + 1 if wrap in rows else 0
     wide = place and rows[wrap].astype(str).str.len().max() > 40
     cells, name = f"td:nth-child({place})", f".wrap-{place}{'-wide' if wide else ''}"
-    left = f"{name} {cells}, {name} th:nth-child({place}) {{ text-align: left; }}"
     least = "min-width: 14rem;" if wide else ""
-    style = f"<style>{left} {name} {cells} {{ white-space: normal; {least} }}</style>" if place else ""
+    style = f"{name} {cells} {{ white-space: normal; {least} }}" if place else ""
+    left = [at for at, (column, values) in enumerate(rows.items(), 1) if column == wrap or _of_words(values)]
+    name += f".left-{'-'.join(map(str, left))}"
+    style += "".join(f"{name} :is(td, th):nth-child({number}) {{ text-align: left; }}" for number in left)
+    style, classes = f"<style>{style}</style>", name[1:].replace(".", " ")
     scroll = f' style="max-height:{height};overflow-y:auto" tabindex="0"' if height else ""
-    st.html(f'{_TABLE}{style}<div class="{kind} {name[1:]}"{scroll}>{table_html(rows)}</div>')
+    st.html(f'{_TABLE}{style}<div class="{kind} {classes}"{scroll}>{table_html(rows)}</div>')
+
+
+def _of_words(cells: Iterable[Any]) -> bool:
+    """Whether a cell holds more than a number with its interval, its rank or its unit."""
+    return any(set(re.findall(r"[^\W\d_]+", str(cell))) - _WITH_NUMBERS for cell in cells)
 
 
 def details(about: dict[str, Any]) -> pd.DataFrame:

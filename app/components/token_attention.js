@@ -96,10 +96,30 @@ export default function (component) {
     row.tabIndex = 0;
     row.title = "Why, and what did it write? Click to see below";
     row.classList.add("ask");
-    row.onclick = () => setTriggerValue("edge", edge);
+    row.classList.toggle("picked", edge === view.edge);
+    row.onclick = () => {
+      view.edge = edge;
+      for (const one of find(".best").children) one.classList.toggle("picked", one === row);
+      asked();
+      setTriggerValue("edge", edge);
+    };
     row.onkeydown = (event) => {
       if (event.key === "Enter") row.click();
     };
+  }
+
+  // What is known of the edge here is said at once; the server explains it below.
+  function asked() {
+    const [query, key] = (view.edge ?? "").split(",").map(Number);
+    if (!(query < n && key < n)) return find(".asked").replaceChildren();
+    const share = number(weight(query, key));
+    const order = weights.subarray(query * n, (query + 1) * n).reduce((above, one) => above + (one > weight(query, key)), 1);
+    find(".asked").replaceChildren(
+      text("span", `Edge: destination ${query} `), text("b", named(data.tokens[query])),
+      text("span", ` reads source ${key} `), text("b", named(data.tokens[key])),
+      text("span", ` with ${weighted ? "weighted " : ""}attention ${share}, its ${order === 1 ? "heaviest source" : `source number ${order}`}. Why, and what it wrote: below.`),
+    );
+    find(".asked").dataset.edge = view.edge;
   }
 
   // The matrix is painted once; the cross that follows the token lies on a canvas above it.
@@ -198,6 +218,7 @@ export default function (component) {
 
   press();
   paint();
+  asked();
   show();
   return watch(find(".views"), () => {
     paint();

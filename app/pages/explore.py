@@ -189,13 +189,19 @@ def _show(model: str, prompt: models.ReadPrompt) -> None:
     _leads(model, prompt)
 
 
+def _address(model: str) -> None:
+    """The address of what is asked: once before it is computed, so that a link copied meanwhile is of it, and once
+    with what was chosen on the way."""
+    names = ("prompt", "bos", "answer_token", "foil_token", "chat", "pos")
+    state.write_back(
+        model=model if model != models.default_model() else None, **{name: state.get(name) for name in names}
+    )
+
+
 _presets()
 model_name = question_form("answer_token", "foil_token", button="Ask", chat=True)
 prompt = read(model_name, limit=models.MAX_TOKENS, chat=bool(state.get("chat")))
 if prompt is not None:
+    _address(model_name)
     _show(model_name, prompt)
-state.write_back(
-    model=model_name if model_name != models.default_model() else None,
-    pos=state.get("pos"),
-    **{name: state.get(name) for name in ("prompt", "bos", "chat", "answer_token", "foil_token")},
-)
+_address(model_name)

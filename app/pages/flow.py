@@ -15,7 +15,7 @@ from app import models, state
 from app.as_python import call, of_prompt
 from app.components.flow_graph import flow_graph
 from app.components.text import notice, plain, table
-from app.components.toolbar import toolbar
+from app.components.toolbar import Frames, toolbar
 from app.computing import computed, known
 from app.keeping import keep
 from app.question import named, question_form, read, token
@@ -95,19 +95,20 @@ def _draw(graph: AttentionGraph, tokens: list[str]) -> None:
     plain(f"{said} {about['left_out']}")
 
 
-def _export(graph: AttentionGraph, key: Any) -> None:
-    as_json, as_graphml = _documents(repr(key), _graph=graph)
+def _export(graph: AttentionGraph) -> None:
+    """Files of the whole graph, made when they are asked for."""
     with st.container(horizontal=True):
-        for name, data, mime in (("JSON", as_json, "application/json"), ("GraphML", as_graphml, "application/xml")):
+        for name, make, mime in (
+            ("JSON", lambda: graph.to_json().encode(), "application/json"),
+            ("GraphML", lambda: _graphml(graph), "application/xml"),
+        ):
             file = f"attention_graph.{name.lower()}"
-            st.download_button(f"Download {name}", data, file, mime, on_click="ignore", icon=":material/download:")
+            st.download_button(f"Download {name}", make, file, mime, on_click="ignore", icon=":material/download:")
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _documents(key: str, *, _graph: AttentionGraph) -> tuple[bytes, bytes]:
+def _graphml(graph: AttentionGraph) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        graphml = _graph.to_graphml(Path(folder) / "graph").read_bytes()
-    return _graph.to_json().encode(), graphml
+        return graph.to_graphml(Path(folder) / "graph").read_bytes()
 
 
 def _faithfulness(model: str, prompt: models.ReadPrompt, graph: AttentionGraph, asked: tuple[Any, ...]) -> Any:
@@ -204,6 +205,7 @@ def _sources(values: np.ndarray, tokens: list[str], way: str) -> None:
     with left:
         figure = signed_bars(names, values[order].tolist(), title="", name=way)
         figure.update_layout(title=None, height=60 + 24 * len(order), margin={"t": 8, "l": 8, "r": 8, "b": 8})
+        figure.update_traces(marker_color="#3182bd")
         st.plotly_chart(figure, key="sources", config={"displaylogo": False})
     with right:
         table(pd.DataFrame({"source": names, way: [f"{one:.4f}" for one in values[order]]}))
@@ -228,10 +230,32 @@ def _code(model: str, prompt: models.ReadPrompt, asked: tuple[int, str, bool, bo
     return [*lines, "print(graph.to_frame())"]
 
 
+def _address(model: str) -> None:
+    """The address of what is asked: once before it is computed, so that a link copied meanwhile is of it, and once
+    with what was chosen on the way."""
+    names = (
+        "prompt",
+        "bos",
+        "answer_token",
+        "foil_token",
+        "edges",
+        "nodes",
+        "weight",
+        "apart",
+        "to_last",
+        "alone",
+        "pos",
+    )
+    state.write_back(
+        model=model if model != models.default_model() else None, **{name: state.get(name) for name in names}
+    )
+
+
 model_name = question_form("answer_token", "foil_token", button="Draw")
 prompt = read(model_name, limit=_MAX_TOKENS)
 if prompt is not None:
     asked = _choose()
+    _address(model_name)
     graph = _graph(model_name, prompt, asked)
     if graph is not None:
         bar = st.container()
@@ -243,44 +267,26 @@ if prompt is not None:
         with right:
             measured = _faithfulness(model_name, prompt, graph, asked)
         whole = known(measured) or graph if measured else graph
-        _export(whole, (model_name, prompt.ids, asked, measured))
+        _export(whole)
         spec = {"analysis": "graph", "text": state.get("prompt"), "bos": prompt.has_bos, "tokens": list(prompt.ids)}
         spec |= dict(zip(("top_k", "edge", "apart", "to_last"), asked, strict=True))
         spec |= {"answer": measured[-2], "foil": measured[-1]} if measured else {}
         keep(
             whole,
-            (model_name, prompt.ids, asked, measured),
+            ("graph", models.content_hash(model_name), prompt.ids, asked, measured),
             model_name,
             spec,
             f"attention graph of {model_name}: {state.get('prompt')}",
         )
         _attention_alone(model_name, prompt, graph)
         with bar:
-            tables: dict[str, pd.DataFrame] = {"edges": graph.to_frame()}
+            tables: Frames = {"edges": graph.to_frame}
             if measured and known(measured) is not None:
-                tables["faithfulness"] = whole.faithfulness
+                tables = {**tables, "faithfulness": whole.faithfulness}
             toolbar(
                 "flow",
                 of_prompt(model_name, prompt, *_code(model_name, prompt, asked, measured)),
                 tables,
                 page=whole.to_html,
             )
-state.write_back(
-    model=model_name if model_name != models.default_model() else None,
-    **{
-        name: state.get(name)
-        for name in (
-            "prompt",
-            "bos",
-            "answer_token",
-            "foil_token",
-            "edges",
-            "nodes",
-            "weight",
-            "apart",
-            "to_last",
-            "alone",
-            "pos",
-        )
-    },
-)
+_address(model_name)

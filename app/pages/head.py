@@ -69,6 +69,7 @@ def _attention(model: str, head: Head, found: LayerAttention) -> None:
         weighted=weighted,
     )
     take(edge)
+    _address()  # at once, so that a link copied while the edge is explained is of this one
     query, key = inside(model, head, found)
     _address()
     tables: Frames = {

@@ -207,17 +207,23 @@ def _share(model: str, prompt: models.ReadPrompt, made: list[tuple[Any, list[str
     toolbar("lens", of_prompt(model, prompt, *lines, *(f"print({name})" for name in names)), tables, page=page)
 
 
+def _address(model: str) -> None:
+    """The address of what is asked: once before it is computed, so that a link copied meanwhile is of it, and once
+    with what was chosen on the way."""
+    names = ("prompt", "bos", "answer_token", "foil_token", "pins", "lens", "by", "pos")
+    state.write_back(
+        model=model if model != models.default_model() else None, **{name: state.get(name) for name in names}
+    )
+
+
 model_name = question_form("answer_token", "foil_token", "pins", button="Ask")
 prompt = read(model_name, limit=_MAX_TOKENS)
 if prompt is not None:
     pos = _choose_pos(prompt.tokens)
+    _address(model_name)
     bar = st.container()
     made = [one for draw in (_lens, _attribution) if (one := draw(model_name, prompt, pos)) is not None]
     if made:
         with bar:
             _share(model_name, prompt, made)
-state.write_back(
-    model=model_name if model_name != models.default_model() else None,
-    pos=state.get("pos"),
-    **{name: state.get(name) for name in ("prompt", "bos", "answer_token", "foil_token", "pins", "lens", "by")},
-)
+_address(model_name)

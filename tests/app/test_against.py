@@ -50,6 +50,14 @@ def test_two_kinds_of_a_run_stand_side_by_side_on_one_scale(opened, runs):
     assert "Rank correlation over 12 heads" in html(at) and "Of the 10 highest" in html(at)
 
 
+def test_the_code_of_one_map_gives_its_numbers(opened, runs):
+    at = opened("atlas", run=runs[0], kind="previous_token")
+    (data,), names = drawn(at), run_code(at)
+    scores = names["rows"].sort_values(["layer", "head"])["score"].to_numpy()
+    assert set(names["rows"]["kind"]) == {"previous_token"} and scores.max() == 0.9
+    np.testing.assert_allclose(scores, data["values"], atol=1e-6)
+
+
 def test_two_runs_are_subtracted_head_by_head(opened, runs):
     other = run_store().save(changed(0.5), spec={}, title="moved").id
     query = {"run": runs[0], "kind": "induction", "against_run": other, "compared": "difference"}

@@ -54,8 +54,10 @@ def test_the_code_of_the_page_gives_its_numbers(opened, query):
     at = opened("explore", **{name: value for name, value in {**ASKED, **query}.items() if value})
     names, (strip,) = run_code(at), drawn(at)
     assert names["surprisal"].tolist() == pytest.approx(strip["values"][1:], abs=1e-5)
-    best = float(names["log_probs"][strip["pos"]].max().exp())
-    assert f"<td>{best:.4f}</td>" in html(at)
+    best = names["best"]
+    chances = names["log_probs"][strip["pos"], best.indices].exp().tolist()
+    for chance, logit in zip(chances, best.values.tolist(), strict=True):
+        assert f"<td>{chance:.4f}</td><td>{logit:.3f}</td>" in html(at)
     if "answer" in names:
         assert f"answer − foil: {names['answer'] - names['foil']:+.3f}" in html(at)
     else:

@@ -111,9 +111,9 @@ def test_the_downloads_hold_the_graph(opened, monkeypatch):
         "flow.html",
         "flow_edges.csv",
     ]
-    graph = AttentionGraph.from_json(saved["attention_graph.json"].decode())
+    graph = AttentionGraph.from_json(saved["attention_graph.json"]().decode())
     assert len(graph.edges) == 15 and list(graph.about["text"]) == PROMPT.split()
-    assert saved["attention_graph.graphml"].count(b"<edge ") == 15 + 3 * 6
+    assert saved["attention_graph.graphml"]().count(b"<edge ") == 15 + 3 * 6
 
 
 def test_rollout_and_flow_come_with_their_warnings(opened):
@@ -210,7 +210,9 @@ def test_a_confirmation_is_made_on_demand(opened):
     want = interp.explain_attention(tiny_model(), ids, "2.1", 5, 3, confirm=True).confirmed
     assert want is not None
     rows = table(at, "replaced")
-    assert [row[0] for row in rows] == [f"{s}: {n}" for s, n in zip(want["side"], want["source"], strict=True)]
+    sides = {"query": "destination part", "key": "source part"}
+    assert [row[0] for row in rows] == [f"{sides[s]}: {n}" for s, n in zip(want["side"], want["source"], strict=True)]
+    assert "query s" not in html(at) and "key s" not in html(at)
     assert [row[1] for row in rows] == [
         f"{a:.3f} → {b:.3f}" for a, b in zip(want["attention"], want["attention_after"], strict=True)
     ]
@@ -239,7 +241,7 @@ def test_earlier_heads_are_named_where_that_is_asked(opened):
     [
         ({"edge": "2,4"}, "There is no edge 2,4"),
         ({"edge": "77,4"}, "There is no edge 77,4: tokens are 0 to 5"),
-        ({"edge": "one"}, "Write query,key"),
+        ({"edge": "one"}, "Write destination,source"),
         ({"view": "neuron"}, "Sources cannot be shown by neuron"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from mounted import bar, drawn, run_code
 from serving import HOSTILE, tiny_model
 
 import interp
-from app import ablating
+from app import ablating, computing
 from app.components.layer_grid import grid_data
+from app.jobs import shared_jobs
 from app.layer import LayerAttention, habits, pooled
 from interp.model.config import ModelConfig
 from interp.model.transformer import HookedTransformer
@@ -112,6 +115,26 @@ def test_another_answer_is_read_off_the_same_ablation(opened, monkeypatch):
     assert len(calls) == 2
     next(one for one in at.text_input if one.label == "Foil").set_value("mat").run()
     assert len(calls) == 2 and "− &#x27;mat&#x27;" in html(at) and at.query_params["foil_token"] in ("mat", ["mat"])
+
+
+def test_the_button_gives_way_to_the_job_which_can_be_cancelled(opened, monkeypatch):
+    go, real = threading.Event(), ablating.ablated
+    monkeypatch.setattr(ablating, "ablated", lambda *given, **more: (go.wait(10), real(*given, **more))[1])
+    at = opened("head", head="0.1", **ASKED)
+    monkeypatch.setattr(computing, "PATIENCE", 0.1)
+    press(at, "Ablate it now")
+    try:
+        labels = [one.label for one in at.button]
+        assert not at.exception and "Cancel" in labels and "Ablate it now" not in labels
+        assert "head=0.1" in "&".join(f"{name}={''.join(value)}" for name, value in at.query_params.items())
+        (job,) = [one for one in shared_jobs().every_running() if one.name.startswith("Ablation")]
+        press(at, "Cancel")
+    finally:
+        go.set()
+    until = time.monotonic() + 10
+    while job.state == "running" and time.monotonic() < until:
+        time.sleep(0.01)
+    assert job.state == "cancelled"
 
 
 def test_an_answer_that_is_no_token_is_said_and_nothing_is_run(opened):

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from html import escape
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,6 +91,8 @@ def test_the_code_of_the_page_gives_its_numbers(opened, query):
     data = cells(at)
     assert lens_data(names["lens"], data["tokens"], pos=data["pos"]) == data
     assert float(names["parts"].check["logit"].iloc[0]) == pytest.approx(computed_by_the_model(at), abs=1e-6)
+    for line in names["parts"].summary(15).to_dict("records"):
+        assert "".join(f"<td>{escape(str(cell))}</td>" for cell in line.values()) in html(at)
 
 
 def test_code_of_hostile_and_long_prompts_holds_them_as_literals(opened):

@@ -178,6 +178,9 @@ def test_without_a_run_the_code_is_of_what_is_asked(opened):
     at = opened("patching", **PAIR)
     found = run_code(at)["found"]
     assert found.values.shape == (1, 3, 4) and "Tables and page" not in str(at.get("popover"))
+    asked_for = run_store().open(stored()).results()
+    np.testing.assert_allclose(found.values.values, asked_for.values.values, atol=1e-6)
+    assert np.abs(found.values.values).max() > 0.01
 
 
 def test_the_code_of_a_run_with_other_settings_opens_it(opened):
@@ -403,6 +406,23 @@ def test_two_readers_with_different_pairs_have_jobs_of_their_own(opened, monkeyp
     ended(shared_jobs().latest(patching.job_name(asked())))
     other.run()
     assert "effects" not in address(other) or address(other)["effects"] == run_store().list()[0].id
+
+
+def test_a_job_can_still_be_cancelled_after_the_pair_was_edited(opened, monkeypatch):
+    go = threading.Event()
+    real = patching.patch
+    monkeypatch.setattr(patching, "patch", lambda asked, job: (go.wait(10), real(asked, job))[1])
+    at = opened("patching", **PAIR)
+    at.button[0].click().run()
+    box(at, "Foil").set_value("mat").run()
+    assert not at.exception and [one.label for one in at.button] == ["Cancel", "Patch"]
+    at.button[0].click().run()
+    job = shared_jobs().latest(patching.job_name(asked()))
+    assert job is not None and job.cancelling
+    go.set()
+    assert ended(job).state == "cancelled"
+    at.run()
+    assert [one.label for one in at.button] == ["Patch"]
 
 
 def test_a_full_server_is_a_notice_on_the_page(opened, monkeypatch):

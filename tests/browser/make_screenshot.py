@@ -2,8 +2,8 @@
 
 Serves the app over a store with at least one run of heads of a model that loads by name, and writes atlas.png,
 compared.png (two kinds), head.png, layer.png (a layer's heads, and an ablation), flow.png, patching.png, explore.png
-and runs.png, each below 300 KB. For patching a pair is patched in a copy of the store. With --dark they show the dark
-look.
+and runs.png, each below 300 KB. For patching a pair is patched in a copy of the store. With --dark
+they show the dark look.
 """
 
 from __future__ import annotations

@@ -55,6 +55,14 @@ _CLICK = """(element, i) => {
 }"""
 
 
+_ASK = """line => {
+  const start = performance.now();
+  line.click();
+  line.getBoundingClientRect();
+  return performance.now() - start;
+}"""
+
+
 def frames(page: Page) -> list[object]:
     """What the page sends to the server from now on."""
     sent: list[object] = []
@@ -125,16 +133,21 @@ def click_on_token(page: Page, i: int) -> float:
     return page.locator(".tokens").first.evaluate(_CLICK, i)
 
 
-def click_on_edge(page: Page, row: int) -> float:
-    """Seconds from a click on a row beside the tokens to its edge, chosen by the server and explained."""
+def click_on_edge(page: Page, row: int) -> tuple[float, float, float]:
+    """Of a click on a row beside the tokens: milliseconds until its edge is told of beside it, by the browser alone;
+    seconds until the server has chosen it, and until what the head wrote for it stands on the page."""
     _settle(page)
     line = page.locator(".best li.ask").nth(row)
+    shown = page.locator(".asked").first
     key = re.search(r"(\d+)$", line.locator("small").inner_text().strip())
     assert key is not None
     start = time.perf_counter()
-    line.click()
+    told = line.evaluate(_ASK)
+    assert f"reads source {key[1]} " in shown.inner_text()
     page.wait_for_url(re.compile(rf"edge=\d+%2C{key[1]}(&|$)"))
-    return time.perf_counter() - start
+    chosen = time.perf_counter() - start
+    page.get_by_text(f"suppresses when it reads {key[1]}:").wait_for()
+    return told, chosen, time.perf_counter() - start
 
 
 def _canvas(page: Page) -> Locator:

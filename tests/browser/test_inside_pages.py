@@ -100,7 +100,11 @@ def test_a_row_beside_the_tokens_explains_its_edge(page, server):
     key = re.search(r"(\d+)$", row.inner_text().strip())
     assert key is not None
     row.click()
+    expect(page.locator(".asked").first).to_contain_text(
+        re.compile(f"destination 5 mat reads source {key[1]} .* its source number 3")
+    )
     page.wait_for_url(re.compile(f"edge=5%2C{key[1]}"))
+    expect(row).to_have_class(re.compile("picked"))
     page.get_by_role("button", name="Confirm by intervention").click()
     expect(page.get_by_text("Only this edge is touched")).to_be_visible()
 

@@ -146,6 +146,7 @@ def test_arrow_keys_move_along_the_tokens(page, server):
         expect(page.locator(".tokens .chosen")).to_have_attribute("data-i", str(place))
 
 
+@pytest.mark.slow
 def test_another_head_keeps_the_locked_token(page, server):
     open_head(page, server, f"head=0.1&prompt={quote(CAT)}")
     page.locator(".tokens span[data-i='3']").click()

@@ -56,6 +56,7 @@ def test_a_pair_is_patched_and_its_address_reproduces_the_page(new_page, own_ser
     expect(other.get_by_text("Unit: share of source − base")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_shows_what_it_had_finished(page, own_server: str, tmp_path: Path):
     page.goto(f"{own_server}/patching?{urlencode(PAIR)}")
     patch(page)

@@ -20,7 +20,9 @@ WORDS = "the cat sat on a mat"
 
 
 def test_pages_come_quickly_from_a_warm_server(new_page: Callable[[], Page], server: str, capsys):
-    speed.first_page(new_page(), server)
+    earlier = new_page()
+    speed.first_page(earlier, server)
+    speed.switches(earlier)  # every page once, as on a server that is in use
     page = new_page()
     first = speed.first_page(page, server)
     found = speed.switches(page)
@@ -43,12 +45,13 @@ def test_long_prompts_are_hovered_without_the_server_and_clicked_into_detail(pag
     page.wait_for_timeout(500)
     assert len(sent) == before > 0
     assert page.locator(".tokens span[data-i]").count() == n
-    edge = speed.click_on_edge(page, 1)
+    told, edge, explained = speed.click_on_edge(page, 1)
     with capsys.disabled():
         print(f"\n{n} tokens: drawn after {opened:.2f} s; hover median {hovers[30]:.1f} ms, most {hovers[-1]:.1f} ms "
               f"(goal 16); over the layer's pictures {points[30]:.1f} and {points[-1]:.1f} ms; click to detail "
-              f"{click:.0f} ms (goal 300 at 512), to the explained edge {1000 * edge:.0f} ms")  # fmt: skip
-    assert hovers[30] < 200 and points[30] < 200 and click < 3_000 and edge < 30
+              f"{click:.0f} ms, to the edge's own {told:.0f} ms (goal 300 at 512), chosen by the server after "
+              f"{1000 * edge:.0f} ms, explained after {1000 * explained:.0f} ms")  # fmt: skip
+    assert hovers[30] < 200 and points[30] < 200 and max(click, told) < 3_000 and explained < 30
 
 
 def test_the_threshold_and_the_map_answer_without_the_server(page, server):

@@ -58,6 +58,7 @@ def test_from_the_filter_to_the_heads_examples_and_back(new_page, server: str, r
     assert urlsplit(page.url).path == "/" and address(page) == {"run": run, "kind": "name_mover"}
 
 
+@pytest.mark.slow
 def test_a_narrow_page_does_not_scroll_sideways(page, server: str, runs: tuple[Path, str, str]):
     (run,) = [one.id for one in RunStore(runs[0]).list() if one.title == "tasks"]
     page.set_viewport_size({"width": 420, "height": 900})
