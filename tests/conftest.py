@@ -36,6 +36,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no CUDA device on this machine")
 
 
+@pytest.fixture(autouse=True)
+def _gradients_stay_on() -> Iterator[None]:
+    """A test that turned gradients off for its process would fail others, far from itself."""
+    yield
+    on = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert on, "this test left gradients off"
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """For tiny tensors: a second thread costs more than it brings, much more on a busy machine."""

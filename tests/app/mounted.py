@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import torch
 from streamlit.testing.v1 import AppTest
 
 __all__ = ["bar", "drawn", "run_code"]
@@ -26,5 +27,9 @@ def bar(at: AppTest) -> dict[str, Any]:
 def run_code(at: AppTest) -> dict[str, Any]:
     """The names that the page's Python defines when it is run as it is."""
     names: dict[str, Any] = {}
-    exec(compile(bar(at)["code"], "<the page's code>", "exec"), names)
+    was = torch.is_grad_enabled()  # the code is a whole program and turns gradients off
+    try:
+        exec(compile(bar(at)["code"], "<the page's code>", "exec"), names)
+    finally:
+        torch.set_grad_enabled(was)
     return names
