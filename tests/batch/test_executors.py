@@ -87,7 +87,7 @@ def test_without_its_package_an_executor_says_what_to_install(
 
 
 def test_without_slurm_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("submitit")
+    pytest.importorskip("submitit", reason="submitit is not installed: run `make setup`")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError, match="Slurm cannot be used here"):
         run(quick(1), tmp_path / "sweep", executor="slurm")
@@ -101,7 +101,7 @@ def test_chunks_are_of_one_checkpoint_each(tmp_path: Path) -> None:
 
 
 def test_a_preempted_chunk_is_submitted_again_and_goes_on_behind_what_is_done(tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
+    pytest.importorskip("submitit", reason="submitit is not installed: run `make setup`")
     folder = plan(quick(2), tmp_path / "sweep")
     (keys, _) = chunks(folder, folder.specs, 2)
     do(folder, keys[0], Bench())
